@@ -1,0 +1,334 @@
+"""Many runs of every kind in a row, from threads and from asyncio: nothing may grow (`make soak`).
+
+What is open, mounted, running or leased is counted after each tenth, when nothing runs; the last count must be
+the first one. Memory may differ by a small constant. Exit status 1 says that something grew or that a run ended
+otherwise than it had to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import casemate
+from casemate.kernel.cgroup_types import CgroupUnavailable
+from casemate.limits import KIB, MIB
+from casemate.model.result import Chunk, Reason
+
+THREADS: Final = 3
+PARTS: Final = 10
+SETTLE_TIMEOUT_S: Final = 10.0
+ENGINE_GROWTH_MAX_BYTES: Final = 4 * MIB
+LAUNCHER_GROWTH_MAX_BYTES: Final = 128 * KIB
+
+
+class Unexpected(Exception):
+    """A run ended otherwise than it had to."""
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one engine holds while nothing runs."""
+
+    descriptors: int
+    launcher_descriptors: int
+    processes: int
+    groups: int
+    mounts: int
+    threads: int
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """The state after so many runs."""
+
+    runs: int
+    seconds: float
+    counts: Counts
+    engine_bytes: int
+    launcher_bytes: int
+
+
+def expect(result: casemate.Result, *reasons: Reason) -> None:
+    if result.reason not in reasons:
+        raise Unexpected(f"{result.reason} instead of {reasons}: {result}")
+
+
+# The kinds of runs -------------------------------------------------------------------------------------
+
+
+def plain(engine: casemate.Engine) -> None:
+    expect(casemate.execute(["true"], engine=engine), Reason.EXIT)
+
+
+def python(engine: casemate.Engine) -> None:
+    result = casemate.run("print(input)\noutput = input", input={"a": [1]}, files={"d/f": b"x"}, engine=engine)
+    expect(result, Reason.EXIT)
+    if result.output != {"a": [1]}:
+        raise Unexpected(str(result))
+
+
+def bash(engine: casemate.Engine) -> None:
+    result = casemate.run("echo $((1+1)); cat", "bash", stdin=b"x" * 1000, engine=engine)
+    expect(result, Reason.EXIT)
+
+
+def collected(engine: casemate.Engine) -> None:
+    script = "mkdir -p a/b; echo x > a/b/c; ln -s /etc/passwd a/link"
+    result = casemate.execute(["sh", "-c", script], collect=["**/*"], engine=engine)
+    expect(result, Reason.EXIT)
+    if [file.path for file in result.files] != ["a/b/c"]:
+        raise Unexpected(str(result))
+
+
+def failed(engine: casemate.Engine) -> None:
+    expect(casemate.execute(["sh", "-c", "exit 3"], engine=engine), Reason.EXIT)
+    expect(casemate.execute(["/no/such/program"], engine=engine), Reason.EXIT)
+
+
+def excepted(engine: casemate.Engine) -> None:
+    expect(casemate.run("raise ValueError(1)", engine=engine), Reason.EXCEPTION)
+
+
+def signalled(engine: casemate.Engine) -> None:
+    expect(casemate.execute(["sh", "-c", "kill -9 $$"], engine=engine), Reason.SIGNAL)
+
+
+def late(engine: casemate.Engine) -> None:
+    command = ["sh", "-c", "setsid sleep 1000 & sleep 1000"]
+    expect(casemate.execute(command, limits={"timeout": "15ms"}, engine=engine), Reason.TIMEOUT)
+
+
+def greedy(engine: casemate.Engine) -> None:
+    command = ["sh", "-c", "head -c 100000000 /dev/zero | tail"]
+    expect(casemate.execute(command, limits={"memory": "16Mi"}, engine=engine), Reason.MEMORY)
+
+
+def chatty(engine: casemate.Engine) -> None:
+    expect(casemate.execute(["yes"], limits={"output": "256Ki"}, engine=engine), Reason.OUTPUT)
+
+
+def filling(engine: casemate.Engine) -> None:
+    command = ["dd", "if=/dev/zero", "of=f", "bs=64k", "count=64"]
+    expect(casemate.execute(command, limits={"disk": "1Mi"}, engine=engine), Reason.DISK)
+
+
+def cancelled(engine: casemate.Engine) -> None:
+    token = casemate.CancelToken()
+    command = ["sh", "-c", "echo ready; sleep 1000"]
+    result = casemate.execute(command, on_output=lambda _: token.cancel(), cancel=token, engine=engine)
+    expect(result, Reason.CANCELLED)
+
+
+def abandoned(engine: casemate.Engine) -> None:
+    with casemate.stream("echo ready; sleep 1000", "bash", engine=engine) as chunks:
+        next(chunks)
+
+
+def refused(engine: casemate.Engine) -> None:
+    def refuse(_: Chunk) -> None:
+        raise KeyboardInterrupt
+
+    many = {f"f{number}": b"" for number in range(80)}
+    attempts: list[Callable[[], casemate.Result]] = [
+        lambda: casemate.execute(["echo"], on_output=refuse, engine=engine),
+        lambda: casemate.execute(["true"], files={"../x": b""}, engine=engine),
+        lambda: casemate.execute(["true"], files=many, limits={"inodes": 64}, engine=engine),
+    ]
+    for attempt in attempts:
+        try:
+            result = attempt()
+        except (KeyboardInterrupt, casemate.CasemateError):
+            continue
+        raise Unexpected(f"nothing was raised: {result}")
+
+
+def sandboxed(engine: casemate.Engine) -> None:
+    with casemate.Sandbox("bash", engine=engine) as sandbox:
+        sandbox.files.write("a/b", "x" * 1000)
+        for _ in range(3):
+            expect(sandbox.exec(["cat", "a/b"]), Reason.EXIT)
+        expect(sandbox.run("sleep 1000 & echo x"), Reason.EXIT)
+        expect(sandbox.exec(["sleep", "1000"], limits={"timeout": "10ms"}), Reason.TIMEOUT)
+        sandbox.files.read("a/b")
+        sandbox.files.list()
+        sandbox.files.remove("a/b")
+        with sandbox.open_pty(["sh", "-c", "read line"]) as terminal:
+            terminal.write(b"x\n")
+            terminal.wait()
+
+
+def concurrent(engine: casemate.Engine) -> None:
+    async def together() -> None:
+        endless = asyncio.create_task(casemate.aexecute(["sleep", "1000"], engine=engine))
+        results = await asyncio.gather(*(casemate.aexecute(["echo", "x"], engine=engine) for _ in range(3)))
+        endless.cancel()
+        await asyncio.gather(endless, return_exceptions=True)
+        async with casemate.AsyncSandbox("bash", engine=engine) as sandbox:
+            results.append(await sandbox.run("echo x"))
+        for result in results:
+            expect(result, Reason.EXIT)
+
+    asyncio.run(together())
+
+
+KINDS: Final[dict[Callable[[casemate.Engine], None], int]] = {
+    plain: 30,
+    bash: 14,
+    python: 8,
+    collected: 6,
+    failed: 6,
+    late: 6,
+    signalled: 4,
+    cancelled: 4,
+    chatty: 4,
+    sandboxed: 4,
+    concurrent: 3,
+    abandoned: 3,
+    refused: 3,
+    filling: 2,
+    greedy: 2,
+    excepted: 1,
+}
+"""Each kind with its weight."""
+
+
+# Counting ----------------------------------------------------------------------------------------------
+
+
+def entries(path: str) -> int:
+    return len(list(Path(path).iterdir()))
+
+
+def anonymous_bytes(pid: int | str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:")) * KIB
+
+
+def children(pid: int) -> int:
+    return sum(len(path.read_text().split()) for path in Path(f"/proc/{pid}/task").glob("*/children"))
+
+
+def groups(engine: casemate.Engine) -> int:
+    root = engine.backend.cgroups
+    if isinstance(root, CgroupUnavailable):
+        return 0
+    name = Path(root.path).name
+    return sum(len(list(Path(base).glob(f"{name}/*/"))) for base in root.search_paths)
+
+
+def count(engine: casemate.Engine) -> Counts:
+    launcher = engine.backend.launcher.pid
+    return Counts(
+        descriptors=entries("/proc/self/fd"),
+        launcher_descriptors=entries(f"/proc/{launcher}/fd"),
+        processes=children(launcher),
+        groups=groups(engine),
+        mounts=Path("/proc/self/mountinfo").read_text().count("\n"),
+        threads=threading.active_count(),
+    )
+
+
+def settled(engine: casemate.Engine, wanted: Counts | None) -> Counts:
+    """The counts, once they are what is wanted or the time is up: a keeper may just be ending."""
+    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
+    while (now := count(engine)) != wanted and time.monotonic() < deadline_s and (wanted or now.processes):
+        time.sleep(0.01)
+    return now
+
+
+def soak(runs: int, seed: int) -> Iterator[Sample]:
+    """A sample after each part of the runs."""
+    chance = random.Random(seed)
+    kinds = chance.choices(list(KINDS), weights=list(KINDS.values()), k=runs)
+    first: Counts | None = None
+    started_s = time.monotonic()
+    with casemate.Engine() as engine:
+        for kind in KINDS:
+            kind(engine)
+        for part in range(PARTS):
+            now = kinds[runs * part // PARTS : runs * (part + 1) // PARTS]
+            with ThreadPoolExecutor(THREADS) as pool:
+                for _ in pool.map(lambda kind: kind(engine), now):
+                    continue
+            gc.collect()
+            counts = settled(engine, first)
+            first = first or counts
+            yield Sample(
+                runs=runs * (part + 1) // PARTS,
+                seconds=time.monotonic() - started_s,
+                counts=counts,
+                engine_bytes=anonymous_bytes("self"),
+                launcher_bytes=anonymous_bytes(engine.backend.launcher.pid),
+            )
+
+
+# Telling -----------------------------------------------------------------------------------------------
+
+HEADER: Final = ("runs", "s", "fds", "fds l.", "procs", "groups", "mounts", "threads", "engine KiB", "launcher KiB")
+
+
+def row(sample: Sample) -> str:
+    counts = sample.counts
+    numbers = (
+        sample.runs,
+        round(sample.seconds),
+        counts.descriptors,
+        counts.launcher_descriptors,
+        counts.processes,
+        counts.groups,
+        counts.mounts,
+        counts.threads,
+        sample.engine_bytes // KIB,
+        sample.launcher_bytes // KIB,
+    )
+    return "  ".join(f"{number:>{len(name)}}" for name, number in zip(HEADER, numbers, strict=True))
+
+
+def growth(first: Sample, last: Sample) -> list[str]:
+    """What grew, in words."""
+    found = [
+        f"{name}: {getattr(first.counts, name)} at first, {getattr(last.counts, name)} at last"
+        for name in Counts.__struct_fields__
+        if getattr(first.counts, name) < getattr(last.counts, name)
+    ]
+    if last.engine_bytes - first.engine_bytes > ENGINE_GROWTH_MAX_BYTES:
+        found.append(f"memory of the engine: {last.engine_bytes - first.engine_bytes} bytes")
+    if last.launcher_bytes - first.launcher_bytes > LAUNCHER_GROWTH_MAX_BYTES:
+        found.append(f"memory of the launcher: {last.launcher_bytes - first.launcher_bytes} bytes")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Many runs in a row: nothing may grow.")
+    parser.add_argument("--runs", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print("  ".join(HEADER))
+    samples = []
+    try:
+        for sample in soak(options.runs, options.seed):
+            samples.append(sample)
+            print(row(sample), flush=True)
+    except Unexpected as error:
+        print(f"unexpected: {error}")
+        return 1
+    kinds = Counter(random.Random(options.seed).choices(list(KINDS), weights=list(KINDS.values()), k=options.runs))
+    print(", ".join(f"{number} {kind.__name__}" for kind, number in kinds.most_common()))
+    grown = growth(samples[0], samples[-1])
+    print("grown: " + "; ".join(grown) if grown else "nothing has grown")
+    return 1 if grown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

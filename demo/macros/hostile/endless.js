@@ -1,0 +1,2 @@
+// Tries to keep a processor busy for ever.
+for (;;);

@@ -1,0 +1,398 @@
+/* Carries out the steps of a plan inside the new namespaces. The first failure is reported with the
+ * index of its step and ends the process, and with it, as it is PID 1, everything in the sandbox. */
+#define _GNU_SOURCE
+#include "casemate.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/mount.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/* <sys/mount.h> and <linux/mount.h> cannot both be included with every C library. */
+int mount(const char *, const char *, const char *, unsigned long, const void *);
+int umount2(const char *, int);
+#define MOUNT_DETACH 2
+#define MOUNT_NOSUID 2ul
+#define MOUNT_NODEV 4ul
+#define MOUNT_NOEXEC 8ul
+#define MOUNT_BIND 4096ul
+#define MOUNT_RECURSIVE 16384ul
+#define MOUNT_PRIVATE (1ul << 18)
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+
+#define OVERLAY_OPTIONS_MAX 4096
+#define CAPABILITIES_MAX 64
+
+struct build {
+    const struct plan *plan;
+    int sources[SOURCES_MAX];
+    int source_count;
+    int root;
+    int keeper;
+    int exposed_count;
+    int *exposed;
+    unsigned done; /* bit per step kind, for the final check */
+};
+
+static int step_source(struct build *b, struct cursor *c) {
+    const char *path = read_string(c);
+    if (b->source_count == SOURCES_MAX)
+        return errno = E2BIG, -1;
+    int fd = open(path, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    b->sources[b->source_count++] = fd;
+    return 0;
+}
+
+/* No user 0 exists in this namespace, so the kernel's rule that leaving user 0 clears capabilities
+ * does not apply; they are needed for the build and dropped by a step of their own. */
+static int step_identity(struct build *b) {
+    gid_t gid = b->plan->gid_inside;
+    uid_t uid = b->plan->uid_inside;
+    return setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0 ? -1 : 0;
+}
+
+static int write_all(int fd, const void *bytes, size_t length) {
+    ssize_t written = write(fd, bytes, length);
+    if (written >= 0 && (size_t)written != length)
+        errno = ENOSPC;
+    return written >= 0 && (size_t)written == length ? 0 : -1;
+}
+
+static int write_file(const char *path, mode_t mode, const void *bytes, size_t length) {
+    int fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (fd < 0)
+        return -1;
+    int failed = length > 0 ? write_all(fd, bytes, length) : 0;
+    close(fd);
+    return failed;
+}
+
+static int step_root(struct build *b, struct cursor *c) {
+    const char *staging = read_string(c), *options = read_string(c);
+    if (mount("none", "/", NULL, MOUNT_RECURSIVE | MOUNT_PRIVATE, NULL) < 0 ||
+        mount("tmpfs", staging, "tmpfs", MOUNT_NOSUID | MOUNT_NODEV, options) < 0)
+        return -1;
+    b->root = open(staging, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return b->root < 0 ? -1 : fchdir(b->root);
+}
+
+static int attach(int mount_fd, const char *target) {
+    int failed = (int)syscall(SYS_move_mount, mount_fd, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);
+    int error = errno;
+    close(mount_fd);
+    errno = error;
+    return failed;
+}
+
+static int set_attributes(int at, const char *path, unsigned flags, uint64_t attributes) {
+    struct mount_attr attr = {.attr_set = attributes};
+    return (int)syscall(SYS_mount_setattr, at, path, flags, &attr, sizeof attr);
+}
+
+/* The mount gets its attributes while it is still detached: it is never visible without them. */
+static int bind_from(int at, const char *path, unsigned flags, const char *target, uint32_t attributes) {
+    int tree = (int)syscall(SYS_open_tree, at, path,
+                            flags | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+    if (tree < 0)
+        return -1;
+    if (set_attributes(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, attributes) < 0) {
+        close(tree);
+        return -1;
+    }
+    return attach(tree, target);
+}
+
+static int source_fd(const struct build *b, uint32_t index) {
+    if (index >= (uint32_t)b->source_count)
+        return errno = EBADF, -1;
+    return b->sources[index];
+}
+
+/* A device must be the one it claims to be, or a prepared host path could hand in another. */
+static int step_bind(struct build *b, struct cursor *c) {
+    int fd = source_fd(b, read_u32(c));
+    const char *target = read_string(c);
+    uint32_t attributes = read_u32(c), device = read_u32(c);
+    struct stat status;
+    if (fd < 0)
+        return -1;
+    if (device != 0) {
+        if (fstat(fd, &status) < 0)
+            return -1;
+        if (!S_ISCHR(status.st_mode) || status.st_rdev != makedev(device >> 8, device & 0xff))
+            return errno = ENODEV, -1;
+    }
+    return bind_from(fd, "", AT_EMPTY_PATH, target, attributes);
+}
+
+static int step_bind_own(struct cursor *c) {
+    const char *source = read_string(c), *target = read_string(c);
+    return bind_from(AT_FDCWD, source, AT_SYMLINK_NOFOLLOW, target, read_u32(c));
+}
+
+static int overlay_context(const char *lower) {
+    int context = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+    if (context < 0)
+        return -1;
+    if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", "base", 0) < 0 ||
+        syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "lowerdir", lower, 0) < 0 ||
+        syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0) {
+        int error = errno;
+        close(context);
+        return errno = error, -1;
+    }
+    return context;
+}
+
+/* The lower directory is named "." from inside it, so that no host path appears in mountinfo. */
+static int step_overlay(struct build *b, struct cursor *c) {
+    char lower[OVERLAY_OPTIONS_MAX];
+    int fd = source_fd(b, read_u32(c));
+    const char *other = read_string(c), *target = read_string(c);
+    uint32_t attributes = read_u32(c);
+    int length = snprintf(lower, sizeof lower, ".:%s", other);
+    if (length < 0 || (size_t)length >= sizeof lower)
+        return errno = ENAMETOOLONG, -1;
+    if (fd < 0 || fchdir(fd) < 0)
+        return -1;
+    int context = overlay_context(lower);
+    if (fchdir(b->root) < 0 || context < 0)
+        return -1;
+    int tree = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+    int error = errno;
+    close(context);
+    errno = error;
+    return tree < 0 ? -1 : attach(tree, target);
+}
+
+static int step_pivot(struct build *b) {
+    if (fchdir(b->root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || umount2(".", MOUNT_DETACH) < 0)
+        return -1;
+    close(b->root);
+    b->root = -1;
+    for (int i = 0; i < b->source_count; i++)
+        close(b->sources[i]);
+    b->source_count = 0;
+    return chdir("/");
+}
+
+static int step_affinity(struct cursor *c) {
+    uint32_t length;
+    const uint8_t *bits = read_block(c, &length);
+    return syscall(SYS_sched_setaffinity, 0, (size_t)length, bits) < 0 ? -1 : 0;
+}
+
+static int step_rlimit(struct cursor *c) {
+    uint32_t resource = read_u32(c);
+    uint64_t soft = read_u64(c);
+    struct rlimit limit = {.rlim_cur = soft, .rlim_max = read_u64(c)};
+    return setrlimit((__rlimit_resource_t)resource, &limit);
+}
+
+static int step_expose(struct build *b, struct cursor *c) {
+    if (b->exposed_count == EXPOSED_MAX)
+        return errno = E2BIG, -1;
+    int fd = open(read_string(c), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -1;
+    b->exposed[b->exposed_count++] = fd;
+    return 0;
+}
+
+static int step_drop_capabilities(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    unsigned long locked = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
+                           SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
+                           SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
+    for (unsigned long capability = 0; capability < CAPABILITIES_MAX; capability++)
+        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 && errno != EINVAL)
+            return -1;
+    memset(data, 0, sizeof data);
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
+        prctl(PR_SET_SECUREBITS, locked, 0, 0, 0) < 0 || syscall(SYS_capset, &header, data) < 0 ||
+        syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    if (data[0].effective | data[0].permitted | data[0].inheritable | data[1].effective |
+        data[1].permitted | data[1].inheritable)
+        return errno = EPERM, -1;
+    return 0;
+}
+
+static int landlock_rule(int ruleset, const char *path, uint64_t access) {
+    struct landlock_path_beneath_attr rule = {.allowed_access = access};
+    rule.parent_fd = open(path, O_PATH | O_CLOEXEC);
+    if (rule.parent_fd < 0)
+        return -1;
+    int failed = (int)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+    int error = errno;
+    close(rule.parent_fd);
+    errno = error;
+    return failed;
+}
+
+/* Three words: file system, network, scopes. Kernels that know fewer accept zeros for the rest. */
+static int step_landlock(struct cursor *c) {
+    uint64_t attributes[3] = {read_u64(c), 0, read_u64(c)};
+    int ruleset = (int)syscall(SYS_landlock_create_ruleset, attributes, sizeof attributes, 0);
+    if (ruleset < 0)
+        return -1;
+    uint32_t flags = read_u32(c), rules = read_u32(c);
+    int failed = 0;
+    for (uint32_t i = 0; i < rules && failed == 0; i++) {
+        const char *path = read_string(c);
+        failed = landlock_rule(ruleset, path, read_u64(c));
+    }
+    if (failed == 0)
+        failed = (int)syscall(SYS_landlock_restrict_self, ruleset, flags);
+    int error = errno;
+    close(ruleset);
+    errno = error;
+    return failed;
+}
+
+static int step_seccomp(struct cursor *c) {
+    uint32_t length;
+    const uint8_t *program = read_block(c, &length);
+    if (length % sizeof(struct sock_filter) != 0 || length / sizeof(struct sock_filter) > BPF_MAXINSNS)
+        return errno = EINVAL, -1;
+    static struct sock_filter aligned[BPF_MAXINSNS];
+    memcpy(aligned, program, length);
+    struct sock_fprog filter = {.len = (unsigned short)(length / sizeof(struct sock_filter)),
+                                .filter = aligned};
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0 ? -1 : 0;
+}
+
+static int step_mount_tmpfs(struct cursor *c) {
+    const char *target = read_string(c);
+    return mount("tmpfs", target, "tmpfs", MOUNT_NOSUID | MOUNT_NODEV, read_string(c));
+}
+
+static int step_mount_special(struct cursor *c, const char *type, unsigned long flags) {
+    const char *target = read_string(c);
+    return mount(type, target, type, MOUNT_NOSUID | MOUNT_NOEXEC | flags, read_string(c));
+}
+
+static int step_directory(struct cursor *c) {
+    const char *target = read_string(c);
+    return mkdir(target, read_u32(c));
+}
+
+static int step_file(struct cursor *c) {
+    const char *target = read_string(c);
+    mode_t mode = read_u32(c);
+    uint32_t length;
+    const uint8_t *content = read_block(c, &length);
+    return write_file(target, mode, content, length);
+}
+
+static int step_symlink(struct cursor *c) {
+    const char *content = read_string(c);
+    return symlink(content, read_string(c));
+}
+
+/* One call instead of three: /proc alone needs some thirty covers. */
+static int step_cover(struct cursor *c) {
+    const char *source = read_string(c);
+    return mount(source, read_string(c), NULL, MOUNT_BIND, NULL);
+}
+
+/* The end of file instead of a namespace means that the keeper has failed and said so itself. */
+static int step_network(const struct build *b) {
+    struct report report;
+    int fd, count;
+    if (receive(b->keeper, &report, sizeof report, &fd, 1, &count) <= 0 || count != 1)
+        _exit(1);
+    int failed = setns(fd, CLONE_NEWNET), error = errno;
+    close(fd);
+    errno = error;
+    return failed;
+}
+
+static int step_hostname(struct cursor *c) {
+    const char *name = read_string(c);
+    return sethostname(name, strlen(name)) < 0 || setdomainname("", 0) < 0 ? -1 : 0;
+}
+
+static int step_read_only(struct cursor *c) {
+    const char *target = read_string(c);
+    return set_attributes(AT_FDCWD, target, 0, read_u32(c));
+}
+
+static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
+    switch (kind) {
+    case STEP_SOURCE: return step_source(b, c);
+    case STEP_IDENTITY: return step_identity(b);
+    case STEP_HOSTNAME: return step_hostname(c);
+    case STEP_ROOT: return step_root(b, c);
+    case STEP_TMPFS: return step_mount_tmpfs(c);
+    case STEP_DIRECTORY: return step_directory(c);
+    case STEP_FILE: return step_file(c);
+    case STEP_SYMLINK: return step_symlink(c);
+    case STEP_BIND: return step_bind(b, c);
+    case STEP_BIND_OWN: return step_bind_own(c);
+    case STEP_COVER: return step_cover(c);
+    case STEP_OVERLAY: return step_overlay(b, c);
+    case STEP_PROC: return step_mount_special(c, "proc", MOUNT_NODEV);
+    case STEP_DEVPTS: return step_mount_special(c, "devpts", 0);
+    case STEP_PIVOT: return step_pivot(b);
+    case STEP_READ_ONLY: return step_read_only(c);
+    case STEP_AFFINITY: return step_affinity(c);
+    case STEP_RLIMIT: return step_rlimit(c);
+    case STEP_EXPOSE: return step_expose(b, c);
+    case STEP_NETWORK: return step_network(b);
+    case STEP_DROP_CAPABILITIES: return step_drop_capabilities();
+    case STEP_NO_NEW_PRIVILEGES: return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    case STEP_LANDLOCK: return step_landlock(c);
+    default: return step_seccomp(c);
+    }
+}
+
+/* A plan that leaves out a wall is a mistake of ours: nothing may run behind it. */
+static bool is_locked_down(const struct build *b) {
+    unsigned needed = 1u << STEP_IDENTITY | 1u << STEP_PIVOT | 1u << STEP_DROP_CAPABILITIES |
+                      1u << STEP_NETWORK | 1u << STEP_NO_NEW_PRIVILEGES | 1u << STEP_SECCOMP;
+    return (b->done & needed) == needed;
+}
+
+static _Noreturn void die(int control, int32_t step, int32_t error) {
+    struct report report = {.type = REPORT_FAILED, .value = step, .error = error};
+    send_report(control, &report, NULL, 0);
+    _exit(1);
+}
+
+int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int *exposed) {
+    struct plan plan;
+    memcpy(&plan, bytes, sizeof plan);
+    struct build build = {.plan = &plan, .root = -1, .keeper = keeper, .exposed = exposed};
+    struct cursor c = {bytes + sizeof plan, bytes + length, false};
+    umask(0);
+    for (uint32_t i = 0; i < plan.steps; i++) {
+        uint32_t kind = read_u32(&c), size;
+        const uint8_t *payload = read_block(&c, &size);
+        struct cursor inner = {payload, payload + size, false};
+        if (run_step(&build, kind, &inner) < 0)
+            die(control, (int32_t)i, errno);
+        build.done |= 1u << kind;
+    }
+    if (!is_locked_down(&build))
+        die(control, FAILED_LOCKDOWN, EPERM);
+    return build.exposed_count;
+}

@@ -1,0 +1,127 @@
+/* The launcher's wire formats and its four parts: wire, plan, build, serve.
+ *
+ * Policy lives in Python. What is here executes a plan in its given order and stops at the first
+ * failure. All numbers are little endian; a string is a u32 length, that many bytes, and a NUL that
+ * the length does not count; a byte block is a u32 length and the bytes. */
+#ifndef CASEMATE_H
+#define CASEMATE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define PLAN_MAGIC 0x4c504d43u /* "CMPL" */
+#define PLAN_VERSION 1u
+#define PLAN_MAX_BYTES (96u * 1024u)
+#define PLAN_STEPS_MAX 512u
+#define PLAN_FDS_MAX 16
+#define SOURCES_MAX 64
+#define EXPOSED_MAX 4
+#define MESSAGE_MAX_BYTES (160u * 1024u)
+#define STRINGS_MAX 8192u
+#define CHILDREN_MAX 1024
+
+/* How the keeper gets into the control group. */
+enum { CGROUP_NONE = 0, CGROUP_JOIN = 1, CGROUP_INTO = 2 };
+
+/* Steps of a plan. The order in the plan is the order of execution. */
+enum {
+    STEP_SOURCE = 1,   /* s path: open a host path before the identity changes */
+    STEP_IDENTITY,     /* become the sandbox user, keeping capabilities for the build */
+    STEP_HOSTNAME,     /* s name */
+    STEP_ROOT,         /* s staging directory, s options: the tmpfs that becomes the root */
+    STEP_TMPFS,        /* s target, s options */
+    STEP_DIRECTORY,    /* s target, u mode */
+    STEP_FILE,         /* s target, u mode, b content */
+    STEP_SYMLINK,      /* s content, s target */
+    STEP_BIND,         /* u source index, s target, u attributes, u device number or 0 */
+    STEP_BIND_OWN,     /* s path below the new root, s target, u attributes */
+    STEP_COVER,        /* s path below the new root, s target: a bind with the root's own attributes */
+    STEP_OVERLAY,      /* u source index, s other lower directory, s target, u attributes */
+    STEP_PROC,         /* s target, s options */
+    STEP_DEVPTS,       /* s target, s options */
+    STEP_PIVOT,        /* make the new root the root and forget the old one */
+    STEP_READ_ONLY,    /* s target, u attributes */
+    STEP_AFFINITY,     /* b bit mask of processors */
+    STEP_RLIMIT,       /* u resource, q soft, q hard */
+    STEP_EXPOSE,       /* s directory handed to the engine when ready */
+    STEP_NETWORK,      /* enter the network namespace that the keeper has made meanwhile */
+    STEP_DROP_CAPABILITIES,
+    STEP_NO_NEW_PRIVILEGES,
+    STEP_LANDLOCK,     /* q handled, q scoped, u flags, r rules: u count, then (s path, q access) */
+    STEP_SECCOMP,      /* b program */
+    STEP_LAST = STEP_SECCOMP
+};
+
+/* Where a start failed when it was not in a step of the plan. */
+enum {
+    FAILED_PLAN = -1,
+    FAILED_FORK = -2,
+    FAILED_CGROUP = -3,
+    FAILED_CLONE = -4,
+    FAILED_SETGROUPS = -5,
+    FAILED_GID_MAP = -6,
+    FAILED_UID_MAP = -7,
+    FAILED_REPORT = -8,
+    FAILED_INIT = -9,
+    FAILED_LOCKDOWN = -10,
+    FAILED_NETWORK = -11
+};
+
+/* Engine to init. */
+enum {
+    REQUEST_SPAWN = 1, /* u id, u flags, u rows, u columns, s cwd, v argv, v environment */
+    REQUEST_OPEN,      /* u id, u flags, u mode, s path */
+    REQUEST_MKDIR,     /* u id, u mode, s parent, s name */
+    REQUEST_SIGNAL,    /* u id, u spawn id or 0 for all, u signal */
+    REQUEST_LAST = REQUEST_SIGNAL
+};
+enum { SPAWN_PTY = 1u, SPAWN_STDIN = 2u, SPAWN_CHANNEL = 4u };
+
+/* Keeper and init to engine; every message is one struct report, with descriptors attached. */
+enum {
+    REPORT_STARTED = 1, /* value: host pid; fd: pidfd of init */
+    REPORT_FAILED,      /* value: step index or FAILED_*; error: errno */
+    REPORT_READY,       /* fds: exposed directories */
+    REPORT_SPAWNED,     /* id; error; value: pid inside; fds: as the flags asked */
+    REPORT_EXITED,      /* id; value: wait status; user_us, system_us, maxrss_kib */
+    REPORT_DONE         /* id; error; fd of an opened file */
+};
+struct report {
+    uint32_t type, id;
+    int32_t value, error;
+    uint64_t user_us, system_us, maxrss_kib;
+};
+
+struct plan {
+    uint32_t magic, version, length, steps;
+    uint32_t clone_flags;
+    uint32_t uid_inside, uid_outside, gid_inside, gid_outside;
+    uint32_t cgroup_kind, cgroup_fds;
+};
+
+/* wire.c: reading with bounds, and messages with descriptors. */
+struct cursor {
+    const uint8_t *at, *end;
+    bool bad;
+};
+uint32_t read_u32(struct cursor *c);
+uint64_t read_u64(struct cursor *c);
+const char *read_string(struct cursor *c);
+const uint8_t *read_block(struct cursor *c, uint32_t *length);
+int send_report(int socket_fd, const struct report *report, const int *fds, int count);
+ssize_t receive(int socket_fd, void *buffer, size_t size, int *fds, int fds_max, int *count);
+void close_all(const int *fds, int count);
+
+/* plan.c: pure checks, no system call. */
+bool plan_is_valid(const uint8_t *bytes, size_t length, int fds);
+bool request_is_valid(const uint8_t *bytes, size_t length);
+
+/* build.c: carries out the steps; returns the number of exposed directories or reports and dies. */
+int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int *exposed);
+
+/* serve.c: PID 1 of the sandbox. Never returns. */
+_Noreturn void serve(int control);
+
+#endif

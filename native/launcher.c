@@ -1,0 +1,275 @@
+/* One resident, single-threaded process for each engine. It takes launch plans from its socket and
+ * forks a keeper for each; the keeper joins the control group, clones PID 1 of the sandbox into its
+ * namespaces, writes the id maps and is gone. PID 1 is a child of the launcher (CLONE_PARENT) and
+ * dies with it; the launcher dies with the engine. */
+#define _GNU_SOURCE
+#include "casemate.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ENGINE_FD 3
+#define INOTIFY_INSTANCES_MAX "32" /* for one sandbox */
+
+static uint8_t plan_bytes[PLAN_MAX_BYTES];
+static int engine_pidfd = -1;
+
+static _Noreturn void fail(int control, int32_t step) {
+    struct report report = {.type = REPORT_FAILED, .value = step, .error = errno};
+    send_report(control, &report, NULL, 0);
+    _exit(1);
+}
+
+static void die_with_parent(void) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+        _exit(1);
+}
+
+/* After the identity changes: a change of user clears the parent-death signal. */
+static _Noreturn void init(const struct plan *plan, int control, int keeper) {
+    int exposed[EXPOSED_MAX];
+    sigset_t child_set;
+    char byte;
+    if (read(keeper, &byte, 1) != 1)
+        _exit(1);
+    sigemptyset(&child_set);
+    sigaddset(&child_set, SIGCHLD);
+    if (signal(SIGCHLD, SIG_DFL) == SIG_ERR || sigprocmask(SIG_BLOCK, &child_set, NULL) < 0 ||
+        setsid() < 0 || prctl(PR_SET_NAME, "init", 0, 0, 0) < 0)
+        fail(control, FAILED_INIT);
+    int count = build_sandbox(plan_bytes, plan->length, control, keeper, exposed);
+    close(keeper);
+    die_with_parent();
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        fail(control, FAILED_INIT);
+    memset(plan_bytes, 0, sizeof plan_bytes);
+    struct report ready = {.type = REPORT_READY};
+    if (send_report(control, &ready, exposed, count) < 0)
+        _exit(1);
+    close_all(exposed, count);
+    serve(control);
+}
+
+static int write_text(pid_t pid, const char *name, const char *text) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t written = write(fd, text, strlen(text));
+    int error = errno;
+    close(fd);
+    errno = error;
+    return written < 0 ? -1 : 0;
+}
+
+static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside) {
+    char line[64];
+    snprintf(line, sizeof line, "%u %u 1", inside, outside);
+    return write_text(pid, name, line);
+}
+
+/* Version 1 of control groups moves a process by a write; a wait of about 13 ms after an idle pause
+ * is the kernel's, and is paid here, before the sandbox exists and beside other starts. */
+static int join_groups(const int *fds, int count) {
+    for (int i = 0; i < count; i++)
+        if (write(fds[i], "0", 1) != 1)
+            return -1;
+    close_all(fds, count);
+    return 0;
+}
+
+/* A change of the effective user lowers them; the saved one keeps them permitted. */
+static int raise_capabilities(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++)
+        data[i].effective = data[i].permitted;
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+/* What a sandbox holds of inotify, of pending signals and of namespaces, the kernel counts for the owner of
+ * its user namespace as well, which is the effective user of the one who makes it. As root that has to be
+ * the run's own user, or one run could use up what root and all other runs have. Capabilities stay, and
+ * files are opened as root: they go by the file system user. */
+static int own_namespaces(const struct plan *plan) {
+    if (geteuid() == plan->uid_outside)
+        return 0;
+    if (setgroups(0, NULL) < 0 || syscall(SYS_setresuid, -1, plan->uid_outside, -1) < 0)
+        return -1;
+    setfsuid(0);
+    die_with_parent(); /* a change of user clears it */
+    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? -1 : raise_capabilities();
+}
+
+static pid_t clone_init(const struct plan *plan, int *pidfd) {
+    unsigned long flags = plan->clone_flags | CLONE_PARENT | CLONE_PIDFD;
+    return (pid_t)syscall(SYS_clone, flags | SIGCHLD, NULL, pidfd, NULL, NULL);
+}
+
+static int set_sysctl(const char *path, const char *value) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int failed = write(fd, value, strlen(value)) < 0 ? -1 : 0;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return failed;
+}
+
+/* Any program in the sandbox may listen on any port of its own lo. */
+static int free_low_ports(void) {
+    return set_sysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+}
+
+/* The host's limit is for all that one user runs, which without a user of its own is every sandbox. */
+static int limit_watches(void) {
+    return set_sysctl("/proc/sys/user/max_inotify_instances", INOTIFY_INSTANCES_MAX);
+}
+
+static int raise_loopback(void) {
+    struct ifreq request = {.ifr_name = "lo"};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+        return -1;
+    request.ifr_flags |= IFF_UP;
+    int failed = ioctl(fd, SIOCSIFFLAGS, &request);
+    close(fd);
+    return failed;
+}
+
+/* The slowest part of a sandbox is its network namespace, whose making also waits for the teardown of
+ * earlier ones. The keeper makes it, owned by the sandbox's user namespace, while init builds the root. */
+static int make_network(int pidfd) {
+    if (setns(pidfd, CLONE_NEWUSER) < 0 || unshare(CLONE_NEWNET) < 0 || raise_loopback() < 0 ||
+        free_low_ports() < 0 || limit_watches() < 0)
+        return -1;
+    return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+}
+
+static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
+    int control = fds[0], link[2], pidfd = -1;
+    die_with_parent();
+    if (plan->cgroup_kind == CGROUP_JOIN && join_groups(fds + 1, count - 1) < 0)
+        fail(control, FAILED_CGROUP);
+    if (plan->cgroup_kind == CGROUP_INTO)
+        close_all(fds + 1, count - 1);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
+        fail(control, FAILED_CLONE);
+    if (own_namespaces(plan) < 0)
+        fail(control, FAILED_UID_MAP);
+    pid_t pid = clone_init(plan, &pidfd);
+    if (pid < 0)
+        fail(control, FAILED_CLONE);
+    if (pid == 0) {
+        close(link[0]);
+        init(plan, control, link[1]);
+    }
+    close(link[1]);
+    if (write_text(pid, "setgroups", "deny") < 0)
+        fail(control, FAILED_SETGROUPS);
+    if (write_map(pid, "gid_map", plan->gid_inside, plan->gid_outside) < 0)
+        fail(control, FAILED_GID_MAP);
+    if (write_map(pid, "uid_map", plan->uid_inside, plan->uid_outside) < 0)
+        fail(control, FAILED_UID_MAP);
+    struct report started = {.type = REPORT_STARTED, .value = pid};
+    if (send_report(control, &started, &pidfd, 1) < 0 || write(link[0], "g", 1) != 1)
+        fail(control, FAILED_REPORT);
+    int network = make_network(pidfd);
+    if (network < 0 || send_report(link[0], &started, &network, 1) < 0)
+        fail(control, FAILED_NETWORK);
+    _exit(0);
+}
+
+static pid_t fork_keeper(const struct plan *plan, const int *fds) {
+    if (plan->cgroup_kind != CGROUP_INTO)
+        return fork();
+    struct clone_args arguments = {
+        .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)fds[1]};
+    return (pid_t)syscall(SYS_clone3, &arguments, sizeof arguments);
+}
+
+static void launch(size_t length, const int *fds, int count) {
+    struct plan plan;
+    if (count == 0)
+        return;
+    struct report failed = {.type = REPORT_FAILED, .value = FAILED_PLAN, .error = EINVAL};
+    if (plan_is_valid(plan_bytes, length, count)) {
+        memcpy(&plan, plan_bytes, sizeof plan);
+        pid_t pid = fork_keeper(&plan, fds);
+        if (pid == 0) {
+            close(ENGINE_FD);
+            close(engine_pidfd);
+            keep(&plan, fds, count);
+        }
+        if (pid > 0)
+            return;
+        failed.value = plan.cgroup_kind == CGROUP_INTO ? FAILED_CGROUP : FAILED_FORK;
+        failed.error = errno;
+    }
+    send_report(fds[0], &failed, NULL, 0);
+}
+
+/* A copy of the socket in some other child of the engine must not keep us alive, so the engine's own
+ * end is watched as well. */
+static bool watch_engine(void) {
+    struct ucred engine;
+    socklen_t size = sizeof engine;
+    if (getsockopt(ENGINE_FD, SOL_SOCKET, SO_PEERCRED, &engine, &size) < 0 || engine.pid != getppid())
+        return false;
+    engine_pidfd = (int)syscall(SYS_pidfd_open, engine.pid, 0);
+    return engine_pidfd >= 0 && getppid() == engine.pid;
+}
+
+/* An engine may run with a priority of its own; what it does not trust, and inherits ours, gets none of it. */
+static bool be_ordinary(void) {
+    struct sched_param none = {0};
+    int policy = sched_getscheduler(0);
+    bool is_special = policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE;
+    if (is_special && sched_setscheduler(0, SCHED_OTHER, &none) < 0)
+        return false;
+    return getpriority(PRIO_PROCESS, 0) >= 0 || setpriority(PRIO_PROCESS, 0, 0) == 0;
+}
+
+int main(void) {
+    if (!watch_engine() || !be_ordinary() || fcntl(ENGINE_FD, F_SETFD, FD_CLOEXEC) < 0 || setsid() < 0 ||
+        signal(SIGCHLD, SIG_IGN) == SIG_ERR || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        return 1;
+    struct pollfd wait[2] = {{.fd = ENGINE_FD, .events = POLLIN}, {.fd = engine_pidfd, .events = POLLIN}};
+    for (;;) {
+        int fds[PLAN_FDS_MAX], count;
+        if (poll(wait, 2, -1) < 0 && errno != EINTR)
+            return 1;
+        if (wait[1].revents != 0)
+            return 0;
+        if (wait[0].revents == 0)
+            continue;
+        ssize_t length = receive(ENGINE_FD, plan_bytes, sizeof plan_bytes, fds, PLAN_FDS_MAX, &count);
+        if (length == 0 || (length < 0 && errno != EMSGSIZE))
+            return 0;
+        if (length > 0)
+            launch((size_t)length, fds, count);
+        close_all(fds, count);
+    }
+}

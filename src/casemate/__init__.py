@@ -1,0 +1,101 @@
+"""Casemate runs code that nobody should trust, on machines that people care about.
+
+The public names are loaded when they are first asked for: whoever needs one does not pay for all.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from casemate.engine.api import AsyncStream, Stream, aexecute, arun, astream, execute, run, stream
+    from casemate.engine.async_sandbox import AsyncSandbox, AsyncTerminal
+    from casemate.engine.cancel import CancelToken
+    from casemate.engine.engine import Engine
+    from casemate.engine.sandbox import Sandbox, Terminal
+    from casemate.errors import (
+        CapacityError,
+        CasemateError,
+        ConfigError,
+        FileTransferError,
+        InternalError,
+        InvalidInput,
+        LaunchError,
+        LayerMissing,
+        RuntimeUnavailable,
+        SandboxClosed,
+        UnknownRuntime,
+    )
+    from casemate.model.layers import Layer, Tier
+    from casemate.model.resources import Limits
+    from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncSandbox",
+    "AsyncStream",
+    "AsyncTerminal",
+    "CancelToken",
+    "CapacityError",
+    "CasemateError",
+    "Chunk",
+    "ConfigError",
+    "Engine",
+    "Event",
+    "FileTransferError",
+    "GuestError",
+    "InternalError",
+    "InvalidInput",
+    "Isolation",
+    "LaunchError",
+    "Layer",
+    "LayerMissing",
+    "Limits",
+    "OutputFile",
+    "Reason",
+    "Result",
+    "RuntimeUnavailable",
+    "Sandbox",
+    "SandboxClosed",
+    "Status",
+    "Stream",
+    "Terminal",
+    "Tier",
+    "UnknownRuntime",
+    "Usage",
+    "aexecute",
+    "arun",
+    "astream",
+    "execute",
+    "run",
+    "stream",
+]
+
+if not TYPE_CHECKING:
+    _HOMES: Final = {
+        name: module
+        for module, names in (
+            ("engine.api", "AsyncStream Stream aexecute arun astream execute run stream"),
+            ("engine.async_sandbox", "AsyncSandbox AsyncTerminal"),
+            ("engine.cancel", "CancelToken"),
+            ("engine.engine", "Engine"),
+            ("engine.sandbox", "Sandbox Terminal"),
+            ("errors", "CapacityError CasemateError ConfigError FileTransferError InternalError InvalidInput"),
+            ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
+            ("model.layers", "Layer Tier"),
+            ("model.resources", "Limits"),
+            ("model.result", "Chunk Event GuestError Isolation OutputFile Reason Result Status Usage"),
+        )
+        for name in names.split()
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,267 @@
+"""Every command and option of the command line, as data. Nothing here imports what it describes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from casemate import limits as bound
+from casemate.cli.arguments import Argument, Command, Example, Option
+from casemate.model.units import format_bytes, format_duration
+
+HELP: Final = Option(names=("-h", "--help"), help="show this page", group="Other")
+JSON: Final = Option(names=("--json",), help="print one JSON document instead of text", group="Other")
+
+_TIMEOUT: Final = Option(
+    names=("--timeout",),
+    metavar="TIME",
+    help="time by the clock: 500ms, 5s, 2m",
+    default=format_duration(bound.WALL_DEFAULT_S),
+    group="Limits",
+)
+_OTHER_LIMITS: Final = (
+    Option(
+        names=("--memory",),
+        metavar="SIZE",
+        help="memory: 64Mi, 1Gi",
+        default=format_bytes(bound.MEMORY_DEFAULT_BYTES),
+        group="Limits",
+    ),
+    Option(
+        names=("--cpu",),
+        metavar="NUMBER",
+        help="share of processors: 0.5, 2",
+        default=f"{bound.CPUS_DEFAULT:g}",
+        group="Limits",
+    ),
+    Option(names=("--cpu-time",), metavar="TIME", help="processor time of all its processes together", group="Limits"),
+    Option(
+        names=("--disk",),
+        metavar="SIZE",
+        help="what its files hold",
+        default=format_bytes(bound.DISK_DEFAULT_BYTES),
+        group="Limits",
+    ),
+    Option(
+        names=("--inodes",),
+        metavar="COUNT",
+        help="number of its files",
+        default=str(bound.INODES_DEFAULT),
+        group="Limits",
+    ),
+    Option(
+        names=("--processes",),
+        metavar="COUNT",
+        help="processes and threads",
+        default=str(bound.PROCESSES_DEFAULT),
+        group="Limits",
+    ),
+    Option(
+        names=("--open-files",),
+        metavar="COUNT",
+        help="open files of one process",
+        default=str(bound.OPEN_FILES_DEFAULT),
+        group="Limits",
+    ),
+    Option(
+        names=("--output-limit",),
+        metavar="SIZE",
+        help="stdout and stderr together",
+        default=format_bytes(bound.OUTPUT_DEFAULT_BYTES),
+        group="Limits",
+    ),
+)
+LIMITS: Final = (_TIMEOUT, *_OTHER_LIMITS)
+LIMIT_KEYS: Final = {option.key: option.key.removesuffix("-limit").replace("-", "_") for option in LIMITS}
+"""From the option to the name of the limit."""
+
+PLACE: Final = (
+    Option(
+        names=("--file",),
+        metavar="SRC[:DST]",
+        repeatable=True,
+        values="file",
+        group="Files and environment",
+        help="put a file of yours into the work directory, or at DST",
+    ),
+    Option(
+        names=("--env",),
+        metavar="NAME[=VALUE]",
+        repeatable=True,
+        values="variable",
+        group="Files and environment",
+        help="set a variable; without a value it is passed on from yours",
+    ),
+)
+COLLECT: Final = (
+    Option(
+        names=("--collect",),
+        metavar="GLOB",
+        repeatable=True,
+        group="Files and environment",
+        help="bring files of the work directory back: '*.csv', 'plots/**'",
+    ),
+    Option(
+        names=("--out",),
+        metavar="DIR",
+        default=".",
+        values="directory",
+        group="Files and environment",
+        help="where collected files go",
+    ),
+    Option(names=("--force",), group="Files and environment", help="let collected files replace yours"),
+)
+REQUIRE: Final = Option(
+    names=("--require",),
+    metavar="LAYER",
+    repeatable=True,
+    values="layer",
+    group="Isolation",
+    help="refuse to start without this layer; `casemate doctor` lists them",
+)
+RUNTIME: Final = Option(
+    names=("--runtime",),
+    metavar="NAME",
+    values="runtime",
+    group="Program",
+    help="the language; guessed from the file's ending or its #! line",
+)
+STATUS_NOTE: Final = (
+    "Exit status: the program's own; 128+N when signal N ended it; 124 time limit; 137 any other limit; "
+    "125 an error of Casemate's; 126 or 127 the program cannot be executed or is not there; 130 interrupted; "
+    "2 a wrong command line."
+)
+
+RUN: Final = Command(
+    name="run",
+    module="casemate.cli.run",
+    summary="run a script or a piece of code in a sandbox of its own",
+    about="Runs code of any language in a new sandbox, shows its output while it comes, and ends with its status. "
+    "What the program leaves in its variable `output` (or returns) is printed last, as one line of JSON.",
+    arguments=(Argument(metavar="FILE", help="the code; `-` reads it from stdin", values="file"),),
+    options=(
+        Option(names=("-c",), metavar="CODE", group="Program", help="the code itself, instead of FILE"),
+        RUNTIME,
+        Option(
+            names=("--input",),
+            metavar="JSON",
+            group="Program",
+            values="input",
+            help="the program's variable `input`: JSON text, @FILE, or - for stdin",
+        ),
+        *LIMITS,
+        *PLACE,
+        *COLLECT,
+        REQUIRE,
+        JSON,
+        HELP,
+    ),
+    rest="ARGS",
+    rest_help="arguments of the program",
+    examples=(
+        Example("casemate run script.py", "a script; what comes on stdin is passed on to it"),
+        Example("casemate run macro.js --input '{\"n\": 3}' --timeout 2s", "JSON in, JSON out, two seconds at most"),
+        Example("casemate run plot.R --file data.csv --collect '*.png'", "a file in, pictures out"),
+        Example("casemate run -c 'print(6 * 7)' --runtime python", "no file at all"),
+        Example("curl -s https://example.org/x.sh | casemate run - --runtime bash", "code that nobody has read"),
+        Example("casemate run script.py -- --verbose in.txt", "arguments of the program"),
+    ),
+    notes=(STATUS_NOTE,),
+)
+EXEC: Final = Command(
+    name="exec",
+    module="casemate.cli.exec",
+    summary="run a command of this machine in a sandbox of its own",
+    about="Runs a program of this machine's /usr in a new sandbox, where it sees nothing of yours.",
+    options=(*LIMITS, *PLACE, *COLLECT, REQUIRE, JSON, HELP),
+    rest="CMD [ARGS…]",
+    rest_help="the command; options of Casemate go before it",
+    rest_at_once=True,
+    examples=(
+        Example("casemate exec -- sh -c 'id; df -h /work'", "look around"),
+        Example("casemate exec --file archive.zip -- unzip -l archive.zip", "open something suspicious"),
+        Example("casemate exec --memory 1Gi --file main.c --collect a.out -- gcc main.c", "compile"),
+    ),
+    notes=(STATUS_NOTE,),
+)
+SHELL: Final = Command(
+    name="shell",
+    module="casemate.cli.shell",
+    summary="open an interactive shell, or a language's prompt, in a sandbox",
+    about="Opens a terminal in a new sandbox. It is gone, with all its files and processes, when the shell ends.",
+    options=(
+        Option(
+            names=("--runtime",),
+            metavar="NAME",
+            values="runtime",
+            group="Program",
+            default="bash",
+            help="whose prompt to open",
+        ),
+        Option(names=("--timeout",), metavar="TIME", help="time by the clock", default="none", group="Limits"),
+        *(option for option in _OTHER_LIMITS if option.key not in {"cpu-time", "output-limit"}),
+        *PLACE,
+        REQUIRE,
+        HELP,
+    ),
+    rest="CMD [ARGS…]",
+    rest_help="a command to run on the terminal instead",
+    examples=(
+        Example("casemate shell", "a shell"),
+        Example("casemate shell --runtime python --memory 2Gi", "Python's prompt with more memory"),
+        Example("casemate shell --file suspicious.sh", "with a file in its work directory"),
+    ),
+    notes=("Exit status: the shell's own, as for `casemate run`.",),
+)
+RUNTIMES: Final = Command(
+    name="runtimes",
+    module="casemate.cli.runtimes",
+    summary="list the languages, what is installed and what to install",
+    about="Lists every runtime that is built in or configured, and asks each interpreter for its version inside a "
+    "sandbox.",
+    options=(JSON, HELP),
+    examples=(Example("casemate runtimes --json", "for programs"),),
+    notes=("Exit status: 0 when at least one runtime is available, 1 otherwise.",),
+)
+DOCTOR: Final = Command(
+    name="doctor",
+    module="casemate.cli.doctor",
+    summary="check what this machine offers and say how to mend what is missing",
+    about="Starts a real sandbox and reports every layer of isolation: whether it works here, why not, and the command "
+    "that would mend it.",
+    options=(JSON, HELP),
+    examples=(Example("casemate doctor", "before the first run, and when something fails"),),
+    notes=("Exit status: 0 when the standard tier is reached, 1 otherwise.",),
+)
+SELFTEST: Final = Command(
+    name="selftest",
+    module="casemate.cli.selftest",
+    summary="attack this machine's sandbox and show which wall held",
+    about="Starts real sandboxes and does in them what a hostile program would do: look for secrets, escape, reach the "
+    "network, exhaust the machine. Takes some ten seconds and leaves nothing behind.",
+    options=(JSON, HELP),
+    examples=(Example("casemate selftest", "after installing, and after an upgrade of the kernel"),),
+    notes=("Exit status: 0 when every wall held, 1 otherwise.",),
+)
+COMPLETION: Final = Command(
+    name="completion",
+    module="casemate.cli.completion",
+    summary="print the completion script of a shell",
+    about="Prints a script that teaches a shell to complete Casemate's commands, options and values.",
+    arguments=(Argument(metavar="SHELL", help="bash, zsh or fish", values="shell"),),
+    options=(HELP,),
+    examples=(
+        Example('eval "$(casemate completion bash)"', "in ~/.bashrc"),
+        Example('eval "$(casemate completion zsh)"', "in ~/.zshrc"),
+        Example("casemate completion fish > ~/.config/fish/completions/casemate.fish", "once"),
+    ),
+)
+COMPLETE: Final = Command(
+    name="complete",
+    module="casemate.cli.complete",
+    summary="print what may come next; for the completion scripts",
+    rest="WORDS",
+    hidden=True,
+)
+COMMANDS: Final = {
+    command.name: command for command in (RUN, EXEC, SHELL, RUNTIMES, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
+}

@@ -1,0 +1,54 @@
+"""Which language a file is in: its ending says so, or its first line does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+from casemate.errors import InvalidInput, UnknownRuntime
+from casemate.runtimes.registry import Registry
+
+
+def guess_runtime(registry: Registry, name: str, code: str) -> str | None:
+    """The runtime of a file by its ending, then by its `#!` line; None if neither tells."""
+    return registry.guess(name) or _by_first_line(registry, code.partition("\n")[0])
+
+
+def require_runtime(registry: Registry, name: str, code: str) -> str:
+    """As `guess_runtime`. Raises InvalidInput if nothing tells."""
+    found = guess_runtime(registry, name, code)
+    if found is None:
+        known = ", ".join(sorted(name for name, _ in registry))
+        raise InvalidInput(
+            "runtime", f"cannot tell the language of {name[:200]!r}", hint=f"--runtime with one of {known}"
+        )
+    return found
+
+
+def _by_first_line(registry: Registry, line: str) -> str | None:
+    program = interpreter_name(line)
+    for candidate in dict.fromkeys((program, re.sub(r"[\d.]+$", "", program))):
+        if candidate and (found := _by_interpreter(registry, candidate)):
+            return found
+    return None
+
+
+def _by_interpreter(registry: Registry, name: str) -> str | None:
+    for runtime, declared in registry:
+        if any(PurePosixPath(candidate).name == name for candidate in declared.interpreter):
+            return runtime
+    try:
+        found = registry.get(name)
+    except UnknownRuntime:
+        return None
+    return next(runtime for runtime, declared in registry if declared is found)
+
+
+def interpreter_name(line: str) -> str:
+    """The program that a `#!` line names, empty if it is none: `#!/usr/bin/env -S python3 -u` → `python3`."""
+    if not line.startswith("#!"):
+        return ""
+    words = [word for word in line[2:].split() if "=" not in word]
+    if words and PurePosixPath(words[0]).name == "env":
+        words = [word for word in words[1:] if not word.startswith("-")]
+    return PurePosixPath(words[0]).name if words else ""

@@ -1,0 +1,144 @@
+"""The entry of the command line: finds the command, runs it, turns every ending into an exit status."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from _thread import start_new_thread
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+from typing import NoReturn
+
+from casemate.cli.arguments import Command, UsageError, parse
+from casemate.cli.commands import COMMANDS
+from casemate.cli.messages import PROGRAM, say, say_hint, show
+from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
+from casemate.errors import CasemateError
+from casemate.kernel.cgroup_wake import wake
+
+SOON_IN_SANDBOX = frozenset({"run", "exec"})
+TERMINATING = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(BaseException):
+    """A signal asks us to end; unwinding kills the sandbox and restores the terminal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process.
+
+    Without a tidy end of the interpreter, which costs more than many a run: all that matters is closed.
+    """
+    gc.disable()
+    _open_standard_files()
+    if sys.argv[1:2] and sys.argv[1] in SOON_IN_SANDBOX:
+        start_new_thread(wake, ())
+    status = EXIT_OURS
+    try:
+        status = run(sys.argv[1:])
+    except Exception:  # noqa: BLE001 - a mistake of ours must not look like the program's own status
+        _report_mistake()
+    os._exit(status)
+
+
+def _open_standard_files() -> None:
+    """Whoever starts us with one of them closed would have a file of the engine's take its number."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+def _report_mistake() -> None:
+    import traceback
+
+    traceback.print_exc()
+    say("internal: a mistake of Casemate's; please report it with the lines above")
+
+
+def run(words: Sequence[str]) -> int:
+    """One command line; its exit status."""
+    for number in TERMINATING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, _terminate)
+    try:
+        return _guarded(words)
+    except BrokenPipeError:
+        return EXIT_BROKEN_PIPE
+
+
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    raise Terminated(number)
+
+
+def _guarded(words: Sequence[str]) -> int:
+    try:
+        return _dispatch(words)
+    except UsageError as error:
+        say(error.problem)
+        say_hint(f"{PROGRAM} {error.command} --help".replace("  ", " "))
+        return EXIT_USAGE
+    except CasemateError as error:
+        say(f"{error.code}: {error.message}")
+        if error.hint:
+            say_hint(error.hint)
+        return EXIT_OURS
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Terminated as ended:
+        return SIGNAL_BASE + ended.number
+
+
+def _dispatch(words: Sequence[str]) -> int:
+    if not words or words[0] in {"-h", "--help"}:
+        _overview()
+        return 0 if words else EXIT_USAGE
+    if words[0] == "--version":
+        _version()
+        return 0
+    command = COMMANDS.get(words[0])
+    if command is None:
+        raise UsageError("", f"unknown command {words[0]!r}{_suggestion(words[0])}")
+    parsed = parse(command, words[1:])
+    if parsed.flag("help"):
+        _page(command)
+        return 0
+    status: int = import_module(command.module).command(parsed)
+    return status
+
+
+def _suggestion(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _overview() -> None:
+    from casemate.cli.help import overview
+    from casemate.cli.style import style_for
+
+    show(overview(COMMANDS.values(), style_for(sys.stdout)))
+
+
+def _page(command: Command) -> None:
+    from casemate.cli.help import page
+    from casemate.cli.style import style_for
+
+    show(page(command, style_for(sys.stdout)))
+
+
+def _version() -> None:
+    from casemate import __version__
+
+    show([f"{PROGRAM} {__version__}"])

@@ -1,0 +1,107 @@
+"""What the command line makes of a Result: an exit status, one line of words, a JSON document. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from casemate.cli.messages import printable
+from casemate.model.resources import Limits
+from casemate.model.result import Event, OutputFile, Reason, Result, Stream, Usage
+from casemate.model.units import format_bytes, format_duration
+
+EXIT_USAGE: Final = 2
+EXIT_TIMEOUT: Final = 124
+EXIT_OURS: Final = 125
+EXIT_INTERRUPTED: Final = 130
+EXIT_LIMIT: Final = 137
+EXIT_BROKEN_PIPE: Final = 141
+SIGNAL_BASE: Final = 128
+LIMIT_REASONS: Final = frozenset({Reason.CPU, Reason.MEMORY, Reason.PROCESSES, Reason.DISK, Reason.OUTPUT})
+
+
+def exit_status(result: Result) -> int:
+    """The status that the command ends with."""
+    if result.reason in LIMIT_REASONS:
+        return EXIT_LIMIT
+    if result.reason is Reason.TIMEOUT:
+        return EXIT_TIMEOUT
+    if result.reason is Reason.CANCELLED:
+        return EXIT_INTERRUPTED
+    if result.reason in {Reason.LOST, Reason.INTERNAL}:
+        return EXIT_OURS
+    if result.signal is not None:
+        return SIGNAL_BASE + result.signal
+    return result.exit_code or (0 if result.ok else 1)
+
+
+def verdict_line(result: Result, limits: Limits) -> str:
+    """What there is to say about the end that the program's own output does not; empty if nothing."""
+    if result.reason is Reason.TIMEOUT:
+        return f"time limit of {format_duration(limits.wall_s)} reached; raise it with --timeout"
+    if result.reason in LIMIT_REASONS:
+        return _limit_line(result.reason, limits, result.usage, result.events)
+    if result.reason is Reason.VALIDATION:
+        return f"the output is no JSON value: {printable(result.error.message)}" if result.error else "invalid output"
+    if result.reason is Reason.LOST:
+        return "the sandbox ended without saying how; nothing is known of the program's status"
+    if result.error is not None and result.reason in {Reason.DENIED, Reason.EXIT}:
+        return printable(result.error.message)
+    return ""
+
+
+def _limit_line(reason: Reason, limits: Limits, usage: Usage, events: tuple[Event, ...]) -> str:
+    if reason is Reason.MEMORY:
+        peak = f" (peak {format_bytes(usage.memory_peak_bytes)})" if usage.memory_peak_bytes else ""
+        return f"memory limit of {format_bytes(limits.memory_bytes)} reached{peak}; raise it with --memory"
+    if reason is Reason.CPU:
+        used = format_duration(round(usage.cpu_user_s + usage.cpu_system_s, 3))
+        limit = f" of {format_duration(limits.cpu_time_s)}" if limits.cpu_time_s is not None else ""
+        return f"processor time limit{limit} reached (used {used}); raise it with --cpu-time"
+    if reason is Reason.PROCESSES:
+        refused = next((f" ({event.detail})" for event in events if event.kind == "process-limit"), "")
+        return f"process limit of {limits.processes} reached{refused}; raise it with --processes"
+    if reason is Reason.OUTPUT:
+        return f"output limit of {format_bytes(limits.output_bytes)} reached; raise it with --output-limit"
+    return _disk_line(limits, usage)
+
+
+def _disk_line(limits: Limits, usage: Usage) -> str:
+    """Bytes or inodes: what is far from full was not it."""
+    if usage.disk_bytes is not None and usage.disk_bytes < limits.disk_bytes // 2:
+        return f"limit of {limits.inodes} files reached; raise it with --inodes"
+    return f"disk limit of {format_bytes(limits.disk_bytes)} reached; raise it with --disk"
+
+
+def document(result: Result, saved: dict[str, str]) -> dict[str, Any]:
+    """The Result as a JSON document. `saved` says where collected files went."""
+    return {
+        "status": result.status,
+        "reason": result.reason,
+        "exit_code": result.exit_code,
+        "signal": result.signal,
+        "output": result.output,
+        "stdout": _stream(result.stdout),
+        "stderr": _stream(result.stderr),
+        "error": result.error,
+        "usage": result.usage,
+        "isolation": result.isolation,
+        "events": result.events,
+        "files": [_file(file, saved.get(file.path)) for file in result.files],
+    }
+
+
+def _stream(stream: Stream) -> dict[str, Any]:
+    """`text` is for people; `base64` is there where the text is not the exact bytes."""
+    found: dict[str, Any] = {"text": stream.text, "truncated_bytes": stream.truncated_bytes}
+    kept = stream.head + stream.tail
+    try:
+        kept.decode("utf-8")
+    except UnicodeDecodeError:
+        import binascii
+
+        found["base64"] = binascii.b2a_base64(kept, newline=False).decode("ascii")
+    return found
+
+
+def _file(file: OutputFile, saved_as: str | None) -> dict[str, Any]:
+    return {"path": file.path, "size_bytes": len(file.data), "saved_as": saved_as}

@@ -1,0 +1,80 @@
+"""`casemate run`: a script or a piece of code in a sandbox of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from casemate import limits as bound
+from casemate.cli import options
+from casemate.cli.arguments import Parsed, UsageError
+from casemate.cli.collected import check_targets
+from casemate.cli.language import guess_runtime, require_runtime
+from casemate.cli.running import carry_out
+from casemate.engine.engine import Engine
+from casemate.engine.program import NO_INPUT
+from casemate.engine.run import prepare_code, run_alone
+from casemate.errors import InvalidInput
+
+DEFAULT_RUNTIME = "python"
+
+
+class Source(NamedTuple):
+    """Code and where it came from; `name` is a file's, empty for other code."""
+
+    code: str
+    name: str = ""
+    is_stdin: bool = False
+
+
+def command(parsed: Parsed) -> int:
+    """Run it; the exit status."""
+    value = parsed.one("input")
+    source = _source(parsed)
+    if source.is_stdin and value == options.STDIN:
+        raise UsageError("run", "the code and the input cannot both come from stdin")
+    check_targets(parsed)
+    with Engine() as engine:
+        run = prepare_code(
+            engine,
+            source.code,
+            runtime=parsed.one("runtime") or _language(engine, source),
+            filename=Path(source.name).name or None,
+            input=NO_INPUT if value is None else options.input_of(value),
+            args=parsed.rest or (),
+            env=options.environment_of(parsed),
+            files=options.files_of(parsed),
+            collect=parsed.all("collect"),
+            stdin=options.stdin_of(taken=source.is_stdin or value == options.STDIN),
+            limits=options.limits_of(parsed),
+            require=parsed.all("require"),
+        )
+        return carry_out(run_alone(engine, run), run.spec.limits, parsed)
+
+
+def _language(engine: Engine, source: Source) -> str:
+    if source.name:
+        return require_runtime(engine.runtimes, source.name, source.code)
+    return guess_runtime(engine.runtimes, "", source.code) or DEFAULT_RUNTIME
+
+
+def _source(parsed: Parsed) -> Source:
+    code = parsed.one("c")
+    if code is not None and parsed.words:
+        raise UsageError("run", "give either FILE or -c CODE, not both")
+    if code is not None:
+        return Source(code)
+    if not parsed.words:
+        raise UsageError("run", "give a FILE, `-` for stdin, or -c CODE")
+    path = parsed.words[0]
+    if path == options.STDIN:
+        return Source(_decoded(sys.stdin.buffer.read(bound.CODE_MAX_BYTES + 1)), is_stdin=True)
+    return Source(_decoded(options.read_file(path, bound.CODE_MAX_BYTES, field="file")), name=path)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InvalidInput("code", f"is no UTF-8 text (byte {error.start})") from error

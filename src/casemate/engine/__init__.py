@@ -1,0 +1,1 @@
+"""One execution from what is asked to its Result."""

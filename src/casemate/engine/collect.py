@@ -1,0 +1,186 @@
+"""Taking files out of a work directory that a hostile program has filled.
+
+Runs when every process of the sandbox is dead or, in a sandbox that lives on, beside them; either way
+each step goes through `openat2` beneath the directory, follows no link, opens only regular files
+without blocking, and is bounded in count, depth, bytes and time.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.paths import check_pattern, display_name, matches
+from casemate.kernel.openat2 import open_beneath
+from casemate.model.result import Event, OutputFile
+
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
+
+
+class Collected(msgspec.Struct, frozen=True):
+    """The files, and what was left out and why."""
+
+    files: tuple[OutputFile, ...]
+    events: tuple[Event, ...]
+
+
+class _Full(Exception):
+    """A bound is reached; what was collected so far stands."""
+
+
+class Collector:
+    """One collection from one directory."""
+
+    def __init__(self, directory_fd: int, patterns: Sequence[str]) -> None:
+        self._directory_fd = directory_fd
+        self._patterns = [check_pattern(pattern, field="collect") for pattern in patterns]
+        self._files: list[OutputFile] = []
+        self._skipped: dict[str, int] = {}
+        self._bytes = 0
+        self._entries = 0
+        self._deadline_s = time.monotonic() + limits.COLLECT_TIME_MAX_S
+
+    def run(self) -> Collected:
+        """All files that match, in the order of their names. Never raises for what a guest did."""
+        try:
+            if self._patterns:
+                self._walk()
+        except _Full as full:
+            self._skip(str(full))
+        events = [
+            Event(kind="not-collected", detail=f"{count} left out: {why}") for why, count in self._skipped.items()
+        ]
+        return Collected(tuple(self._files), tuple(events[: limits.EVENTS_MAX]))
+
+    def _skip(self, why: str) -> None:
+        self._skipped[why] = self._skipped.get(why, 0) + 1
+
+    def _walk(self) -> None:
+        """Depth first without recursion: a guest may nest as deep as it likes."""
+        pending: list[tuple[bytes, ...]] = [()]
+        while pending:
+            parents = pending.pop()
+            directories = []
+            for name, mode in self._entries_of(parents):
+                path = (*parents, name)
+                if stat.S_ISDIR(mode):
+                    directories.append(path)
+                elif self._wanted(path):
+                    self._take(path, mode)
+            if len(parents) + 1 < limits.COLLECT_DEPTH_MAX:
+                pending.extend(reversed(directories))
+            elif directories:
+                self._skip("directory too deep")
+
+    def _entries_of(self, path: tuple[bytes, ...]) -> list[tuple[bytes, int]]:
+        found = []
+        try:
+            with self._opened(path, _DIRECTORY_FLAGS) as fd:
+                _make_searchable(fd)
+                for name in sorted(os.fsencode(entry) for entry in os.listdir(fd)):  # noqa: PTH208 - a descriptor, not a path
+                    self._count_entry()
+                    found.append((name, os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode))
+        except OSError as error:
+            self._skip(f"directory: {os.strerror(error.errno or 0)}")
+        return found
+
+    def _count_entry(self) -> None:
+        self._entries += 1
+        if self._entries > limits.COLLECT_ENTRIES_MAX:
+            raise _Full("too many entries")
+        if time.monotonic() > self._deadline_s:
+            raise _Full("took too long")
+
+    def _wanted(self, path: tuple[bytes, ...]) -> bool:
+        names = [display_name(part) for part in path]
+        return any(matches(names, pattern) for pattern in self._patterns)
+
+    def _take(self, path: tuple[bytes, ...], mode: int) -> None:
+        if not stat.S_ISREG(mode):
+            self._skip("symbolic link" if stat.S_ISLNK(mode) else "not a regular file")
+            return
+        if len(self._files) >= limits.COLLECT_FILES_MAX:
+            raise _Full("too many files")
+        try:
+            with self._opened(path, os.O_RDONLY) as fd:
+                data = self._read(fd)
+        except OSError as error:
+            self._skip(f"file: {os.strerror(error.errno or 0)}")
+            return
+        if data is not None:
+            self._files.append(OutputFile(path="/".join(map(display_name, path)), data=data))
+
+    def _read(self, fd: int) -> bytes | None:
+        """The apparent size decides before a byte is read, so holes cost nothing."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            self._skip("not a regular file")
+            return None
+        if self._bytes + status.st_size > limits.COLLECT_TOTAL_MAX_BYTES:
+            self._skip("too large")
+            return None
+        data = b"".join(_pieces(fd, status.st_size))
+        self._bytes += len(data)
+        return data
+
+    @contextmanager
+    def _opened(self, path: tuple[bytes, ...], flags: int) -> Iterator[int]:
+        try:
+            fd = open_beneath(self._directory_fd, b"/".join(path) or b".", flags)
+        except PermissionError:
+            self._permit(path)
+            fd = open_beneath(self._directory_fd, b"/".join(path) or b".", flags)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _permit(self, path: tuple[bytes, ...]) -> None:
+        """A guest may take its own rights away; as the same user we give them back, parents first."""
+        _make_searchable(self._directory_fd)
+        for length in range(1, len(path) + 1):
+            fd = open_beneath(self._directory_fd, b"/".join(path[:length]), os.O_PATH)
+            try:
+                mode = stat.S_IMODE(os.fstat(fd).st_mode)
+                Path(f"/proc/self/fd/{fd}").chmod(mode | stat.S_IRWXU)
+            finally:
+                os.close(fd)
+
+
+def _make_searchable(directory_fd: int) -> None:
+    mode = stat.S_IMODE(os.fstat(directory_fd).st_mode)
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.fchmod(directory_fd, mode | stat.S_IRWXU)
+
+
+def _pieces(fd: int, size: int) -> Iterator[bytes]:
+    """At most `size` bytes, whatever happens to the file meanwhile."""
+    while size > 0:
+        data = os.read(fd, min(size, limits.READ_CHUNK_BYTES))
+        if not data:
+            return
+        size -= len(data)
+        yield data
+
+
+def is_full(directory_fd: int) -> bool:
+    """Whether the disk limit is reached: (nearly) no free byte or inode.
+
+    Nearly, because a program that cannot write gives something back when it ends, its temporary directory for one.
+    """
+    status = os.statvfs(directory_fd)
+    free_bytes = status.f_bavail * status.f_frsize
+    return free_bytes <= limits.DISK_FULL_SLACK_BYTES or status.f_favail <= limits.DISK_FULL_SLACK_INODES
+
+
+def used_bytes(directory_fd: int) -> int:
+    """What the writable directories hold."""
+    status = os.statvfs(directory_fd)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize

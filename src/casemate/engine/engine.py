@@ -1,0 +1,80 @@
+"""The engine: what is opened once for a process and serves all its sandboxes."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from contextlib import ExitStack
+from typing import Self
+
+from casemate.config import Config, load_config
+from casemate.errors import LayerMissing
+from casemate.isolation.native import NativeBackend, NativeSandbox
+from casemate.isolation.reaper import reap
+from casemate.isolation.waiting import Steps
+from casemate.kernel.cgroup_types import CgroupUnavailable
+from casemate.kernel.cgroups import open_root
+from casemate.kernel.hostids import HostIds, can_lend
+from casemate.model.layers import Layer
+from casemate.model.spec import SandboxSpec
+from casemate.runtimes.registry import Registry
+
+
+class Engine:
+    """Runs sandboxes on this machine. Safe to use from many threads and tasks; close it when done.
+
+    Opening cleans up what a dead engine left behind.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._process = os.getpid()
+        self.config = load_config() if config is None else config
+        self.runtimes = Registry(self.config.runtimes)
+        with ExitStack() as stack:
+            cgroups = open_root(choice=self.config.engine.cgroup or None)
+            if not isinstance(cgroups, CgroupUnavailable):
+                stack.callback(cgroups.close)
+                reap(cgroups)
+            host_ids = stack.enter_context(HostIds()) if can_lend() else None
+            self.backend = NativeBackend(cgroups=cgroups, host_ids=host_ids)
+            stack.callback(self.backend.close)
+            self._stack = stack.pop_all()
+
+    def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
+        """Build one sandbox; the caller closes it."""
+        if Layer.CGROUP in spec.require and isinstance(self.backend.cgroups, CgroupUnavailable):
+            raise LayerMissing([Layer.CGROUP], hint=self.backend.cgroups.hint)
+        return self.backend.start(spec)
+
+    def close(self) -> None:
+        """End every sandbox of this engine and release what it holds. Idempotent.
+
+        In a forked child it does nothing: all that the engine holds is the parent's.
+        """
+        if os.getpid() == self._process:
+            self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_lock = threading.Lock()
+_engines: dict[int, Engine] = {}
+"""The default engine by process id."""
+
+
+def default_engine() -> Engine:
+    """The engine that `casemate.run` and `Sandbox` use when none is given; opened when first needed.
+
+    A forked child gets an engine of its own: the parent's launcher serves only the parent.
+    """
+    pid = os.getpid()
+    with _lock:
+        if pid not in _engines:
+            _engines[pid] = Engine()
+            atexit.register(_engines[pid].close)
+        return _engines[pid]

@@ -1,0 +1,288 @@
+"""One process in a sandbox from its start to its end, with everything it says and every limit it meets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from typing import Final
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.cancel import CancelToken
+from casemate.engine.capture import Capture
+from casemate.engine.stdin import BytesOrFd, Feeder
+from casemate.engine.supervise import Counted, Supervisor
+from casemate.errors import CapacityError, InternalError, InvalidInput, LaunchError, SandboxClosed
+from casemate.isolation.native import NativeSandbox
+from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_signal, encode_spawn, receive_report
+from casemate.isolation.waiting import Ready, Steps, Wait
+from casemate.model.resources import Limits
+from casemate.model.result import Chunk, Reason, Stream
+
+STREAMS: Final = ("stdout", "stderr")
+TOO_LARGE_TOGETHER: Final = "arguments and environment are too large together"
+GUEST_ERRNOS: Final = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EAGAIN}
+)
+"""Answers to an exec that are about the program, not about us."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What to start. `request` is written to descriptor 3 and whatever comes on 4 is the reply."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    stdin: BytesOrFd | None = None
+    request: bytes | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What was observed of one process. `stopped` says why we ended it, if we did."""
+
+    stopped: Reason | None
+    wait_status: int | None
+    exec_errno: int
+    stdout: Stream
+    stderr: Stream
+    reply: bytes
+    reply_overflow: bool
+    wall_s: float
+    counted: Counted
+    maxrss_bytes: int = 0
+
+
+class Execution:
+    """The state of one running process; `run` drives it."""
+
+    def __init__(
+        self,
+        sandbox: NativeSandbox,
+        command: Command,
+        wanted: Limits,
+        *,
+        cancel: CancelToken | None = None,
+        alone: bool = True,
+    ) -> None:
+        """`alone`: the sandbox exists for this process only, so stopping one is killing the other."""
+        self._sandbox = sandbox
+        self._id = sandbox.next_id()
+        self._alone = alone
+        self._fds: set[int] = set()
+        self._command = command
+        self._limits = wanted
+        self._cancel = cancel
+        self._captures = {name: Capture() for name in STREAMS}
+        self._reply = bytearray()
+        self._reply_overflow = False
+        self._readers: dict[int, str] = {}
+        self._feeders: list[Feeder] = []
+        self._exited: Report | None = None
+        self._stopped: Reason | None = None
+
+    def run(self) -> Steps[Outcome]:
+        """Start the process and see it through. Leaving early kills the sandbox."""
+        with ExitStack() as stack:
+            stack.callback(self._close_all)
+            # Before the request: the program may be at its end before this thread runs again.
+            supervisor = Supervisor(self._sandbox, self._limits)
+            stack.callback(supervisor.close)
+            started_s = time.monotonic()
+            channel = stack.enter_context(self._sandbox.request(self._message()))
+            try:
+                spawned = yield from self._spawned(channel)
+                if not spawned.error:
+                    self._adopt(spawned)
+                    yield from self._watch(channel, supervisor, started_s + self._limits.wall_s)
+                    if self._exited is not None:
+                        supervisor.note_end()
+                    if self._stopped is not None:
+                        yield from self._stop(channel)
+                    elif self._alone:
+                        self._sandbox.kill()  # early: it dies while we read what is left in the pipes
+                    yield from self._drain()
+            except BaseException:
+                self._abandon()
+                raise
+            return self._outcome(spawned.error, time.monotonic() - started_s, supervisor.read())
+
+    def _message(self) -> bytes:
+        flags = SpawnFlag.NONE
+        if self._command.stdin is not None:
+            flags |= SpawnFlag.STDIN
+        if self._command.request is not None:
+            flags |= SpawnFlag.CHANNEL
+        environment = [f"{name}={value}" for name, value in self._command.environment.items()]
+        message = encode_spawn(self._id, self._command.argv, environment, cwd=self._command.cwd, flags=flags)
+        if len(message) > limits.MESSAGE_MAX_BYTES:
+            raise InvalidInput("args", TOO_LARGE_TOGETHER)
+        return message
+
+    def _spawned(self, channel: socket.socket) -> Steps[Report]:
+        report = yield from await_report(channel, self._sandbox)
+        self._fds.update(report.fds)
+        if report.error == errno.E2BIG:
+            raise InvalidInput("args", TOO_LARGE_TOGETHER)
+        raise_if_exhausted(report.error)
+        if report.error and report.error not in GUEST_ERRNOS:
+            raise LaunchError("start of the process", report.error, os.strerror(report.error))
+        return report
+
+    def _adopt(self, spawned: Report) -> None:
+        fds = list(spawned.fds)
+        if self._command.stdin is not None:
+            self._feed(fds.pop(0), self._command.stdin)
+        self._readers = {fds[0]: STREAMS[0], fds[1]: STREAMS[1]}
+        if self._command.request is not None:
+            self._feed(fds[2], self._command.request)
+            self._readers[fds[3]] = "reply"
+        for fd in self._readers:
+            os.set_blocking(fd, False)
+
+    def _feed(self, fd: int, source: BytesOrFd) -> None:
+        self._fds.discard(fd)
+        self._feeders.append(Feeder(fd, source))
+
+    def _close_all(self) -> None:
+        for feeder in self._feeders:
+            feeder.close()
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def _watch(self, channel: socket.socket, supervisor: Supervisor, wall_deadline_s: float) -> Steps[None]:
+        """Until the process ends or has to be stopped."""
+        while self._exited is None and self._stopped is None:
+            ready = yield self._wait(channel, min(wall_deadline_s, supervisor.next_look_s))
+            yield from self._transfer(ready)
+            if channel.fileno() in ready:
+                self._exited = receive_report(channel)
+                if self._exited is None:
+                    self._stopped = supervisor.look() or Reason.LOST
+                return
+            now_s = time.monotonic()
+            if self._cancel is not None and self._cancel.fd in ready:
+                self._stopped = Reason.CANCELLED
+            if self._stopped is None and now_s >= supervisor.next_look_s:
+                self._stopped = supervisor.look()
+            if self._stopped is None and now_s >= wall_deadline_s:
+                self._stopped = Reason.TIMEOUT
+
+    def _stop(self, channel: socket.socket) -> Steps[None]:
+        """Kill the process, and the sandbox with it if there is nothing else in it."""
+        self._abandon()
+        if not self._alone and self._exited is None and (yield Wait((channel.fileno(),), (), _soon_s())):
+            self._exited = receive_report(channel)
+
+    def _abandon(self) -> None:
+        if self._alone or self._stopped is Reason.MEMORY:
+            self._sandbox.kill()
+            return
+        with suppress(SandboxClosed):
+            self._sandbox.request(encode_signal(self._id, signal.SIGKILL)).close()
+
+    def _wait(self, channel: socket.socket, deadline_s: float) -> Wait:
+        read = [channel.fileno(), *self._readers]
+        write: list[int] = []
+        if self._cancel is not None:
+            read.append(self._cancel.fd)
+        for feeder in self._feeders:
+            read += feeder.reads
+            write += feeder.writes
+        return Wait(tuple(read), tuple(write), deadline_s)
+
+    def _transfer(self, ready: Ready) -> Steps[None]:
+        for feeder in self._feeders:
+            feeder.advance(ready)
+        for fd in [fd for fd in self._readers if fd in ready]:
+            yield from self._read(fd)
+
+    def _read(self, fd: int) -> Steps[bool]:
+        """Take one piece; False when there is none now, or never again."""
+        try:
+            data = os.read(fd, limits.READ_CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        name = self._readers[fd]
+        if not data:
+            del self._readers[fd]
+        elif name == "reply":
+            self._take_reply(data)
+        else:
+            chunk = Chunk(name, data, self._captures[name].total_bytes)
+            self._captures[name].feed(data)
+            if sum(capture.total_bytes for capture in self._captures.values()) > self._limits.output_bytes:
+                self._stopped = self._stopped or Reason.OUTPUT
+            yield chunk
+        return bool(data)
+
+    def _take_reply(self, data: bytes) -> None:
+        room = limits.VALUE_MAX_BYTES + 4 - len(self._reply)
+        self._reply += data[:room]
+        self._reply_overflow = self._reply_overflow or len(data) > room
+
+    def _drain(self) -> Steps[None]:
+        """What the process had written before its end is in the pipes; orphans get no more time."""
+        budget_bytes = sum(capture.total_bytes for capture in self._captures.values()) + limits.DRAIN_MAX_BYTES
+        for fd in list(self._readers):
+            while fd in self._readers and (yield from self._read(fd)):
+                if sum(capture.total_bytes for capture in self._captures.values()) > budget_bytes:
+                    break
+
+    def _outcome(self, exec_errno: int, wall_s: float, counted: Counted) -> Outcome:
+        exited = self._exited
+        if self._sandbox.cgroup is None and exited is not None:
+            counted = _at_least(counted, exited)
+        return Outcome(
+            stopped=self._stopped,
+            wait_status=exited.value if exited else None,
+            exec_errno=exec_errno,
+            stdout=self._captures["stdout"].finish(),
+            stderr=self._captures["stderr"].finish(),
+            reply=bytes(self._reply),
+            reply_overflow=self._reply_overflow,
+            wall_s=wall_s,
+            counted=counted,
+            maxrss_bytes=exited.maxrss_bytes if exited else 0,
+        )
+
+
+def _at_least(counted: Counted, exited: Report) -> Counted:
+    """Without a cgroup a short process may end between two looks; its own rusage is the lower bound."""
+    return msgspec.structs.replace(
+        counted,
+        cpu_user_s=max(counted.cpu_user_s, exited.user_s),
+        cpu_system_s=max(counted.cpu_system_s, exited.system_s),
+        memory_peak_bytes=max(counted.memory_peak_bytes or 0, exited.maxrss_bytes),
+        processes_peak=max(counted.processes_peak or 0, 1),
+    )
+
+
+def await_report(channel: socket.socket, sandbox: NativeSandbox) -> Steps[Report]:
+    """The answer to a request. Raises SandboxClosed if init has ended, CapacityError if it had no room."""
+    deadline_s = time.monotonic() + limits.REQUEST_TIMEOUT_S
+    if not (yield Wait(read=(channel.fileno(),), deadline_s=deadline_s)):
+        raise LaunchError("request to the sandbox", errno.ETIMEDOUT, "no answer")
+    report = receive_report(channel)
+    if report is None:
+        if (yield from sandbox.ends(limits.DYING_S)):
+            raise SandboxClosed("the sandbox has ended")
+        raise CapacityError("the sandbox has no free descriptor for another request")
+    if report.kind not in {ReportKind.SPAWNED, ReportKind.DONE}:
+        raise InternalError(f"unexpected report {report.kind} from the sandbox")
+    return report
+
+
+def raise_if_exhausted(number: int) -> None:
+    """Raise CapacityError if the sandbox had no room for another process of ours."""
+    if number in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        raise CapacityError(f"the sandbox cannot start a process: {os.strerror(number)}")
+
+
+def _soon_s() -> float:
+    return time.monotonic() + limits.REQUEST_TIMEOUT_S

@@ -1,0 +1,150 @@
+"""From a runtime's declaration and a caller's code to a command, files and a channel."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.execution import Command, Outcome
+from casemate.engine.request import InputFile
+from casemate.engine.results import Answer
+from casemate.engine.stdin import BytesOrFd
+from casemate.errors import InvalidInput
+from casemate.model.result import JsonValue
+from casemate.model.runtime import Channel, Runtime
+from casemate.model.spec import CODE_DIRECTORY, GUEST_DIRECTORY, HARNESS_NAME, WORK_DIRECTORY, Mount
+from casemate.model.values import (
+    ExceptionReply,
+    InvalidReply,
+    ReplyProblem,
+    ValueReply,
+    encode_input,
+    frame,
+    parse_reply,
+    parse_text_output,
+)
+from casemate.runtimes.interpreter import Interpreter
+
+GUEST_MOUNT: Final = Mount(str(Path(__file__).parent.parent / "guest"), GUEST_DIRECTORY)
+HARNESS_FILE: Final = f"{CODE_DIRECTORY}/{HARNESS_NAME}"
+INPUT_VARIABLE: Final = "CASEMATE_INPUT"
+_PLACEHOLDER: Final = re.compile(r"\{\w+\}")
+OUTPUT_VARIABLE: Final = "CASEMATE_OUTPUT"
+
+
+class _Unset:
+    """No input at all, which is not the same as the input `None`."""
+
+    def __repr__(self) -> str:
+        return "NO_INPUT"
+
+
+NO_INPUT: Final = _Unset()
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine needs to know to run code: pure data."""
+
+    command: Command
+    files: tuple[InputFile, ...]
+    channel: Channel
+    memory_errors: tuple[str, ...] = ()
+
+
+def check_input(value: JsonValue) -> bytes | None:
+    """An input as JSON text, None where there is none. Raises InvalidInput for what JSON cannot hold."""
+    if value is NO_INPUT:
+        return None
+    try:
+        encoded = encode_input(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput("input", f"is no JSON value: {error}") from error
+    if len(encoded) > limits.INPUT_MAX_BYTES:
+        raise InvalidInput("input", f"{len(encoded)} bytes are over the limit of {limits.INPUT_MAX_BYTES}")
+    return encoded
+
+
+def make_program(
+    runtime: Runtime,
+    interpreter: Interpreter,
+    *,
+    code: str,
+    filename: str,
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    value: bytes | None,
+    stdin: BytesOrFd | None,
+) -> Program:
+    """The command that runs this code with this input, and the files it needs."""
+    path = f"{CODE_DIRECTORY}/{filename}"
+    words = {"{interpreter}": interpreter.path, "{code}": path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
+    files = []
+    if runtime.harness:
+        files.append(InputFile(PurePosixPath(HARNESS_FILE), runtime.harness.encode()))
+    if runtime.channel is not Channel.FRAMES:
+        files.append(InputFile(PurePosixPath(path), code.encode()))
+        argv = (*(_filled(word, words) for word in runtime.command), *arguments)
+    else:
+        argv = tuple(_filled(word, words) for word in runtime.command)
+    return Program(
+        command=Command(
+            argv=argv,
+            environment={
+                **environment,
+                **_channel_variables(runtime, value),
+                **interpreter.environment,
+                **runtime.environment,
+            },
+            cwd=WORK_DIRECTORY,
+            stdin=stdin,
+            request=_request(runtime.channel, code, filename, arguments, value),
+        ),
+        files=tuple(files),
+        channel=runtime.channel,
+        memory_errors=runtime.memory_errors,
+    )
+
+
+def _filled(word: str, words: dict[str, str]) -> str:
+    """In one pass, so that a file name which reads like a placeholder stays a file name."""
+    return _PLACEHOLDER.sub(lambda found: words.get(found[0], found[0]), word)
+
+
+def _channel_variables(runtime: Runtime, value: bytes | None) -> dict[str, str]:
+    if runtime.channel is not Channel.TEXT:
+        return {}
+    given = {INPUT_VARIABLE: "/dev/fd/3"} if value is not None else {}
+    return {**given, OUTPUT_VARIABLE: "/dev/fd/4"}
+
+
+def _request(
+    channel: Channel, code: str, filename: str, arguments: tuple[str, ...], value: bytes | None
+) -> bytes | None:
+    if channel is Channel.NONE:
+        return None
+    if channel is Channel.TEXT:
+        return value or b""
+    request = {"code": code, "filename": filename, "args": list(arguments), "has_input": value is not None}
+    return frame({**request, "input": msgspec.Raw(value or b"null")})
+
+
+def read_answer(program: Program, outcome: Outcome) -> Answer:
+    """What the guest's side of the channel came to. A killed program's half reply is no protocol offence."""
+    if program.channel is Channel.NONE:
+        return Answer()
+    if outcome.reply_overflow:
+        return Answer(invalid=True, problem=f"output larger than {limits.VALUE_MAX_BYTES} bytes")
+    if program.channel is Channel.TEXT:
+        return Answer(output=parse_text_output(outcome.reply))
+    parsed = parse_reply(outcome.reply)
+    if isinstance(parsed, ReplyProblem):
+        return Answer(problem="" if outcome.stopped else parsed.why)
+    if isinstance(parsed, ExceptionReply):
+        return Answer(error=parsed.error, out_of_memory=parsed.error.type in program.memory_errors)
+    if isinstance(parsed, InvalidReply):
+        return Answer(error=parsed.error, invalid=True)
+    return Answer(output=parsed.output if isinstance(parsed, ValueReply) else None)

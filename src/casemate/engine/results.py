@@ -1,0 +1,88 @@
+"""From what was observed, and what the guest says of itself, to the Result."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, Final
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.collect import Collected, is_full, used_bytes
+from casemate.engine.execution import Outcome
+from casemate.engine.verdict import DENIED_ERRORS, Ending, judge
+from casemate.isolation.native import NativeSandbox
+from casemate.model.result import Event, GuestError, Result, Usage
+
+NOTHING_COLLECTED: Final = Collected((), ())
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guest's side of the channel came to. `problem` is set when it made no sense."""
+
+    output: Any = None
+    error: GuestError | None = None
+    invalid: bool = False
+    out_of_memory: bool = False
+    problem: str = ""
+
+
+def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collected: Collected) -> Result:
+    """The one Result of an execution. The sandbox's directory must still be open."""
+    counted = outcome.counted
+    verdict = judge(
+        Ending(
+            stopped=outcome.stopped,
+            wait_status=outcome.wait_status,
+            exec_errno=outcome.exec_errno,
+            oom_kills=counted.oom_kills,
+            process_limit_hits=counted.process_limit_hits,
+            disk_full=is_full(sandbox.work_fd),
+            guest_exception=answer.error is not None,
+            output_invalid=answer.invalid,
+            allocation_refused=answer.out_of_memory and sandbox.cgroup is None,
+        )
+    )
+    return Result(
+        status=verdict.status,
+        reason=verdict.reason,
+        exit_code=verdict.exit_code,
+        signal=verdict.signal,
+        output=answer.output,
+        stdout=outcome.stdout,
+        stderr=outcome.stderr,
+        error=answer.error or _exec_error(outcome.exec_errno),
+        usage=Usage(
+            wall_s=outcome.wall_s,
+            cpu_user_s=counted.cpu_user_s,
+            cpu_system_s=counted.cpu_system_s,
+            memory_peak_bytes=counted.memory_peak_bytes,
+            processes_peak=counted.processes_peak,
+            disk_bytes=used_bytes(sandbox.work_fd),
+        ),
+        isolation=sandbox.isolation,
+        events=(*_events(outcome, answer), *collected.events)[: limits.EVENTS_MAX],
+        files=collected.files,
+    )
+
+
+def _exec_error(number: int) -> GuestError | None:
+    if number == errno.ENOENT:
+        return GuestError(type="CommandNotFound", message="there is no such program in the sandbox")
+    if number in DENIED_ERRORS:
+        return GuestError(type="NotExecutable", message="the program may not be executed")
+    if number == errno.EAGAIN:
+        return GuestError(type="ProcessLimit", message="the process limit leaves no room for another program")
+    return GuestError(type="NotExecutable", message="the path does not name a program") if number else None
+
+
+def _events(outcome: Outcome, answer: Answer) -> tuple[Event, ...]:
+    counted, at_s = outcome.counted, outcome.wall_s
+    found = []
+    if counted.oom_kills:
+        found.append(Event(kind="memory-limit", detail=f"{counted.oom_kills} out-of-memory kills", at_s=at_s))
+    if counted.process_limit_hits:
+        found.append(Event(kind="process-limit", detail=f"{counted.process_limit_hits} refused", at_s=at_s))
+    if answer.problem:
+        found.append(Event(kind="bad-reply", detail=answer.problem, at_s=at_s))
+    return tuple(found)

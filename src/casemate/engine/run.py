@@ -1,0 +1,152 @@
+"""Runs: a program in a sandbox of its own, or one of many in a sandbox that stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Final, Unpack
+
+import msgspec
+
+from casemate.engine.cancel import CancelToken
+from casemate.engine.collect import Collector
+from casemate.engine.engine import Engine
+from casemate.engine.execution import Command, Execution
+from casemate.engine.program import GUEST_MOUNT, NO_INPUT, Program, check_input, make_program, read_answer
+from casemate.engine.request import (
+    CodeOptions,
+    CommandOptions,
+    InputFile,
+    LimitsLike,
+    ProgramOptions,
+    StdinLike,
+    check_arguments,
+    check_code,
+    check_environment,
+    check_file_name,
+    check_files,
+    check_layers,
+    check_limits,
+    check_options,
+    check_patterns,
+    check_stdin,
+)
+from casemate.engine.results import NOTHING_COLLECTED, make_result
+from casemate.engine.transfer import require_directory, write_file
+from casemate.errors import InvalidInput
+from casemate.isolation.native import NativeSandbox
+from casemate.isolation.waiting import Steps
+from casemate.model.resources import Limits
+from casemate.model.result import Result
+from casemate.model.runtime import Channel, Runtime
+from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
+from casemate.runtimes.interpreter import Interpreter, find_interpreter
+
+CODE_OPTIONS: Final = frozenset(CodeOptions.__annotations__)
+COMMAND_OPTIONS: Final = frozenset(CommandOptions.__annotations__)
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, checked: what to start, what to place before and to collect after it."""
+
+    spec: SandboxSpec
+    program: Program
+    files: tuple[InputFile, ...]
+    collect: tuple[str, ...]
+
+
+def prepare_code(engine: Engine, code: str, *, runtime: str, **options: Unpack[CodeOptions]) -> Run:
+    """Check everything about a run of code. Raises InvalidInput or RuntimeUnavailable; nothing is started."""
+    check_options(options, CODE_OPTIONS)
+    declared, interpreter = find_runtime(engine, runtime)
+    wanted = runtime_limits(engine, declared, options.get("limits"))
+    program = check_program(declared, interpreter, code, options)
+    require = check_layers(options.get("require", ()))
+    return Run(
+        spec=SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require),
+        program=program,
+        files=(*program.files, *check_files(options.get("files"), wanted.disk_bytes)),
+        collect=check_patterns(options.get("collect", ())),
+    )
+
+
+def prepare_command(engine: Engine, argv: Iterable[str], **options: Unpack[CommandOptions]) -> Run:
+    """Check everything about a run of a program of the base. Raises InvalidInput; nothing is started."""
+    check_options(options, COMMAND_OPTIONS)
+    wanted = check_limits(engine.config.default_limits(), options.get("limits"))
+    return Run(
+        spec=SandboxSpec(limits=wanted, require=check_layers(options.get("require", ()))),
+        program=check_command(argv, env=options.get("env"), stdin=options.get("stdin")),
+        files=check_files(options.get("files"), wanted.disk_bytes),
+        collect=check_patterns(options.get("collect", ())),
+    )
+
+
+def find_runtime(engine: Engine, name: str) -> tuple[Runtime, Interpreter]:
+    """A runtime and its interpreter on this machine."""
+    runtime = engine.runtimes.get(name)
+    return runtime, find_interpreter(name, runtime)
+
+
+def runtime_limits(engine: Engine, runtime: Runtime, wanted: LimitsLike) -> Limits:
+    """The configuration's defaults, then the runtime's, then what the caller says."""
+    return check_limits(engine.config.default_limits().replacing(runtime.limits), wanted)
+
+
+def check_program(runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions) -> Program:
+    """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
+    filename = options.get("filename")
+    return make_program(
+        runtime,
+        interpreter,
+        code=check_code(code),
+        filename=check_file_name(runtime.filename if filename is None else filename),
+        arguments=check_arguments(options.get("args", ()), field="args"),
+        environment=check_environment(options.get("env")),
+        value=check_input(options.get("input", NO_INPUT)),
+        stdin=check_stdin(options.get("stdin")),
+    )
+
+
+def check_command(
+    argv: Iterable[str], *, env: Mapping[str, str] | None = None, stdin: StdinLike = None, cwd: str = WORK_DIRECTORY
+) -> Program:
+    """A program of the base with its arguments."""
+    words = check_arguments(argv, field="command")
+    if not words or not words[0]:
+        raise InvalidInput("command", "is empty")
+    command = Command(argv=words, environment=check_environment(env), cwd=cwd, stdin=check_stdin(stdin))
+    return Program(command=command, files=(), channel=Channel.NONE)
+
+
+def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
+    """A run in a sandbox of its own, which is gone when the Result is there."""
+    sandbox = yield from engine.start(run.spec)
+    try:
+        for file in run.files:
+            yield from write_file(sandbox, file.path, file.data, executable=file.executable)
+        outcome = yield from Execution(sandbox, run.program.command, run.spec.limits, cancel=cancel).run()
+        collected = NOTHING_COLLECTED
+        if run.collect:
+            yield from sandbox.end()
+            collected = Collector(sandbox.work_fd, run.collect).run()
+        return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)
+    finally:
+        sandbox.close()
+
+
+def run_in(
+    sandbox: NativeSandbox,
+    program: Program,
+    *,
+    files: tuple[InputFile, ...] = (),
+    limits: Limits,
+    cancel: CancelToken | None = None,
+) -> Steps[Result]:
+    """A run in a sandbox that stays."""
+    if program.command.cwd != WORK_DIRECTORY:
+        yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
+    for file in (*program.files, *files):
+        yield from write_file(sandbox, file.path, file.data, executable=file.executable)
+    outcome = yield from Execution(sandbox, program.command, limits, cancel=cancel, alone=False).run()
+    return make_result(sandbox, outcome, read_answer(program, outcome), NOTHING_COLLECTED)

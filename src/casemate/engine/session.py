@@ -1,0 +1,157 @@
+"""A sandbox that stays, as steps: what `Sandbox` and `AsyncSandbox` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, Unpack
+
+from casemate.engine import transfer
+from casemate.engine.cancel import CancelToken
+from casemate.engine.collect import Collected, Collector
+from casemate.engine.engine import Engine
+from casemate.engine.paths import inside_path, new_file_path
+from casemate.engine.program import GUEST_MOUNT
+from casemate.engine.request import (
+    LimitsLike,
+    SessionCodeOptions,
+    SessionCommandOptions,
+    check_arguments,
+    check_environment,
+    check_files,
+    check_layers,
+    check_limits,
+    check_options,
+    check_patterns,
+    checked_mapping,
+    encoded_text,
+)
+from casemate.engine.run import check_command, check_program, find_runtime, run_in, runtime_limits
+from casemate.engine.terminal import TerminalSession, open_terminal
+from casemate.engine.transfer import FileInfo
+from casemate.errors import InvalidInput, SandboxClosed
+from casemate.isolation.native import NativeSandbox
+from casemate.isolation.waiting import Steps
+from casemate.model.layers import Layer
+from casemate.model.resources import Limits
+from casemate.model.result import Isolation, Result
+from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
+
+RUN_LIMITS = frozenset({"timeout", "cpu_time", "output"})
+"""What can be set for each run; the rest belongs to the whole sandbox."""
+
+CODE_OPTIONS = frozenset(SessionCodeOptions.__annotations__)
+COMMAND_OPTIONS = frozenset(SessionCommandOptions.__annotations__)
+T = TypeVar("T")
+
+
+class Session:
+    """One sandbox of one runtime, with files that stay between runs. Not started until `start`."""
+
+    def __init__(self, engine: Engine, *, runtime: str, limits: LimitsLike, require: Iterable[Layer | str]) -> None:
+        self._engine = engine
+        self._runtime, self._interpreter = find_runtime(engine, runtime)
+        self.limits = runtime_limits(engine, self._runtime, limits)
+        self._spec = SandboxSpec(
+            limits=self.limits, mounts=(GUEST_MOUNT, *self._interpreter.mounts), require=check_layers(require)
+        )
+        self._sandbox: NativeSandbox | None = None
+        self._ended = False
+
+    def start(self) -> Steps[None]:
+        """Build the sandbox. Raises LaunchError, LayerMissing or CapacityError."""
+        if self._sandbox is not None or self._ended:
+            raise SandboxClosed("a sandbox is started once")
+        self._sandbox = yield from self._engine.start(self._spec)
+        self._end_if_closed_meanwhile(self._sandbox)
+
+    def _end_if_closed_meanwhile(self, sandbox: NativeSandbox) -> None:
+        if self._ended:
+            sandbox.close()
+            raise SandboxClosed("the sandbox was closed while it was built")
+
+    def close(self) -> None:
+        """Kill everything inside and release it. Idempotent."""
+        self._ended = True
+        if self._sandbox is not None:
+            self._sandbox.close()
+
+    @property
+    def sandbox(self) -> NativeSandbox:
+        if self._sandbox is None or self._ended:
+            raise SandboxClosed("the sandbox is not open")
+        return self._sandbox
+
+    def _using(self, steps: Steps[T]) -> Steps[T]:
+        with self.sandbox.in_use():
+            return (yield from steps)
+
+    @property
+    def isolation(self) -> Isolation:
+        return self.sandbox.isolation
+
+    def run(
+        self, code: str, *, cancel: CancelToken | None = None, **options: Unpack[SessionCodeOptions]
+    ) -> Steps[Result]:
+        """Run code of the sandbox's runtime."""
+        check_options(options, CODE_OPTIONS)
+        program = check_program(self._runtime, self._interpreter, code, options)
+        files = check_files(options.get("files"), self.limits.disk_bytes)
+        wanted = self._run_limits(options.get("limits"))
+        return self._using(run_in(self.sandbox, program, files=files, limits=wanted, cancel=cancel))
+
+    def exec(
+        self, argv: Iterable[str], *, cancel: CancelToken | None = None, **options: Unpack[SessionCommandOptions]
+    ) -> Steps[Result]:
+        """Run a program of the base or of the work directory."""
+        check_options(options, COMMAND_OPTIONS)
+        directory = inside_path(options.get("cwd", WORK_DIRECTORY), field="cwd")
+        program = check_command(argv, env=options.get("env"), stdin=options.get("stdin"), cwd=str(directory))
+        wanted = self._run_limits(options.get("limits"))
+        return self._using(run_in(self.sandbox, program, limits=wanted, cancel=cancel))
+
+    def open_pty(
+        self, argv: Iterable[str], *, rows: int, columns: int, env: Mapping[str, str] | None
+    ) -> Steps[TerminalSession]:
+        words = check_arguments(argv, field="command") or self.interactive_command()
+        environment = {"TERM": "xterm-256color", **check_environment(env), **self.interpreter_environment}
+        directory = WORK_DIRECTORY
+        return self._using(open_terminal(self.sandbox, words, environment, cwd=directory, rows=rows, columns=columns))
+
+    @property
+    def interpreter_environment(self) -> Mapping[str, str]:
+        """The variables without which the runtime's interpreter does not start inside."""
+        return self._interpreter.environment
+
+    def interactive_command(self) -> tuple[str, ...]:
+        """The runtime's own prompt, or a shell."""
+        words = self._runtime.interactive or ("/bin/sh",)
+        return tuple(word.replace("{interpreter}", self._interpreter.path) for word in words)
+
+    def write(self, path: str, data: bytes | str) -> Steps[None]:
+        content = data if isinstance(data, bytes) else encoded_text(data, field="data")
+        return self._using(transfer.write_file(self.sandbox, new_file_path(path, field="path"), content))
+
+    def read(self, path: str, max_bytes: int) -> Steps[bytes]:
+        return self._using(transfer.read_file(self.sandbox, inside_path(path, field="path"), max_bytes=max_bytes))
+
+    def list(self, path: str) -> Steps[tuple[FileInfo, ...]]:
+        where = WORK_DIRECTORY if path == "." else path
+        return self._using(transfer.list_directory(self.sandbox, inside_path(where, field="path")))
+
+    def make_directory(self, path: str) -> Steps[None]:
+        return self._using(transfer.make_directories(self.sandbox, inside_path(path, field="path")))
+
+    def remove(self, path: str) -> Steps[None]:
+        return self._using(transfer.remove_file(self.sandbox, new_file_path(path, field="path")))
+
+    def collect(self, patterns: Iterable[str]) -> Collected:
+        """Files that match, as a run's `collect` would take them."""
+        wanted = check_patterns(patterns)
+        with self.sandbox.in_use():
+            return Collector(self.sandbox.work_fd, wanted).run()
+
+    def _run_limits(self, overrides: Mapping[str, Any] | None) -> Limits:
+        for key in checked_mapping(overrides, "limits"):
+            if key not in RUN_LIMITS:
+                raise InvalidInput(f"limits.{key}"[:80], "belongs to the whole sandbox; set it when you make it")
+        return check_limits(self.limits, overrides)

@@ -1,0 +1,69 @@
+"""What a program reads: bytes, or a descriptor of ours that is copied while the program runs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final
+
+from casemate import limits
+
+BytesOrFd = bytes | int
+_EOF: Final = b""
+
+
+class Feeder:
+    """Copies from a source into the guest's pipe without ever blocking; a program that does not read is fine."""
+
+    def __init__(self, pipe_fd: int, source: BytesOrFd) -> None:
+        os.set_blocking(pipe_fd, False)
+        self.pipe_fd = pipe_fd
+        self._pending = memoryview(source if isinstance(source, bytes) else _EOF)
+        self._source_fd = source if isinstance(source, int) else -1
+        # A regular file is always ready and cannot be waited for with epoll.
+        self._is_file = self._source_fd >= 0 and stat.S_ISREG(os.fstat(self._source_fd).st_mode)
+        self.done = False
+        self._settle()
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Descriptors to wait for until they can be read."""
+        waits = not self.done and not self._pending and self._source_fd >= 0 and not self._is_file
+        return (self._source_fd,) if waits else ()
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        """Descriptors to wait for until they can be written."""
+        return (self.pipe_fd,) if not self.done and (self._pending or self._is_file) else ()
+
+    def advance(self, ready: frozenset[int]) -> None:
+        """Read and write what can be without waiting."""
+        if self.done:
+            return
+        if not self._pending and (self._source_fd in ready or (self._is_file and self.pipe_fd in ready)):
+            self._pending = memoryview(os.read(self._source_fd, limits.READ_CHUNK_BYTES))
+            if not self._pending:
+                self._source_fd = -1
+        if self._pending:
+            self._write()
+        self._settle()
+
+    def close(self) -> None:
+        """Give the program its end of file. Idempotent."""
+        if not self.done:
+            self.done = True
+            os.close(self.pipe_fd)
+
+    def _write(self) -> None:
+        try:
+            written = os.write(self.pipe_fd, self._pending[: limits.READ_CHUNK_BYTES])
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self.close()
+            return
+        self._pending = self._pending[written:]
+
+    def _settle(self) -> None:
+        if not self._pending and self._source_fd < 0:
+            self.close()

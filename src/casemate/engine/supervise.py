@@ -1,0 +1,136 @@
+"""Watching a running execution: processor time, out-of-memory kills, and memory where no cgroup holds it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.collect import used_bytes
+from casemate.errors import SandboxClosed
+from casemate.isolation.native import NativeSandbox
+from casemate.isolation.protocol import EVERYTHING, encode_signal
+from casemate.kernel.cgroup_types import CgroupCounters
+from casemate.kernel.watchdog import sample
+from casemate.model.resources import Limits
+from casemate.model.result import Reason
+
+WITHOUT_CGROUP_PERIOD_S: Final = 0.02
+THROTTLE_DEBT_S: Final = 0.03
+"""How far ahead of its processor share a sandbox may run before it is stopped for a while."""
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel counted for one execution."""
+
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    memory_peak_bytes: int | None = None
+    processes_peak: int | None = None
+    oom_kills: int = 0
+    process_limit_hits: int = 0
+
+
+class Supervisor:
+    """Looks at the counters now and then: seldom, unless a limit could be reached soon."""
+
+    def __init__(self, sandbox: NativeSandbox, wanted: Limits) -> None:
+        self._sandbox = sandbox
+        self._limits = wanted
+        self._base = sandbox.cgroup.counters() if sandbox.cgroup else None
+        self._memory_peak = 0
+        self._processes_peak = 0
+        self._now = Counted()
+        self._started_s = time.monotonic()
+        self._is_stopped = False
+        self.next_look_s = time.monotonic() + self._period_s(0.0)
+
+    def look(self) -> Reason | None:
+        """Read the counters; the reason to stop the execution, if there is one."""
+        counted = self.read()
+        cpu_s = counted.cpu_user_s + counted.cpu_system_s
+        self.next_look_s = time.monotonic() + self._period_s(cpu_s)
+        if counted.oom_kills:
+            return Reason.MEMORY
+        if self._base is None:
+            self._throttle(cpu_s)
+        if self._base is None and self._is_over_memory():
+            return Reason.MEMORY
+        if self._limits.cpu_time_s is not None and cpu_s >= self._limits.cpu_time_s:
+            return Reason.CPU
+        return None
+
+    def _is_over_memory(self) -> bool:
+        """The quick sum counts shared pages more than once, so it only leads to a closer look."""
+        if (self._now.memory_peak_bytes or 0) <= self._limits.memory_bytes:
+            return False
+        files_bytes = used_bytes(self._sandbox.work_fd)
+        closer = sample(self._sandbox.pid, files_bytes=files_bytes, exact_memory=True)
+        self._memory_peak = closer.memory_bytes if closer else self._memory_peak
+        return self._memory_peak > self._limits.memory_bytes
+
+    def close(self) -> None:
+        """Leave nothing stopped behind in a sandbox that goes on."""
+        if self._is_stopped:
+            self._signal_everything(signal.SIGCONT)
+
+    def _throttle(self, cpu_s: float) -> None:
+        """Hold a processor share without a cgroup: stop everything inside, go on when the debt is paid."""
+        debt_s = cpu_s - self._limits.cpus * (time.monotonic() - self._started_s)
+        wanted = debt_s > (0.0 if self._is_stopped else THROTTLE_DEBT_S)
+        if wanted != self._is_stopped:
+            self._is_stopped = wanted
+            self._signal_everything(signal.SIGSTOP if wanted else signal.SIGCONT)
+
+    def _signal_everything(self, number: int) -> None:
+        with suppress(SandboxClosed):
+            self._sandbox.request(encode_signal(EVERYTHING, number)).close()
+
+    def note_end(self) -> None:
+        """The process has ended: without a cgroup, count what it leaves behind, and itself, before that is gone."""
+        if self._base is None:
+            self._now = self._sampled(gone=1)
+
+    def read(self) -> Counted:
+        """The counters of this execution so far."""
+        if self._sandbox.cgroup is None or self._base is None:
+            self._now = self._sampled()
+        else:
+            self._now = _since(self._base, self._sandbox.cgroup.counters())
+        return self._now
+
+    def _sampled(self, gone: int = 0) -> Counted:
+        now = sample(self._sandbox.pid, files_bytes=used_bytes(self._sandbox.work_fd))
+        if now is None:
+            return self._now
+        self._memory_peak = max(self._memory_peak, now.memory_bytes)
+        self._processes_peak = max(self._processes_peak, now.processes + gone)
+        return Counted(
+            cpu_user_s=max(now.cpu_user_s, self._now.cpu_user_s),
+            cpu_system_s=max(now.cpu_system_s, self._now.cpu_system_s),
+            memory_peak_bytes=self._memory_peak,
+            processes_peak=self._processes_peak,
+            process_limit_hits=int(self._processes_peak >= self._limits.processes),
+        )
+
+    def _period_s(self, cpu_s: float) -> float:
+        """Until the processor limit can be reached at the earliest, within bounds."""
+        period_s = limits.SUPERVISE_PERIOD_S if self._base is not None else WITHOUT_CGROUP_PERIOD_S
+        if self._limits.cpu_time_s is not None:
+            period_s = min(period_s, (self._limits.cpu_time_s - cpu_s) / max(1.0, self._limits.cpus))
+        return max(period_s, limits.SUPERVISE_PERIOD_MIN_S)
+
+
+def _since(base: CgroupCounters, now: CgroupCounters) -> Counted:
+    return Counted(
+        cpu_user_s=max(0.0, now.cpu_user_s - base.cpu_user_s),
+        cpu_system_s=max(0.0, now.cpu_system_s - base.cpu_system_s),
+        memory_peak_bytes=now.memory_peak_bytes,
+        processes_peak=now.processes_peak,
+        oom_kills=now.oom_kills - base.oom_kills,
+        process_limit_hits=now.process_limit_hits - base.process_limit_hits,
+    )

@@ -1,0 +1,146 @@
+"""Files into and out of a living sandbox: init opens them inside, we only handle what it hands over."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.execution import await_report
+from casemate.engine.paths import display_name
+from casemate.errors import FileTransferError, InvalidInput
+from casemate.isolation.native import NativeSandbox
+from casemate.isolation.protocol import encode_mkdir, encode_open
+from casemate.isolation.waiting import Steps
+from casemate.model.spec import WRITABLE_DIRECTORIES
+
+WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+EXECUTABLE_MODE = 0o755
+DATA_MODE = 0o644
+
+
+class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a directory. `kind` is `file`, `directory`, `link` or `other`."""
+
+    name: str
+    kind: str
+    size_bytes: int
+
+
+def _ask(sandbox: NativeSandbox, message: bytes, path: PurePosixPath) -> Steps[int]:
+    """Send a request; the descriptor that comes back, or -1 if none was asked for."""
+    with sandbox.request(message) as channel:
+        report = yield from await_report(channel, sandbox)
+    if report.error:
+        raise FileTransferError(f"{path}: {os.strerror(report.error)}", hint=_hint(report.error))
+    return report.fds[0] if report.fds else -1
+
+
+def _hint(number: int) -> str:
+    if number == errno.ELOOP:
+        return "symbolic links are not followed"
+    return "raise the disk limit" if number in {errno.ENOSPC, errno.EDQUOT} else ""
+
+
+@contextmanager
+def _regular(fd: int, path: PurePosixPath) -> Iterator[os.stat_result]:
+    """The descriptor of a regular file, closed afterwards; anything else is refused unread."""
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileTransferError(f"{path}: not a regular file")
+        yield status
+    except OSError as error:
+        raise FileTransferError(f"{path}: {error.strerror}", hint=_hint(error.errno or 0)) from error
+    finally:
+        os.close(fd)
+
+
+def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes, *, executable: bool = False) -> Steps[None]:
+    """Make or replace a file, with its missing directories. Raises FileTransferError."""
+    yield from make_directories(sandbox, path.parent)
+    mode = EXECUTABLE_MODE if executable else DATA_MODE
+    fd = yield from _ask(sandbox, encode_open(str(path), flags=WRITE_FLAGS, mode=mode), path)
+    with _regular(fd, path) as status:
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.fchmod(fd, mode)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def make_directories(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
+    """Make a directory and its missing parents below a writable directory."""
+    for directory in [*reversed(path.parents), path]:
+        if str(directory) in WRITABLE_DIRECTORIES or not _is_below(directory):
+            continue
+        try:
+            yield from _ask(sandbox, encode_mkdir(str(directory.parent), directory.name), directory)
+        except FileTransferError as error:
+            if os.strerror(errno.EEXIST) not in error.message:
+                raise
+
+
+def require_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
+    """See that a directory to work in is there: of a program that cannot start the kernel says only `not found`."""
+    try:
+        os.close((yield from _ask(sandbox, encode_open(str(path), flags=os.O_RDONLY | os.O_DIRECTORY), path)))
+    except FileTransferError as error:
+        raise InvalidInput("cwd", error.message, hint=error.hint) from error
+
+
+def _is_below(path: PurePosixPath) -> bool:
+    return any(path.is_relative_to(directory) for directory in WRITABLE_DIRECTORIES)
+
+
+def read_file(sandbox: NativeSandbox, path: PurePosixPath, *, max_bytes: int) -> Steps[bytes]:
+    """The content of a regular file. Raises FileTransferError, also when it is larger than `max_bytes`."""
+    fd = yield from _ask(sandbox, encode_open(str(path), flags=os.O_RDONLY), path)
+    with _regular(fd, path) as status:
+        if status.st_size > max_bytes:
+            raise FileTransferError(f"{path}: larger than {max_bytes} bytes")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(max_bytes)
+
+
+def list_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[tuple[FileInfo, ...]]:
+    """The entries of a directory, sorted by name. Raises FileTransferError."""
+    fd = yield from _ask(sandbox, encode_open(str(path), flags=os.O_RDONLY | os.O_DIRECTORY), path)
+    try:
+        names = sorted(os.fsencode(name) for name in os.listdir(fd))  # noqa: PTH208 - a descriptor, not a path
+        if len(names) > limits.COLLECT_ENTRIES_MAX:
+            raise FileTransferError(f"{path}: more than {limits.COLLECT_ENTRIES_MAX} entries")
+        return tuple(info for name in names if (info := _info(fd, name)))
+    finally:
+        os.close(fd)
+
+
+def _info(directory_fd: int, name: bytes) -> FileInfo | None:
+    try:
+        status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
+    kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
+    return FileInfo(name=display_name(name), kind=kind, size_bytes=status.st_size)
+
+
+def remove_file(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
+    """Remove a file or an empty directory; a symbolic link is removed, not followed."""
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    fd = yield from _ask(sandbox, encode_open(str(path.parent), flags=flags), path)
+    try:
+        try:
+            os.unlink(path.name, dir_fd=fd)
+        except IsADirectoryError:
+            os.rmdir(path.name, dir_fd=fd)
+    except OSError as error:
+        raise FileTransferError(f"{path}: {error.strerror}") from error
+    finally:
+        os.close(fd)

@@ -1,0 +1,125 @@
+"""The one exception tree of Casemate.
+
+    CasemateError                  every error of ours; what the guest does wrong is a Result instead
+    ├── InvalidInput               a value the caller gave is wrong; names the field
+    │   ├── UnknownRuntime         no runtime of that name is declared
+    │   └── ConfigError            a configuration file or variable is wrong; names the key
+    ├── LayerMissing               a required isolation layer cannot be enforced here; names the layers
+    ├── RuntimeUnavailable         the runtime is declared but its interpreter is not installed
+    ├── LaunchError                the sandbox could not be built; names the step and the errno
+    ├── SandboxClosed              the sandbox has ended or was closed
+    ├── FileTransferError          a file could not be moved into or out of the sandbox
+    ├── CapacityError              this machine has no more of something (descriptors, ids, cgroups)
+    └── InternalError              a mistake of ours
+
+Each class has a stable `code`; messages say what happened, hints say what to do about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class CasemateError(Exception):
+    """The root: `code` is stable, `hint` may be empty, `retryable` says whether trying again can help."""
+
+    code: ClassVar[str] = "error"
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} (hint: {self.hint})" if self.hint else self.message
+
+
+class InvalidInput(CasemateError):
+    """A value the caller gave is wrong; nothing was started. `field` names it.
+
+    The message may quote what the caller gave: it stays one line and says nothing to a terminal.
+    """
+
+    code = "invalid_input"
+    http_status = 422
+
+    def __init__(self, field: str, problem: str, *, hint: str = "") -> None:
+        message = f"{field}: {problem}"
+        super().__init__("".join(char if char.isprintable() else ascii(char)[1:-1] for char in message), hint=hint)
+        self.field = field
+
+
+class UnknownRuntime(InvalidInput):
+    """No runtime of that name is declared."""
+
+    code = "unknown_runtime"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__("runtime", f"unknown runtime {name!r}", hint="known: " + ", ".join(sorted(known)))
+
+
+class ConfigError(InvalidInput):
+    """A configuration file or environment variable is wrong; `field` is its key."""
+
+    code = "invalid_config"
+
+
+class LayerMissing(CasemateError):
+    """The run asks for isolation layers that cannot be enforced on this machine."""
+
+    code = "layer_missing"
+    http_status = 503
+
+    def __init__(self, layers: Iterable[str], *, hint: str = "run `casemate doctor` for the mending command") -> None:
+        self.layers = tuple(layers)
+        super().__init__("isolation layer not available: " + ", ".join(self.layers), hint=hint)
+
+
+class RuntimeUnavailable(CasemateError):
+    """The runtime is declared but its interpreter is not on this machine."""
+
+    code = "runtime_unavailable"
+    http_status = 503
+
+
+class LaunchError(CasemateError):
+    """The sandbox could not be built. `step` is the failing step, `errno` the kernel's answer (0 if none)."""
+
+    code = "launch_failed"
+    retryable = True
+
+    def __init__(self, step: str, errno: int, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{step}: {message}", hint=hint)
+        self.step = step
+        self.errno = errno
+
+
+class SandboxClosed(CasemateError):
+    """The sandbox has ended (closed, killed, or lost) and cannot take this request."""
+
+    code = "sandbox_closed"
+    http_status = 409
+
+
+class FileTransferError(CasemateError):
+    """A file could not be moved into or out of the sandbox; the message names the path inside."""
+
+    code = "file_transfer"
+    http_status = 422
+
+
+class CapacityError(CasemateError):
+    """This machine has no more of something that a sandbox needs."""
+
+    code = "no_capacity"
+    http_status = 503
+    retryable = True
+
+
+class InternalError(CasemateError):
+    """A mistake of ours. Please report it."""
+
+    code = "internal"

@@ -1,0 +1,1 @@
+"""The sandbox: its plan, which is pure, and the native launcher that carries it out."""

@@ -1,0 +1,124 @@
+"""The resident launcher process of an engine: started when first needed, started anew when it died."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from casemate import limits
+from casemate.errors import CapacityError, LaunchError, SandboxClosed
+
+PROGRAM: Final = Path(__file__).parent.parent / "_native" / "casemate-launcher"
+LAUNCHER_FD: Final = 3
+NEUTRAL_NAME: Final = "init"
+"""Becomes the command line of every sandbox's PID 1, which the guest can read."""
+
+_DEAD: Final = frozenset({errno.EPIPE, errno.ECONNRESET})
+_NO_ROOM: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Launcher:
+    """Starts and feeds the launcher. Safe to use from many threads."""
+
+    def __init__(self, program: Path = PROGRAM) -> None:
+        self._program = program
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._pid = 0
+        self._pidfd = -1
+        self._closed = False
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id, 0 when it does not run."""
+        return self._pid
+
+    def send(self, plan: bytes, fds: Sequence[int]) -> None:
+        """Hand over a plan. A launcher that died is replaced once; nothing had started then."""
+        with self._lock:
+            if self._closed:
+                raise SandboxClosed("the engine is closed")
+            try:
+                try:
+                    socket.send_fds(self._channel(), [plan], list(fds))
+                except OSError as error:
+                    if error.errno not in _DEAD:
+                        raise
+                    self._end()
+                    socket.send_fds(self._channel(), [plan], list(fds))
+            except OSError as error:
+                raise _unsent(error) from error
+
+    def close(self) -> None:
+        """End the launcher, and with it every sandbox that it started. Idempotent."""
+        with self._lock:
+            self._closed = True
+            self._end()
+
+    def _channel(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = self._start()
+        return self._socket
+
+    def _end(self) -> None:
+        """Killed and not only hung up on: one that was stopped, or hangs, would never be waited for."""
+        if self._socket is None:
+            return
+        self._socket.close()
+        self._socket = None
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+        os.close(self._pidfd)
+        self._pid, self._pidfd = 0, -1
+
+    def _start(self) -> socket.socket:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise CapacityError(f"no descriptor for the launcher: {error.strerror}") from error
+        with theirs:
+            try:
+                self._pid = self._spawn(theirs.fileno())
+                self._pidfd = self._watch()
+            except OSError as error:
+                ours.close()
+                hint = "run `make setup`, which builds it" if error.errno == errno.ENOENT else ""
+                raise LaunchError("launcher", error.errno or 0, f"cannot start: {error.strerror}", hint=hint) from error
+        ours.settimeout(limits.LAUNCH_TIMEOUT_S)
+        return ours
+
+    def _spawn(self, fd: int) -> int:
+        # The socket first: where our own standard descriptors are closed it may be one of the three.
+        place = (os.POSIX_SPAWN_DUP2, fd, LAUNCHER_FD)
+        nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(LAUNCHER_FD)]
+        return os.posix_spawn(self._program, [NEUTRAL_NAME], {}, file_actions=[place, *nothing])
+
+    def _watch(self) -> int:
+        """A descriptor of the launcher just started, so that its id cannot come to mean somebody else."""
+        try:
+            return os.pidfd_open(self._pid)
+        except OSError:
+            with contextlib.suppress(ChildProcessError):
+                os.kill(self._pid, signal.SIGKILL)
+                os.waitpid(self._pid, 0)
+            self._pid = 0
+            raise
+
+
+def _unsent(error: OSError) -> Exception:
+    if error.errno in _NO_ROOM:
+        return CapacityError(f"no room for another launch plan: {error.strerror}")
+    if error.errno in _DEAD:
+        return LaunchError("launcher", error.errno or 0, "it ends as soon as it is started")
+    if isinstance(error, TimeoutError):
+        return LaunchError("launcher", errno.ETIMEDOUT, f"it takes nothing for {limits.LAUNCH_TIMEOUT_S} s")
+    return LaunchError("launcher", error.errno or 0, f"cannot reach it: {error.strerror}")

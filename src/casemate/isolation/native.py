@@ -1,0 +1,297 @@
+"""Sandboxes by the native launcher: their start, and the end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Final
+
+import msgspec
+
+from casemate import limits
+from casemate.errors import CapacityError, InternalError, LaunchError, LayerMissing, SandboxClosed
+from casemate.isolation.host import HostFacts, read_host_facts
+from casemate.isolation.launcher import Launcher
+from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
+from casemate.isolation.protocol import FAILED_STAGES, CgroupKind, Report, ReportKind, receive_report
+from casemate.isolation.steps import LaunchPlan, StepKind, encode_plan
+from casemate.isolation.waiting import Steps, Wait
+from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
+from casemate.kernel.hostids import HostIds
+from casemate.model.layers import Layer
+from casemate.model.resources import Limits
+from casemate.model.result import Isolation
+from casemate.model.spec import SandboxSpec
+
+APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
+OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
+KILL_STEP: Final = "ending the sandbox"
+
+
+class NativeSandbox:
+    """One running sandbox: its init, its cgroup, its work directory. Closing ends all of it."""
+
+    def __init__(
+        self,
+        *,
+        control: socket.socket,
+        pidfd: int,
+        pid: int,
+        work_fd: int,
+        cgroup: RunCgroup | None,
+        isolation: Isolation,
+        limits: Limits,
+        resources: ExitStack,
+    ) -> None:
+        self.pid = pid
+        self.work_fd = work_fd
+        self.cgroup = cgroup
+        self.isolation = isolation
+        self.limits = limits
+        self._control = control
+        self._pidfd = pidfd
+        self._resources = resources
+        self._numbers = itertools.count(1)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._users = 0
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def next_id(self) -> int:
+        """A number for a process to be started, unique in this sandbox."""
+        return next(self._numbers)
+
+    def request(self, message: bytes) -> socket.socket:
+        """Send a request to init; the answers come on the returned socket, whose end means init's end."""
+        ours, theirs = _socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._control, [message], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                if error.errno == errno.EMSGSIZE:
+                    raise InternalError("a request to the sandbox is too large") from error
+                raise SandboxClosed("the sandbox has ended") from error
+        return ours
+
+    def is_alive(self) -> bool:
+        """Whether init still runs; everything in a sandbox ends with it."""
+        return not self._closed and not _readable(self._pidfd, 0)
+
+    def ends(self, within_s: float) -> Steps[bool]:
+        """Whether init is gone, or will be in a moment: its sockets close a little earlier than it ends."""
+        yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + within_s)
+        return not self.is_alive()
+
+    def kill(self) -> None:
+        """Kill everything inside at once. Idempotent; does not wait."""
+        if not self._closed:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def wait_dead(self) -> None:
+        """After `kill`: wait until the last process is gone. Raises LaunchError if one will not die."""
+        if not self._closed and not _readable(self._pidfd, limits.KILL_TIMEOUT_S):
+            raise LaunchError(KILL_STEP, 0, f"a process does not die within {limits.KILL_TIMEOUT_S} s")
+
+    def end(self) -> Steps[None]:
+        """Kill everything inside and wait for it; files can still be read. Raises LaunchError."""
+        self.kill()
+        yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + limits.KILL_TIMEOUT_S)
+        self.wait_dead()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While somebody uses the descriptors they stay open: closed ones could soon be other files of ours."""
+        with self._closing:
+            if self._closed:
+                raise SandboxClosed("the sandbox is closed")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._closing:
+                self._users -= 1
+                self._release()
+
+    def close(self) -> None:
+        """Kill, wait and release, or leave the release to whoever still uses it. Idempotent and bounded in time."""
+        with self._closing:
+            if self._closed:
+                return
+            self.kill()
+            try:
+                self.wait_dead()
+            finally:
+                self._closed = True
+                self._release()
+
+    def _release(self) -> None:
+        if self._closed and not self._users:
+            self._resources.close()
+
+
+class NativeBackend:
+    """Starts sandboxes on this machine with the launcher of one engine. Safe to use from many threads."""
+
+    name = "native"
+
+    def __init__(self, *, cgroups: CgroupRoot | CgroupUnavailable, host_ids: HostIds | None) -> None:
+        self._cgroups = cgroups
+        self._host_ids = host_ids
+        self._host = read_host_facts()
+        self._launcher = Launcher()
+        self._turns = itertools.count()
+        self._names = itertools.count(1)
+
+    @property
+    def host(self) -> HostFacts:
+        return self._host
+
+    @property
+    def cgroups(self) -> CgroupRoot | CgroupUnavailable:
+        return self._cgroups
+
+    @property
+    def launcher(self) -> Launcher:
+        return self._launcher
+
+    def close(self) -> None:
+        """End the launcher and whatever it still runs."""
+        self._launcher.close()
+
+    def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
+        """Build one sandbox. Raises LayerMissing, CapacityError or LaunchError; then nothing is left."""
+        try:
+            return (yield from self._start(spec))
+        except _OverlayRefused as refused:
+            self._host = msgspec.structs.replace(self._host, overlay=False)
+            if Layer.PRIVATE_BASE in spec.require:
+                raise LayerMissing([Layer.PRIVATE_BASE]) from refused
+        return (yield from self._start(spec))
+
+    def _start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
+        host = self._host
+        with ExitStack() as stack:
+            around, cgroup = self._surroundings(spec.limits, stack)
+            layers = layers_in_force(host, around)
+            missing = sorted(spec.require.difference(layers))
+            if missing:
+                raise LayerMissing(missing)
+            plan = make_plan(spec, host, around)
+            control = self._send(plan, cgroup, stack)
+            started = yield from _expect(control, ReportKind.STARTED, plan, stack)
+            stack.callback(_kill_and_wait, started.fds[0])
+            ready = yield from _expect(control, ReportKind.READY, plan, stack)
+            if cgroup is not None:
+                cgroup.joined()
+            return NativeSandbox(
+                control=control,
+                pidfd=started.fds[0],
+                pid=started.value,
+                work_fd=ready.fds[0],
+                cgroup=cgroup,
+                isolation=Isolation(
+                    backend=self.name,
+                    layers=layers,
+                    approximate=() if cgroup else APPROXIMATE_WITHOUT_CGROUP,
+                ),
+                limits=spec.limits,
+                resources=stack.pop_all(),
+            )
+
+    def _surroundings(self, wanted: Limits, stack: ExitStack) -> tuple[Surroundings, RunCgroup | None]:
+        uid, gid = self._host.uid, self._host.gid
+        if self._host_ids is not None:
+            uid = gid = stack.enter_context(self._host_ids.lease()).value
+        cpus = choose_processors(self._host.cpus, processors_wanted(wanted), next(self._turns))
+        cgroup = None
+        if not isinstance(self._cgroups, CgroupUnavailable):
+            amounts = CgroupLimits(memory_bytes=wanted.memory_bytes, processes=wanted.processes, cpus=wanted.cpus)
+            cgroup = self._cgroups.create(f"run-{next(self._names)}", amounts)
+            stack.callback(cgroup.remove)
+        return Surroundings(uid=uid, gid=gid, cpus=cpus, cgroup=cgroup is not None), cgroup
+
+    def _send(self, plan: LaunchPlan, cgroup: RunCgroup | None, stack: ExitStack) -> socket.socket:
+        fds = cgroup.join_fds if cgroup else ()
+        kind = CgroupKind.NONE
+        if not isinstance(self._cgroups, CgroupUnavailable):
+            kind = CgroupKind.JOIN if self._cgroups.version == "v1" else CgroupKind.INTO
+        ours, theirs = _socketpair()
+        stack.callback(_hang_up, ours)
+        with theirs:
+            self._launcher.send(encode_plan(plan, cgroup_kind=kind, cgroup_fds=len(fds)), [theirs.fileno(), *fds])
+        return ours
+
+
+class _OverlayRefused(Exception):
+    """The overlay of the private base cannot be mounted here."""
+
+
+def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: ExitStack) -> Steps[Report]:
+    deadline_s = time.monotonic() + limits.LAUNCH_TIMEOUT_S
+    ready = yield Wait(read=(channel.fileno(),), deadline_s=deadline_s)
+    if not ready:
+        raise LaunchError("launcher", errno.ETIMEDOUT, f"no answer within {limits.LAUNCH_TIMEOUT_S} s")
+    report = receive_report(channel)
+    if report is None:
+        raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built")
+    for fd in report.fds:
+        stack.callback(os.close, fd)
+    if report.kind is not kind:
+        raise _launch_error(report, plan)
+    return report
+
+
+def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
+    """What failed, in words. A report of an unknown step is a mistake of ours."""
+    problem = os.strerror(report.error)
+    if report.kind is not ReportKind.FAILED or not -len(FAILED_STAGES) <= report.value < len(plan.steps):
+        return InternalError(f"unexpected report {report.kind} from the launcher")
+    if report.value < 0:
+        hint = "run `casemate doctor`" if report.error in {errno.EPERM, errno.EACCES, errno.ENOSPC} else ""
+        return LaunchError(FAILED_STAGES[report.value], report.error, problem, hint=hint)
+    step = plan.steps[report.value]
+    if step.kind is StepKind.OVERLAY and report.error in OVERLAY_REFUSED:
+        return _OverlayRefused(problem)
+    return LaunchError(str(step), report.error, problem)
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    try:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    except OSError as error:
+        raise CapacityError(f"no descriptor for a sandbox: {error.strerror}") from error
+
+
+def _readable(fd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+def _hang_up(control: socket.socket) -> None:
+    """Close our end and wait until everybody has closed the other: without it, a start that is still going on ends."""
+    with control, suppress(OSError):
+        control.shutdown(socket.SHUT_WR)
+        control.settimeout(limits.HANG_UP_TIMEOUT_S)
+        while control.recv(1):
+            continue
+
+
+def _kill_and_wait(pidfd: int) -> None:
+    """For every way out of a start that failed half-way. The end of a sandbox does it earlier itself."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    _readable(pidfd, limits.KILL_TIMEOUT_S)

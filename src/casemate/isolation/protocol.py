@@ -1,0 +1,160 @@
+"""The messages between the engine, the launcher and a sandbox's init; the twin of `native/casemate.h`."""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from enum import IntEnum, IntFlag
+from typing import Final
+
+import msgspec
+
+from casemate.errors import CapacityError
+from casemate.isolation.steps import encode_values
+
+REPORT: Final = struct.Struct("<IIiiQQQ")
+REPORT_FDS_MAX: Final = 8
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(REPORT_FDS_MAX * array.array("i").itemsize)
+EVERYTHING: Final = 0
+"""In a signal request: every process of the sandbox but its init."""
+
+
+class ReportKind(IntEnum):
+    """Keeper and init to engine."""
+
+    STARTED = 1
+    FAILED = 2
+    READY = 3
+    SPAWNED = 4
+    EXITED = 5
+    DONE = 6
+
+
+_KINDS: Final = frozenset(ReportKind)
+
+
+class RequestKind(IntEnum):
+    """Engine to init."""
+
+    SPAWN = 1
+    OPEN = 2
+    MKDIR = 3
+    SIGNAL = 4
+
+
+class SpawnFlag(IntFlag):
+    """What a process to be started gets beside its output pipes."""
+
+    NONE = 0
+    PTY = 1
+    STDIN = 2
+    CHANNEL = 4
+
+
+class CgroupKind(IntEnum):
+    """How the keeper gets into the cgroup."""
+
+    NONE = 0
+    JOIN = 1
+    INTO = 2
+
+
+FAILED_STAGES: Final = {
+    -1: "check of the launch plan",
+    -2: "start of the keeper",
+    -3: "entering the cgroup",
+    -4: "creating the namespaces",
+    -5: "writing setgroups",
+    -6: "writing the group map",
+    -7: "writing the user map",
+    -8: "report of the keeper",
+    -9: "start of init",
+    -10: "final check of the walls",
+    -11: "making the network namespace",
+}
+"""Where a start failed when it was in no step of the plan."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One message from the sandbox's side, with the descriptors that came along."""
+
+    kind: ReportKind
+    id: int
+    value: int
+    error: int
+    user_s: float
+    system_s: float
+    maxrss_bytes: int
+    fds: tuple[int, ...]
+
+
+def receive_report(channel: socket.socket) -> Report | None:
+    """The next report, or None at the end of the connection. The caller owns the descriptors.
+
+    Raises CapacityError if we had no room for those that came along; the kernel has closed them then.
+    """
+    try:
+        data, ancillary, flags, _ = channel.recvmsg(REPORT.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return None
+    fds = _descriptors(ancillary)
+    if flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise CapacityError("no descriptor for what the sandbox hands over", hint="raise the limit on open files")
+    if len(data) != REPORT.size or int.from_bytes(data[:4], "little") not in _KINDS:
+        for fd in fds:
+            os.close(fd)
+        return None
+    kind, number, value, error, user_us, system_us, maxrss_kib = REPORT.unpack(data)
+    return Report(
+        kind=ReportKind(kind),
+        id=number,
+        value=value,
+        error=error,
+        user_s=user_us / 1e6,
+        system_s=system_us / 1e6,
+        maxrss_bytes=maxrss_kib * 1024,
+        fds=fds,
+    )
+
+
+def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    """Not `socket.recv_fds`: that one drops its flags, and every program we start would inherit these."""
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return tuple(found)
+
+
+def encode_spawn(
+    spawn_id: int,
+    argv: Sequence[str | bytes],
+    environment: Sequence[str | bytes],
+    *,
+    cwd: str,
+    flags: SpawnFlag,
+    rows: int = 24,
+    columns: int = 80,
+) -> bytes:
+    """A request to start a process."""
+    return encode_values("uuuuusvv", (RequestKind.SPAWN, spawn_id, flags, rows, columns, cwd, argv, environment))
+
+
+def encode_open(path: str | bytes, *, flags: int, mode: int = 0o644) -> bytes:
+    """A request to open a file inside; symbolic links anywhere in the path are refused."""
+    return encode_values("uuuus", (RequestKind.OPEN, 0, flags, mode, path))
+
+
+def encode_mkdir(parent: str | bytes, name: str | bytes, *, mode: int = 0o755) -> bytes:
+    """A request to make one directory."""
+    return encode_values("uuuss", (RequestKind.MKDIR, 0, mode, parent, name))
+
+
+def encode_signal(spawn_id: int, number: int) -> bytes:
+    """A request to signal the process group of a started process, or with id 0 everything inside."""
+    return encode_values("uuuu", (RequestKind.SIGNAL, 0, spawn_id, number))

@@ -1,0 +1,227 @@
+"""The steps that build the sandbox's root filesystem, as data.
+
+Paths are relative to the new root, which is the working directory of the launcher's init while it
+builds. Everything is `nosuid,nodev`; the root itself becomes read-only at the end. All writable
+directories are parts of one tmpfs, so that its size and inode count are the disk limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Final
+
+from casemate import limits as bound
+from casemate.isolation import procfs
+from casemate.isolation.host import HostFacts
+from casemate.isolation.steps import Step, StepKind
+from casemate.model.resources import Limits
+from casemate.model.spec import GUEST_ID, GUEST_NAME, HOME_DIRECTORY, HOSTNAME, WRITABLE_DIRECTORIES, Mount
+
+READ_ONLY: Final = 0x1
+NO_SUID: Final = 0x2
+NO_DEVICES: Final = 0x4
+NO_EXEC: Final = 0x8
+BASE_ATTRIBUTES: Final = READ_ONLY | NO_SUID | NO_DEVICES
+ROOT_SIZE_BYTES: Final = 4 * 1024 * 1024
+ROOT_INODES: Final = 2048
+SCRATCH_OWN_INODES: Final = 1 + len(WRITABLE_DIRECTORIES)
+"""Of the tmpfs itself, so that the guest gets as many as its limit says."""
+
+SCRATCH: Final = "run/scratch"
+EMPTY_DIRECTORY: Final = "mnt"
+ETC: Final = "/etc"
+ETC_OVERLAY: Final = "run/.etc"
+MASK_FILE: Final = "run/.mask"
+MASK_DIRECTORY: Final = "run/.masks"
+SYNTHETIC_DIRECTORY: Final = "run/.proc"
+DEVICES: Final = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
+DEVICE_MAJOR_MEMORY: Final = 1
+DEVICE_TTY: Final = 5 << 8
+DIRECTORIES: Final = (
+    "dev",
+    "dev/pts",
+    "dev/shm",
+    "proc",
+    "etc",
+    "run",
+    "tmp",
+    "var",
+    "home",
+    "mnt",
+    "opt",
+    "code",
+    "work",
+)
+TIME_ZONE: Final = "Etc/UTC"
+"""Wherever the machine is. Without a name for it some runtimes search all zones, which takes seconds."""
+
+LINKS: Final = (
+    ("pts/ptmx", "dev/ptmx"),
+    ("/proc/self/fd", "dev/fd"),
+    ("/proc/self/fd/0", "dev/stdin"),
+    ("/proc/self/fd/1", "dev/stdout"),
+    ("/proc/self/fd/2", "dev/stderr"),
+    ("/run", "var/run"),
+    ("/tmp", "var/tmp"),  # noqa: S108
+    ("/proc/self/mounts", "etc/mtab"),
+    (f"/usr/share/zoneinfo/{TIME_ZONE}", "etc/localtime"),
+)
+ETC_FILES: Final = {
+    "etc/passwd": f"{GUEST_NAME}:x:{GUEST_ID}:{GUEST_ID}:{GUEST_NAME}:{HOME_DIRECTORY}:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "etc/group": f"{GUEST_NAME}:x:{GUEST_ID}:\nnogroup:x:65534:\n",
+    "etc/hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
+    "etc/hostname": f"{HOSTNAME}\n",
+    "etc/resolv.conf": "",
+    "etc/timezone": f"{TIME_ZONE}\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+}
+
+
+class Builder:
+    """Collects steps; sources (host paths) are opened first, before the identity changes."""
+
+    def __init__(self, host: HostFacts) -> None:
+        self.host = host
+        self.sources: list[str] = []
+        self.steps: list[Step] = []
+        self._made: set[str] = set()
+
+    def add(self, kind: StepKind, *arguments: object) -> None:
+        self.steps.append(Step(kind, arguments))
+
+    def source(self, path: str) -> int:
+        if path not in self.sources:
+            self.sources.append(path)
+        return self.sources.index(path)
+
+    def directory(self, target: str) -> None:
+        """A directory and its missing parents."""
+        for parent in [*reversed(PurePosixPath(target).parents), PurePosixPath(target)]:
+            if str(parent) not in {".", "/"} and str(parent) not in self._made:
+                self._made.add(str(parent))
+                self.add(StepKind.DIRECTORY, str(parent), 0o755)
+
+    def file(self, target: str, content: str = "") -> None:
+        self.add(StepKind.FILE, target, 0o444, content.encode())
+
+    def base(self, path: str, target: str) -> None:
+        """A directory of the machine, read-only: through an overlay of its own if that works here.
+
+        With an overlay each sandbox has inodes of its own, so locks and watches on base files do not
+        reach other sandboxes, and no host path shows in mountinfo.
+        """
+        self.directory(target)
+        if self.host.overlay:
+            other = f"{self.host.staging}/{EMPTY_DIRECTORY}"
+            self.add(StepKind.OVERLAY, self.source(path), other, target, BASE_ATTRIBUTES)
+        else:
+            self.bind(path, target)
+
+    def bind(self, path: str, target: str, attributes: int = BASE_ATTRIBUTES, device: int = 0) -> None:
+        self.add(StepKind.BIND, self.source(path), target, attributes, device)
+
+
+def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus: int) -> Builder:
+    """All steps between the new identity and the pivot, in order."""
+    builder = Builder(host)
+    options = f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},size={ROOT_SIZE_BYTES},nr_inodes={ROOT_INODES}"
+    builder.add(StepKind.ROOT, host.staging, options)
+    for name in DIRECTORIES:
+        builder.directory(name)
+    _add_base(builder)
+    _add_etc(builder)
+    _add_devices(builder)
+    _add_mounts(builder, mounts)
+    _add_scratch(builder, limits)
+    for content, target in LINKS:
+        builder.add(StepKind.SYMLINK, content, target)
+    _add_proc(builder, limits, cpus)
+    return builder
+
+
+def _add_base(builder: Builder) -> None:
+    for entry in builder.host.base:
+        if entry.link:
+            builder.add(StepKind.SYMLINK, entry.link, entry.name)
+        else:
+            builder.base(f"/{entry.name}", entry.name)
+
+
+def _add_etc(builder: Builder) -> None:
+    for target, content in ETC_FILES.items():
+        builder.file(target, content)
+    if builder.host.overlay:
+        builder.base(ETC, ETC_OVERLAY)
+    for path, real in zip(builder.host.etc, builder.host.etc_real, strict=True):
+        _add_path(builder, path, real)
+
+
+def _add_path(builder: Builder, path: str, real: str) -> None:
+    """Out of the overlay if there is one: these files, too, must not be a place where sandboxes meet."""
+    target = path[1:]
+    if path in builder.host.etc_directories:
+        builder.directory(target)
+    else:
+        builder.directory(str(PurePosixPath(target).parent))
+        builder.file(target)
+    if builder.host.overlay and PurePosixPath(real).is_relative_to(ETC):
+        builder.add(StepKind.BIND_OWN, ETC_OVERLAY + real.removeprefix(ETC), target, BASE_ATTRIBUTES)
+    else:
+        builder.bind(path, target)
+
+
+def _add_mounts(builder: Builder, mounts: tuple[Mount, ...]) -> None:
+    for mount in mounts:
+        builder.base(mount.source, mount.target.lstrip("/"))
+
+
+def _device_numbers() -> Iterator[tuple[str, int]]:
+    for name, minor in DEVICES.items():
+        yield name, DEVICE_MAJOR_MEMORY << 8 | minor
+    yield "tty", DEVICE_TTY
+
+
+def _add_devices(builder: Builder) -> None:
+    for name, number in _device_numbers():
+        builder.add(StepKind.FILE, f"dev/{name}", 0o666, b"")
+        builder.bind(f"/dev/{name}", f"dev/{name}", NO_SUID | NO_EXEC, number)
+    builder.add(StepKind.DEVPTS, "dev/pts", f"newinstance,ptmxmode=0666,mode=0620,max={bound.TERMINALS_MAX}")
+
+
+def _add_scratch(builder: Builder, limits: Limits) -> None:
+    """One tmpfs behind every writable directory: its size and inodes are the disk limit."""
+    inodes = limits.inodes + SCRATCH_OWN_INODES
+    size = f"size={limits.disk_bytes},nr_inodes={inodes}"
+    builder.directory(SCRATCH)
+    builder.add(StepKind.TMPFS, SCRATCH, f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},{size}")
+    for number, directory in enumerate(WRITABLE_DIRECTORIES):
+        part = f"{SCRATCH}/{number}"
+        builder.directory(directory[1:])
+        builder.add(StepKind.DIRECTORY, part, 0o1777 if directory in {"/tmp", "/dev/shm"} else 0o755)  # noqa: S108
+        builder.add(StepKind.BIND_OWN, part, directory[1:], NO_SUID | NO_DEVICES)
+
+
+def _add_proc(builder: Builder, limits: Limits, cpus: int) -> None:
+    """The root is read-only from here on, and so is every cover: it has the root's attributes."""
+    texts = procfs.synthetic(builder.host.cpuinfo, limits, cpus)
+    replaced = [name for name in builder.host.proc_files if name in texts]
+    builder.add(StepKind.PROC, "proc", "hidepid=2")
+    builder.file(MASK_FILE)
+    builder.directory(MASK_DIRECTORY)
+    builder.directory(SYNTHETIC_DIRECTORY)
+    for name in replaced:
+        builder.file(f"{SYNTHETIC_DIRECTORY}/{name}", texts[name])
+    builder.add(StepKind.READ_ONLY, ".", READ_ONLY)
+    for name in replaced:
+        builder.add(StepKind.COVER, f"{SYNTHETIC_DIRECTORY}/{name}", f"proc/{name}")
+    for name in procfs.masked(builder.host.proc_files, procfs.OPEN_FILES):
+        builder.add(StepKind.COVER, MASK_FILE, f"proc/{name}")
+    for name in procfs.masked(builder.host.proc_directories, procfs.OPEN_DIRECTORIES):
+        builder.add(StepKind.COVER, MASK_DIRECTORY, f"proc/{name}")
+    if builder.host.overlay:
+        builder.add(StepKind.COVER, MASK_DIRECTORY, ETC_OVERLAY)
+    builder.add(StepKind.BIND_OWN, "proc/sys", "proc/sys", BASE_ATTRIBUTES | NO_EXEC)
+    for path in builder.host.sysctls:
+        builder.add(StepKind.COVER, MASK_FILE, f"proc/{path}")

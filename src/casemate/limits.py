@@ -1,0 +1,115 @@
+"""Every bound of the system, as a named constant with its unit last.
+
+Defaults are what a run gets when it asks for nothing; `*_MAX` is the most that it may ask for.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# What one run may use -------------------------------------------------------------------------
+WALL_DEFAULT_S: Final = 30.0
+WALL_MIN_S: Final = 0.001
+WALL_MAX_S: Final = 7 * 24 * 3600.0
+CPU_TIME_MAX_S: Final = 7 * 24 * 3600.0
+CPUS_DEFAULT: Final = 1.0
+CPUS_MIN: Final = 0.01
+CPUS_MAX: Final = 1024.0
+MEMORY_DEFAULT_BYTES: Final = 512 * MIB
+MEMORY_MIN_BYTES: Final = 4 * MIB
+MEMORY_MAX_BYTES: Final = 1024 * GIB
+PROCESSES_DEFAULT: Final = 64
+PROCESSES_MAX: Final = 32_768
+DISK_DEFAULT_BYTES: Final = 256 * MIB
+DISK_MIN_BYTES: Final = 64 * KIB
+DISK_MAX_BYTES: Final = 1024 * GIB
+INODES_DEFAULT: Final = 16_384
+INODES_MIN: Final = 64
+INODES_MAX: Final = 16_000_000
+OPEN_FILES_DEFAULT: Final = 1024
+OPEN_FILES_MIN: Final = 64
+OPEN_FILES_MAX: Final = 1_048_576
+OUTPUT_DEFAULT_BYTES: Final = 16 * MIB
+OUTPUT_MAX_BYTES: Final = 1024 * GIB
+TERMINALS_MAX: Final = 64
+"""For one sandbox; the machine has a few thousand for all."""
+
+# What is kept of what a run says --------------------------------------------------------------
+CAPTURE_HEAD_BYTES: Final = 512 * KIB
+CAPTURE_TAIL_BYTES: Final = 512 * KIB
+READ_CHUNK_BYTES: Final = 64 * KIB
+DRAIN_MAX_BYTES: Final = 4 * MIB
+VALUE_MAX_BYTES: Final = 10 * MIB
+VALUE_DEPTH_MAX: Final = 200
+VALUE_CONTAINERS_MAX: Final = 500_000
+ERROR_TEXT_MAX_CHARS: Final = 16_384
+EVENTS_MAX: Final = 64
+
+# When a failing program is said to have failed for want of disk space ------------------------------
+DISK_FULL_SLACK_BYTES: Final = 8 * KIB
+DISK_FULL_SLACK_INODES: Final = 2
+
+# What a caller may hand in --------------------------------------------------------------------
+CODE_MAX_BYTES: Final = 1 * MIB
+INPUT_MAX_BYTES: Final = 10 * MIB
+ARGS_MAX: Final = 4096
+ENV_MAX: Final = 1024
+ARGV_TOTAL_MAX_BYTES: Final = 96 * KIB
+ENV_TOTAL_MAX_BYTES: Final = 32 * KIB
+FILES_MAX: Final = 1000
+FILE_NAME_MAX_BYTES: Final = 255
+PATH_MAX_BYTES: Final = 4095
+
+# What is collected afterwards -----------------------------------------------------------------
+COLLECT_FILES_MAX: Final = 1000
+COLLECT_DEPTH_MAX: Final = 32
+COLLECT_ENTRIES_MAX: Final = 100_000
+COLLECT_TOTAL_MAX_BYTES: Final = 256 * MIB
+COLLECT_TIME_MAX_S: Final = 10.0
+
+# How long we wait -----------------------------------------------------------------------------
+LAUNCH_TIMEOUT_S: Final = 20.0
+REQUEST_TIMEOUT_S: Final = 10.0
+KILL_TIMEOUT_S: Final = 10.0
+DYING_S: Final = 0.25
+HANG_UP_TIMEOUT_S: Final = 1.0
+SUPERVISE_PERIOD_S: Final = 0.1
+SUPERVISE_PERIOD_MIN_S: Final = 0.002
+
+# The launch plan ------------------------------------------------------------------------------
+PLAN_MAX_BYTES: Final = 96 * KIB
+PLAN_STEPS_MAX: Final = 512
+MESSAGE_MAX_BYTES: Final = 160 * KIB
+
+# Host ids that runs get when the engine is root: above systemd's container range, below 2**31 --
+UID_RANGE_START: Final = 1_900_000_000
+UID_RANGE_COUNT: Final = 65_536
+UID_BLOCK_COUNT: Final = 256
+
+# Control groups -------------------------------------------------------------------------------
+CGROUP_REMOVE_TIMEOUT_S: Final = 5.0
+CGROUP_RETRY_MIN_S: Final = 0.0005
+CGROUP_RETRY_MAX_S: Final = 0.05
+CGROUP_STUCK_MAX: Final = 64
+CGROUP_KILL_BATCH_COUNT: Final = 128
+CGROUP_FILE_MAX_BYTES: Final = 4 * MIB
+CGROUP_COUNTER_MAX_BYTES: Final = 8 * KIB
+CGROUP_ENGINES_MAX: Final = 64
+CPU_PERIOD_US: Final = 100_000
+CPU_PERIOD_MAX_US: Final = 1_000_000
+CPU_QUOTA_MIN_US: Final = 1_000
+SANDBOX_INIT_PROCESSES: Final = 1
+
+# Clearing up after a dead engine ----------------------------------------------------------------
+REAP_TIME_MAX_S: Final = 2.0
+REAP_DIRECTORIES_MAX: Final = 10_000
+REAP_DEPTH_MAX: Final = 16
+
+# Watching processes through /proc ---------------------------------------------------------------
+WATCH_PROCESSES_MAX: Final = PROCESSES_MAX + 1_024
+WATCH_TASKS_MAX: Final = 2 * PROCESSES_MAX
+PROC_FILE_MAX_BYTES: Final = 1 * MIB

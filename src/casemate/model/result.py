@@ -1,0 +1,133 @@
+"""What one execution ends in: exactly one `Result`, the same for the library, the command line and HTTP."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from casemate.model.layers import Layer
+
+JsonValue: TypeAlias = Any
+"""None, bool, int, float, str, list and dict with str keys, as deep as the bound allows."""
+
+
+class Status(StrEnum):
+    """Whether the program did what it was asked."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why the execution ended. Counters of the kernel decide, not what the guest says."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    EXCEPTION = "exception"
+    TIMEOUT = "timeout"
+    CPU = "cpu"
+    MEMORY = "memory"
+    PROCESSES = "processes"
+    DISK = "disk"
+    OUTPUT = "output"
+    VALIDATION = "validation"
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    INTERNAL = "internal"
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of one output stream: its head, its tail and how many bytes between were dropped."""
+
+    head: bytes = b""
+    tail: bytes = b""
+    truncated_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return len(self.head) + len(self.tail) + self.truncated_bytes
+
+    @property
+    def text(self) -> str:
+        """The kept bytes as text; undecodable bytes are replaced, a gap is marked."""
+        gap = f"\n… {self.truncated_bytes} bytes left out …\n".encode() if self.truncated_bytes else b""
+        return (self.head + gap + self.tail).decode("utf-8", errors="replace")
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A piece of live output: `stream` is `stdout` or `stderr`, `offset` its place in that stream in bytes."""
+
+    stream: str
+    data: bytes
+    offset: int
+
+
+class GuestError(msgspec.Struct, frozen=True, kw_only=True):
+    """An error of the guest program as its harness reported it. Hostile text, bounded in length."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the execution used. `None` means: not measurable in this mode."""
+
+    wall_s: float = 0.0
+    cpu_user_s: float = 0.0
+    cpu_system_s: float = 0.0
+    memory_peak_bytes: int | None = None
+    processes_peak: int | None = None
+    disk_bytes: int | None = None
+    network_received_bytes: int = 0
+    network_sent_bytes: int = 0
+
+
+class Isolation(msgspec.Struct, frozen=True, kw_only=True):
+    """The walls that stood around this execution. `approximate` names limits held without a cgroup."""
+
+    backend: str
+    layers: tuple[Layer, ...]
+    approximate: tuple[str, ...] = ()
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something security-relevant that happened; `detail` is our own wording, never raw guest bytes."""
+
+    kind: str
+    detail: str
+    at_s: float = 0.0
+
+
+class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One regular file collected from the work directory; `path` is relative to it.
+
+    A name that is no valid UTF-8 has its bad bytes written as `\\udcXX` escapes would be: backslash-x-hex.
+    """
+
+    path: str
+    data: bytes
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """How one execution ended."""
+
+    status: Status
+    reason: Reason
+    exit_code: int | None = None
+    signal: int | None = None
+    output: JsonValue = None
+    stdout: Stream = Stream()
+    stderr: Stream = Stream()
+    error: GuestError | None = None
+    usage: Usage = Usage()
+    isolation: Isolation
+    events: tuple[Event, ...] = ()
+    files: tuple[OutputFile, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return self.status is Status.SUCCEEDED

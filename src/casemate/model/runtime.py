@@ -1,0 +1,48 @@
+"""What a runtime is: how to start it, how to find it, how to speak with it. Data, no behaviour of its own."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Channel(StrEnum):
+    """How input and output travel beside stdin and stdout.
+
+    `frames`: the harness takes the code and the input from descriptor 3 and answers on 4.
+    `text`: the code is a file, the input is JSON text on 3, the output is whatever is written to 4.
+    `none`: the code is a file and there is neither.
+    """
+
+    FRAMES = "frames"
+    TEXT = "text"
+    NONE = "none"
+
+
+class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One language. In `command` the words {interpreter}, {code}, {guest} and {harness} are replaced.
+
+    `interpreter` lists candidates, names on PATH or absolute paths; `engine` among them means the
+    interpreter that runs the engine itself. `paths` are further paths of the machine that it needs to
+    read. `harness` is the text of a file that is placed beside the code; its path is {harness}.
+    `packages` are what to install where the interpreter is missing. `limits` override the defaults.
+    `memory_errors` are the error types that mean a refused allocation: where no cgroup holds the memory
+    limit, that is how the limit shows.
+    """
+
+    interpreter: tuple[str, ...]
+    command: tuple[str, ...]
+    channel: Channel = Channel.NONE
+    aliases: tuple[str, ...] = ()
+    extensions: tuple[str, ...] = ()
+    filename: str = "main"
+    harness: str = ""
+    environment: dict[str, str] = {}
+    paths: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    version_arguments: tuple[str, ...] = ("--version",)
+    interactive: tuple[str, ...] = ()
+    limits: dict[str, Any] = {}
+    memory_errors: tuple[str, ...] = ()

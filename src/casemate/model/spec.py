@@ -1,0 +1,49 @@
+"""What a caller asks of a sandbox, as values."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from casemate.model.layers import Layer
+from casemate.model.resources import Limits
+
+WORK_DIRECTORY: Final = "/work"
+CODE_DIRECTORY: Final = "/code"
+HOME_DIRECTORY: Final = "/home/guest"
+GUEST_DIRECTORY: Final = "/opt/casemate/guest"
+RUNTIME_DIRECTORY: Final = "/opt/runtime"
+WRITABLE_DIRECTORIES: Final = (WORK_DIRECTORY, CODE_DIRECTORY, HOME_DIRECTORY, "/tmp", "/dev/shm")  # noqa: S108
+GUEST_ID: Final = 1000
+GUEST_NAME: Final = "guest"
+HOSTNAME: Final = "sandbox"
+HARNESS_NAME: Final = ".harness"
+"""A declared harness lies beside the code, under this name."""
+
+RESERVED_NAMES: Final = frozenset({"", ".", "..", HARNESS_NAME})
+"""What a file of code cannot be called."""
+
+BASE_ENVIRONMENT: Final = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": HOME_DIRECTORY,
+    "USER": GUEST_NAME,
+    "LOGNAME": GUEST_NAME,
+    "LANG": "C.UTF-8",
+}
+"""All that a guest sees of an environment when the caller names nothing."""
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A path of the machine that appears read-only at `target`."""
+
+    source: str
+    target: str
+
+
+class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox: limits, what it sees of the machine beside the base, and the layers it insists on."""
+
+    limits: Limits = Limits()
+    mounts: tuple[Mount, ...] = ()
+    require: frozenset[Layer] = frozenset()

@@ -1,0 +1,139 @@
+"""Reading what a guest replied: hostile bytes, parsed once into typed values, never an exception.
+
+A reply is one frame: four bytes of length (big endian) and a JSON text. Whatever else comes is a
+`ReplyProblem`, which costs the guest its output and nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import Final, TypeAlias
+
+import msgspec
+
+from casemate import limits
+from casemate.model.result import GuestError, JsonValue
+
+FRAME_HEAD: Final = struct.Struct(">I")
+_TEXTS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+"""The texts in a JSON text; one without an end reaches to the end, or looking for ends would take for ever."""
+
+
+class ValueReply(msgspec.Struct, frozen=True, tag_field="kind", tag="value", forbid_unknown_fields=True):
+    """The program has an output."""
+
+    output: JsonValue
+
+
+class NoneReply(msgspec.Struct, frozen=True, tag_field="kind", tag="none", forbid_unknown_fields=True):
+    """The program has no output."""
+
+
+class ExceptionReply(msgspec.Struct, frozen=True, tag_field="kind", tag="exception", forbid_unknown_fields=True):
+    """The program ended with an error."""
+
+    error: GuestError
+
+
+class InvalidReply(msgspec.Struct, frozen=True, tag_field="kind", tag="invalid", forbid_unknown_fields=True):
+    """The program's output cannot be written as JSON."""
+
+    error: GuestError
+
+
+class ReplyProblem(msgspec.Struct, frozen=True):
+    """What came is no reply; `why` is in our own words."""
+
+    why: str
+
+
+Reply: TypeAlias = ValueReply | NoneReply | ExceptionReply | InvalidReply
+_decoder: Final = msgspec.json.Decoder(Reply, strict=True)
+
+
+def frame(value: JsonValue) -> bytes:
+    """A value as one frame."""
+    body = msgspec.json.encode(value)
+    return FRAME_HEAD.pack(len(body)) + body
+
+
+def parse_reply(data: bytes) -> Reply | ReplyProblem | None:
+    """The one frame that a guest has written; None if it wrote nothing."""
+    if not data:
+        return None
+    if len(data) < FRAME_HEAD.size:
+        return ReplyProblem("incomplete")
+    (length,) = FRAME_HEAD.unpack_from(data)
+    if length > limits.VALUE_MAX_BYTES:
+        return ReplyProblem(f"larger than {limits.VALUE_MAX_BYTES} bytes")
+    body = data[FRAME_HEAD.size :]
+    if len(body) != length:
+        return ReplyProblem("incomplete" if len(body) < length else "more than one frame")
+    return _decode(body)
+
+
+def _decode(body: bytes) -> Reply | ReplyProblem:
+    if has_too_many_containers(body):
+        return ReplyProblem(f"more than {limits.VALUE_CONTAINERS_MAX} lists and objects")
+    try:
+        reply: Reply = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+        return ReplyProblem("not a reply")
+    if isinstance(reply, ExceptionReply | InvalidReply):
+        return type(reply)(_bounded(reply.error))
+    if isinstance(reply, ValueReply) and is_too_deep(reply.output):
+        return ReplyProblem(f"nested deeper than {limits.VALUE_DEPTH_MAX}")
+    return reply
+
+
+def has_too_many_containers(body: bytes) -> bool:
+    """Whether a JSON text holds more lists and objects than we build: each costs us far more than its two bytes."""
+    if _containers(body) <= limits.VALUE_CONTAINERS_MAX:
+        return False
+    return _containers(_TEXTS.sub(b"", body)) > limits.VALUE_CONTAINERS_MAX
+
+
+def _containers(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
+def is_too_deep(value: JsonValue) -> bool:
+    """Whether a JSON value nests deeper than the bound; without recursion, level by level."""
+    level = [value]
+    for _ in range(limits.VALUE_DEPTH_MAX):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: JsonValue) -> list[JsonValue]:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict | list)]
+
+
+def _bounded(error: GuestError) -> GuestError:
+    most = limits.ERROR_TEXT_MAX_CHARS
+    return GuestError(type=error.type[:200], message=error.message[:most], traceback=error.traceback[-most:])
+
+
+def parse_text_output(data: bytes) -> JsonValue:
+    """The output of a program on a text channel: a JSON value if it is one, otherwise the text itself."""
+    text = data.decode("utf-8", errors="replace").strip()
+    if not text:
+        return None
+    if has_too_many_containers(data):
+        return text
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return text
+    return text if is_too_deep(value) else value
+
+
+def encode_input(value: JsonValue) -> bytes:
+    """A caller's input as JSON text. Raises ValueError or TypeError for what JSON has no form for."""
+    import json  # a program without an input does not need it
+
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8")

@@ -1,0 +1,1 @@
+"""Runtimes: languages as declarations. The core knows none of them by name."""

@@ -1,0 +1,77 @@
+"""The runtimes that come with Casemate. A user's configuration declares more, with the same keys, in TOML.
+
+A module rather than a TOML file: reading one of those takes longer than the rest of a command line's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from casemate.model.runtime import Channel, Runtime
+from casemate.model.spec import GUEST_DIRECTORY
+
+_NODE_COMMAND: Final = (
+    "{interpreter}",
+    "--experimental-vm-modules",
+    "--require",
+    "{guest}/node.js",
+    "{guest}/program",
+)
+
+BUILTIN: Final[Mapping[str, Runtime]] = {
+    "python": Runtime(
+        interpreter=("engine", "python3"),
+        command=("{interpreter}", "-S", "{guest}/python.py"),
+        channel=Channel.FRAMES,
+        aliases=("py", "python3"),
+        extensions=(".py",),
+        filename="main.py",
+        packages=("python3",),
+        interactive=("{interpreter}", "-q"),
+        environment={"PYTHONDONTWRITEBYTECODE": "1"},
+        memory_errors=("MemoryError",),
+    ),
+    "node": Runtime(
+        interpreter=("node", "nodejs"),
+        command=_NODE_COMMAND,
+        channel=Channel.FRAMES,
+        extensions=(".mjs", ".cjs"),
+        filename="main.js",
+        packages=("nodejs",),
+        interactive=("{interpreter}",),
+    ),
+    "javascript": Runtime(
+        interpreter=("node", "nodejs"),
+        command=_NODE_COMMAND,
+        channel=Channel.FRAMES,
+        aliases=("js",),
+        extensions=(".js",),
+        filename="main.js",
+        packages=("nodejs",),
+        interactive=("{interpreter}",),
+    ),
+    "r": Runtime(
+        interpreter=("R",),
+        command=("{interpreter}", "--no-echo", "--no-restore", "--no-environ", "--no-init-file", "-e", "#"),
+        environment={"R_PROFILE": f"{GUEST_DIRECTORY}/r.R"},
+        channel=Channel.FRAMES,
+        aliases=("R",),
+        extensions=(".R", ".r"),
+        filename="main.R",
+        paths=("/etc/R",),
+        packages=("r-base-core",),
+        interactive=("{interpreter}", "--no-save", "--quiet"),
+    ),
+    "bash": Runtime(
+        interpreter=("bash",),
+        command=("{interpreter}", "{code}"),
+        environment={"BASH_ENV": f"{GUEST_DIRECTORY}/bash.sh"},
+        channel=Channel.TEXT,
+        aliases=("sh", "shell"),
+        extensions=(".sh", ".bash"),
+        filename="main.sh",
+        packages=("bash",),
+        interactive=("{interpreter}", "--norc"),
+    ),
+}

@@ -1,0 +1,26 @@
+"""What every test may rely on: which tests run for whom, and how slow this machine is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("casemate", deadline=None, database=None, print_blob=True)
+settings.load_profile("casemate")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, and count as deselected, what only root can do; an ordinary user has nothing to install for it."""
+    if os.geteuid() == 0:
+        return
+    needs_root = [item for item in items if item.get_closest_marker("root")]
+    config.hook.pytest_deselected(items=needs_root)
+    items[:] = [item for item in items if not item.get_closest_marker("root")]
+
+
+@pytest.fixture(scope="session")
+def slowness() -> float:
+    """Return by how much bounds of time are to be stretched: an emulated machine sets CASEMATE_TEST_SLOWNESS."""
+    return float(os.environ.get("CASEMATE_TEST_SLOWNESS", "1"))

@@ -1,0 +1,22 @@
+"""One warm engine for all faults that it survives, and a fresh one for those that it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.faults.leftovers import Census, take_census
+
+import casemate
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[casemate.Engine]:
+    with casemate.Engine() as opened:
+        assert casemate.execute(["true"], engine=opened).ok
+        yield opened
+
+
+@pytest.fixture
+def before(engine: casemate.Engine) -> Census:
+    return take_census(engine)

@@ -1,0 +1,102 @@
+"""What could be left behind by a start or a run that failed, as one value that can be compared."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+import casemate
+from casemate.kernel.cgroup_types import CgroupUnavailable
+
+SETTLE_TIMEOUT_S: Final = 10.0
+SETTLE_PERIOD_S: Final = 0.001
+
+
+class Census(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one engine holds: in this process, in its launcher, in the control groups and in the ranges of ids."""
+
+    descriptors: tuple[str, ...]
+    launcher_descriptors: int
+    sandboxes: tuple[int, ...]
+    groups: tuple[str, ...]
+    free_ids: int
+    mounts: int
+
+
+def take_census(engine: casemate.Engine) -> Census:
+    launcher = engine.backend.launcher.pid
+    ids = engine.backend._host_ids
+    return Census(
+        descriptors=descriptors(os.getpid()),
+        launcher_descriptors=len(descriptors(launcher)),
+        sandboxes=children(launcher),
+        groups=run_groups(engine),
+        free_ids=len(ids._free) if ids else 0,
+        mounts=Path("/proc/self/mountinfo").read_text().count("\n"),
+    )
+
+
+def descriptors(pid: int) -> tuple[str, ...]:
+    """What is open in a process, by kind: numbers of descriptors and of sockets are taken out."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir() if pid else ():
+        try:
+            found.append(str(path.readlink()).partition(":[")[0].removesuffix(" (deleted)"))
+        except FileNotFoundError:
+            continue
+    return tuple(sorted(name for name in found if not name.endswith("/fd")))
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """The living and the unburied children of a process."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children") if pid else ():
+        found += map(int, path.read_text().split())
+    return tuple(sorted(found))
+
+
+def run_groups(engine: casemate.Engine) -> tuple[str, ...]:
+    """The control groups of runs, in all hierarchies."""
+    root = engine.backend.cgroups
+    if isinstance(root, CgroupUnavailable):
+        return ()
+    found = []
+    for base in root.search_paths:
+        found += [str(path) for path in Path(base).glob(f"{Path(root.path).name}/*/")]
+    return tuple(sorted(found))
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    """Whether a condition comes true within a bound: the kernel takes dead processes apart in its own time."""
+    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(SETTLE_PERIOD_S)
+    return True
+
+
+def assert_nothing_left(engine: casemate.Engine, before: Census) -> None:
+    """Everything is as it was, and the next run works."""
+    assert_settles(engine, before)
+    assert casemate.execute(["true"], engine=engine).ok
+    assert_settles(engine, before)
+
+
+def assert_recovers(engine: casemate.Engine, before: Census) -> None:
+    """The next run works, with another launcher if need be, and then everything is as it was."""
+    assert casemate.execute(["true"], engine=engine).ok
+    assert_settles(engine, before)
+
+
+def assert_settles(engine: casemate.Engine, before: Census) -> None:
+    """Everything comes to be as it was, within a bound."""
+    wait_until(lambda: take_census(engine) == before)
+    now = take_census(engine)
+    changed = {name: (getattr(before, name), getattr(now, name)) for name in now.__struct_fields__}
+    assert now == before, {name: values for name, values in changed.items() if values[0] != values[1]}

@@ -1,0 +1,220 @@
+"""A start or a run that is left at its first, second, third … wait: closed, interrupted, or its task cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from tests.faults.leftovers import Census, assert_nothing_left, assert_settles, children, wait_until
+
+import casemate
+from casemate.engine import drive
+from casemate.engine.run import prepare_code, prepare_command, run_alone
+from casemate.engine.session import Session
+from casemate.isolation.native import NativeSandbox
+from casemate.isolation.waiting import Ready, Steps, Wait
+from casemate.model.result import Chunk
+from casemate.model.spec import SandboxSpec
+
+WAITS_MAX = 60
+"""More than any scenario here has."""
+
+CODE = "import sys\nprint(sys.stdin.read())\nopen('out', 'w').write('x')\noutput = input"
+
+Scenario = Callable[[casemate.Engine], Steps[Any]]
+Leave = Callable[[Steps[Any]], None]
+
+
+def code_run(engine: casemate.Engine) -> Steps[Any]:
+    run = prepare_code(engine, CODE, runtime="python", input=[1], files={"a/b": b"x"}, collect=["**/*"], stdin=b"text")
+    return run_alone(engine, run)
+
+
+def command_run(engine: casemate.Engine) -> Steps[Any]:
+    return run_alone(engine, prepare_command(engine, ["sh", "-c", "echo a; sleep 0.01; echo b"]))
+
+
+def endless_run(engine: casemate.Engine) -> Steps[Any]:
+    return run_alone(engine, prepare_command(engine, ["sh", "-c", "sleep 1000 & yes"], limits={"output": "256Ki"}))
+
+
+def late_run(engine: casemate.Engine) -> Steps[Any]:
+    return run_alone(engine, prepare_command(engine, ["sleep", "1000"], limits={"timeout": "50ms"}))
+
+
+def close(steps: Steps[Any]) -> None:
+    steps.close()
+
+
+def interrupt(steps: Steps[Any]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt())
+
+
+def step_through(steps: Steps[Any]) -> Iterator[Wait | Chunk]:
+    """The items of the steps, as a driver would wait for them; stops at their end."""
+    ready: Ready | None = None
+    while True:
+        item = drive._advance(steps, ready)
+        if isinstance(item, drive._End):
+            if isinstance(item.value, NativeSandbox):
+                item.value.close()
+            return
+        yield item
+        ready = drive._poll(item) if isinstance(item, Wait) else frozenset()
+
+
+def leave_at(steps: Steps[Any], number: int, leave: Leave) -> bool:
+    """Whether the steps had that many items, and were left at that one."""
+    for count, _ in enumerate(step_through(steps)):
+        if count == number:
+            leave(steps)
+            return True
+    return False
+
+
+def start(engine: casemate.Engine) -> Steps[Any]:
+    return engine.start(SandboxSpec())
+
+
+@pytest.mark.parametrize("leave", [close, interrupt], ids=lambda leave: leave.__name__)
+@pytest.mark.parametrize(
+    "scenario", [start, code_run, command_run, endless_run, late_run], ids=lambda scenario: scenario.__name__
+)
+def test_steps_left_at_each_wait(engine: casemate.Engine, before: Census, scenario: Scenario, leave: Leave) -> None:
+    left = 0
+    while left < WAITS_MAX and leave_at(scenario(engine), left, leave):
+        assert_settles(engine, before)
+        left += 1
+    assert left >= 2
+    assert_nothing_left(engine, before)
+
+
+def session_run(session: Session) -> Steps[Any]:
+    return session.run("sleep 1000 & echo x; sleep 1000", files={"a/b": b"x"}, limits={"timeout": "50ms"})
+
+
+def session_exec(session: Session) -> Steps[Any]:
+    return session.exec(["sleep", "1000"], stdin=b"x", limits={"timeout": "50ms"})
+
+
+def session_write(session: Session) -> Steps[Any]:
+    return session.write("deep/in/a/file", b"x")
+
+
+def session_read(session: Session) -> Steps[Any]:
+    return session.list(".")
+
+
+@pytest.mark.parametrize("leave", [close, interrupt], ids=lambda leave: leave.__name__)
+@pytest.mark.parametrize(
+    "scenario", [session_run, session_exec, session_write, session_read], ids=lambda scenario: scenario.__name__
+)
+def test_steps_in_a_sandbox_that_stays_left_at_each_wait(
+    engine: casemate.Engine, before: Census, scenario: Callable[[Session], Steps[Any]], leave: Leave
+) -> None:
+    """Whatever was started ends; the sandbox itself goes on."""
+    with casemate.Sandbox("bash", engine=engine) as sandbox:
+        session, init = sandbox._session, sandbox._session.sandbox.pid
+        left = 0
+        while left < WAITS_MAX and leave_at(scenario(session), left, leave):
+            assert wait_until(lambda: not children(init)), f"left at {left}: {children(init)}"
+            left += 1
+        assert left >= 1
+        assert sandbox.exec(["true"]).ok
+    assert_nothing_left(engine, before)
+
+
+class CancelAtWait:
+    """Cancels the running task when it comes to its n-th wait."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.count = 0
+        self._wait = drive._wait_async
+
+    async def __call__(self, wait: Wait) -> Ready:
+        if self.count == self.number:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+        self.count += 1
+        return await self._wait(wait)
+
+
+async def acode(engine: casemate.Engine) -> None:
+    await casemate.arun(CODE, input=[1], files={"a/b": b"x"}, collect=["**/*"], stdin=b"text", engine=engine)
+
+
+async def astreamed(engine: casemate.Engine) -> None:
+    async for _ in casemate.astream("sleep 0.01; echo x; sleep 0.01", "bash", engine=engine):
+        continue
+
+
+async def asandbox(engine: casemate.Engine) -> None:
+    async with casemate.AsyncSandbox("bash", engine=engine) as sandbox:
+        await sandbox.files.write("a/b", "x")
+        await sandbox.run("echo x; sleep 0.01")
+        async with await sandbox.open_pty(["cat"]) as terminal:
+            await terminal.write(b"x\n")
+            await terminal.read()
+
+
+@pytest.mark.parametrize("scenario", [acode, astreamed, asandbox], ids=lambda scenario: scenario.__name__)
+def test_tasks_cancelled_at_each_wait(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, scenario: Callable[..., Any]
+) -> None:
+    for number in range(WAITS_MAX):
+        with monkeypatch.context() as patch:
+            patch.setattr(drive, "_wait_async", canceller := CancelAtWait(number))
+            try:
+                asyncio.run(scenario(engine))
+            except asyncio.CancelledError:
+                assert_settles(engine, before)
+            else:
+                assert canceller.count <= number
+                break
+    assert number >= 4
+    assert_nothing_left(engine, before)
+
+
+def test_many_tasks_cancelled_together(engine: casemate.Engine, before: Census) -> None:
+    async def several() -> None:
+        tasks = [asyncio.create_task(casemate.aexecute(["sleep", "1000"], engine=engine)) for _ in range(12)]
+        done, _ = await asyncio.wait(tasks, timeout=0.03)
+        assert not done
+        for task in tasks:
+            task.cancel()
+        endings = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(ending, asyncio.CancelledError) for ending in endings)
+
+    asyncio.run(several())
+    assert_nothing_left(engine, before)
+
+
+def test_interrupt_from_the_keyboard_while_a_program_runs(engine: casemate.Engine, before: Census) -> None:
+    def press(_: Chunk) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        casemate.execute(["sh", "-c", "echo ready; sleep 1000"], on_output=press, engine=engine)
+    assert_nothing_left(engine, before)
+
+
+def test_callback_that_raises(engine: casemate.Engine, before: Census) -> None:
+    def refuse(_: Chunk) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        casemate.execute(["sh", "-c", "echo ready; sleep 1000"], on_output=refuse, engine=engine)
+    assert_nothing_left(engine, before)
+
+
+def test_stream_that_is_closed_early(engine: casemate.Engine, before: Census) -> None:
+    with casemate.stream("echo ready; sleep 1000", "bash", engine=engine) as chunks:
+        assert next(chunks).data == b"ready\n"
+    assert_nothing_left(engine, before)

@@ -1,0 +1,272 @@
+"""Each step of a launch fails once, for a real cause: a typed error that names it, nothing left, the next run works."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import pytest
+from tests.faults.leftovers import Census, assert_nothing_left
+
+import casemate
+from casemate.isolation import native
+from casemate.isolation.host import read_host_facts
+from casemate.isolation.plan import Surroundings, make_plan
+from casemate.isolation.steps import LaunchPlan, Step, StepKind
+from casemate.model.spec import Mount, SandboxSpec
+
+MISSING: Final = "no/such/place"
+REFUSE_NO_NEW_PRIVILEGES: Final = b"".join(
+    (
+        b"\x20\0\0\0\0\0\0\0",  # load the number of the call
+        b"\x15\0\0\x03\x9d\0\0\0",  # is it prctl?
+        b"\x20\0\0\0\x10\0\0\0",  # load its first argument
+        b"\x15\0\0\x01\x26\0\0\0",  # is it PR_SET_NO_NEW_PRIVS?
+        b"\x06\0\0\0\x0d\0\x05\0",  # then EACCES
+        b"\x06\0\0\0\0\0\xff\x7f",  # else allow
+    )
+)
+TEST_SPEC: Final = SandboxSpec(mounts=(Mount("/usr/share", "/opt/share"),))
+PLAN: Final = make_plan(TEST_SPEC, read_host_facts(), Surroundings(uid=0, gid=0, cpus=(0,), cgroup=True))
+
+Broken = tuple[list[Step], int]
+
+
+def with_first(*arguments: object) -> Callable[[Step], Broken]:
+    """The step with other arguments; those that are not given stay."""
+
+    def replace(step: Step) -> Broken:
+        return [Step(step.kind, (*arguments, *step.arguments[len(arguments) :]))], 0
+
+    return replace
+
+
+def without_rights(step: Step) -> Broken:
+    """The step after all capabilities are gone."""
+    return [Step(StepKind.DROP_CAPABILITIES), step], 1
+
+
+def _bind(step: Step) -> Broken:
+    """A device that is not the one that the plan names; a source that nobody opened."""
+    index, target, attributes, device = step.arguments
+    changed = (index, target, attributes, device ^ 1) if device else (99, target, attributes, 0)
+    return [Step(step.kind, changed)], 0
+
+
+def _bind_to_nowhere(step: Step) -> Broken:
+    index, _, attributes, device = step.arguments
+    return [Step(step.kind, (index, MISSING, attributes, device))], 0
+
+
+def _overlay(step: Step) -> Broken:
+    index, other, _, attributes = step.arguments
+    return [Step(step.kind, (index, other, MISSING, attributes))], 0
+
+
+def _symlink(step: Step) -> Broken:
+    return [Step(step.kind, (step.arguments[0], MISSING))], 0
+
+
+def _bad_options(step: Step) -> Broken:
+    return [Step(step.kind, (step.arguments[0], "size=much"))], 0
+
+
+def _rlimit(step: Step) -> Broken:
+    return [Step(step.kind, (step.arguments[0], 2, 1))], 0
+
+
+def _landlock(step: Step) -> Broken:
+    return [Step(step.kind, (*step.arguments[:3], ((MISSING, 1),)))], 0
+
+
+def _no_new_privileges(step: Step) -> Broken:
+    """The filter needs the step itself, or a capability that it no longer has: it is loaded before both."""
+    return [Step(StepKind.SECCOMP, (REFUSE_NO_NEW_PRIVILEGES,)), Step(StepKind.DROP_CAPABILITIES), step], 2
+
+
+FAULTS: Final[dict[StepKind, tuple[Callable[[Step], Broken], int]]] = {
+    StepKind.SOURCE: (with_first(f"/{MISSING}"), errno.ENOENT),
+    StepKind.IDENTITY: (without_rights, errno.EPERM),
+    StepKind.HOSTNAME: (with_first("h" * 65), errno.EINVAL),
+    StepKind.ROOT: (_bad_options, errno.EINVAL),
+    StepKind.TMPFS: (_bad_options, errno.EINVAL),
+    StepKind.DIRECTORY: (with_first(f"{MISSING}/x"), errno.ENOENT),
+    StepKind.FILE: (with_first(f"{MISSING}/x"), errno.ENOENT),
+    StepKind.SYMLINK: (_symlink, errno.ENOENT),
+    StepKind.BIND: (_bind, errno.EBADF),
+    StepKind.BIND_OWN: (with_first(MISSING), errno.ENOENT),
+    StepKind.COVER: (with_first(MISSING), errno.ENOENT),
+    StepKind.OVERLAY: (_overlay, errno.ENOENT),
+    StepKind.PROC: (with_first(MISSING), errno.ENOENT),
+    StepKind.DEVPTS: (with_first(MISSING), errno.ENOENT),
+    StepKind.PIVOT: (without_rights, errno.EPERM),
+    StepKind.READ_ONLY: (with_first(MISSING), errno.ENOENT),
+    StepKind.AFFINITY: (with_first(bytes(8)), errno.EINVAL),
+    StepKind.RLIMIT: (_rlimit, errno.EINVAL),
+    StepKind.EXPOSE: (with_first(f"/{MISSING}"), errno.ENOENT),
+    StepKind.NETWORK: (without_rights, errno.EPERM),
+    StepKind.DROP_CAPABILITIES: (without_rights, errno.EPERM),
+    StepKind.NO_NEW_PRIVILEGES: (_no_new_privileges, errno.EACCES),
+    StepKind.LANDLOCK: (_landlock, errno.ENOENT),
+    StepKind.SECCOMP: (with_first(bytes(8)), errno.EINVAL),
+}
+
+
+def broken_plan(index: int) -> tuple[Step, int, tuple[Step, ...]]:
+    """The step that will fail, its errno, and all steps of that plan."""
+    step = PLAN.steps[index]
+    breaker, expected = FAULTS[step.kind]
+    if step.kind is StepKind.BIND and step.arguments[3]:
+        expected = errno.ENODEV
+    instead, offset = breaker(step)
+    before = PLAN.steps[:index]
+    if step.kind is StepKind.NO_NEW_PRIVILEGES:
+        before = tuple(one for one in before if one.kind is not StepKind.DROP_CAPABILITIES)
+    return instead[offset], expected, (*before, *instead, *PLAN.steps[index + 1 :])
+
+
+def use_plan(monkeypatch: pytest.MonkeyPatch, change: Callable[[LaunchPlan], LaunchPlan]) -> None:
+    monkeypatch.setattr(native, "make_plan", lambda *arguments: change(make_plan(*arguments)))
+
+
+ROOT_ONLY = {StepKind.IDENTITY: [pytest.mark.root]}
+"""An ordinary user is the sandbox user already, so that becoming it cannot fail for him."""
+
+CASES = [
+    pytest.param(index, id=f"{index}-{step}".replace("/", "~"), marks=ROOT_ONLY.get(step.kind, []))
+    for index, step in enumerate(PLAN.steps)
+]
+
+
+@pytest.mark.parametrize("index", CASES)
+def test_each_step_of_a_launch(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    failing, expected, steps = broken_plan(index)
+    with monkeypatch.context() as patch:
+        use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=steps))
+        with pytest.raises(casemate.LaunchError) as caught:
+            casemate.execute(["true"], engine=engine)
+    assert (caught.value.step, errno.errorcode[caught.value.errno]) == (str(failing), errno.errorcode[expected])
+    assert os.strerror(expected) in caught.value.message
+    assert_nothing_left(engine, before)
+
+
+@pytest.mark.parametrize("kind", [StepKind.BIND, StepKind.OVERLAY])
+def test_mount_points_that_are_missing(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, kind: StepKind
+) -> None:
+    index = next(number for number, step in enumerate(PLAN.steps) if step.kind is kind)
+    instead, _ = (_bind_to_nowhere if kind is StepKind.BIND else _overlay)(PLAN.steps[index])
+    steps = (*PLAN.steps[:index], *instead, *PLAN.steps[index + 1 :])
+    with monkeypatch.context() as patch:
+        use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=steps))
+        with pytest.raises(casemate.LaunchError, match=MISSING) as caught:
+            casemate.execute(["true"], engine=engine)
+    assert caught.value.errno == errno.ENOENT
+    assert_nothing_left(engine, before)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 4, 8])
+def test_root_without_room(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, pages: int
+) -> None:
+    """A full disk, wherever it hits: the root is as small as so many pages."""
+
+    def shrink(step: Step) -> Step:
+        return Step(step.kind, (step.arguments[0], f"size={pages * 4096}")) if step.kind is StepKind.ROOT else step
+
+    with monkeypatch.context() as patch:
+        use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=tuple(map(shrink, plan.steps))))
+        with pytest.raises(casemate.LaunchError) as caught:
+            casemate.execute(["true"], engine=engine)
+    assert caught.value.errno == errno.ENOSPC
+    assert_nothing_left(engine, before)
+
+
+@pytest.mark.parametrize("inodes", [1, 2, 10, 40])
+def test_root_without_inodes(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, inodes: int
+) -> None:
+    def shrink(step: Step) -> Step:
+        return Step(step.kind, (step.arguments[0], f"nr_inodes={inodes}")) if step.kind is StepKind.ROOT else step
+
+    with monkeypatch.context() as patch:
+        use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=tuple(map(shrink, plan.steps))))
+        with pytest.raises(casemate.LaunchError) as caught:
+            casemate.execute(["true"], engine=engine)
+    assert caught.value.errno == errno.ENOSPC
+    assert_nothing_left(engine, before)
+
+
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        StepKind.DROP_CAPABILITIES,
+        StepKind.NO_NEW_PRIVILEGES,
+        StepKind.SECCOMP,
+        StepKind.NETWORK,
+        StepKind.PIVOT,
+        StepKind.IDENTITY,
+    ],
+)
+def test_plan_that_leaves_out_a_wall(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, left_out: StepKind
+) -> None:
+    def without(plan: LaunchPlan) -> LaunchPlan:
+        return msgspec.structs.replace(plan, steps=tuple(step for step in plan.steps if step.kind is not left_out))
+
+    with monkeypatch.context() as patch:
+        use_plan(patch, without)
+        with pytest.raises(casemate.LaunchError):
+            casemate.execute(["true"], engine=engine)
+    assert_nothing_left(engine, before)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("change", "stage", "number"),
+    [
+        ({"clone_flags": 0x00010000}, "creating the namespaces", errno.EINVAL),
+        ({"gid_outside": 2**32 - 1}, "writing the group map", errno.EINVAL),
+        ({"uid_outside": 2**32 - 1}, "writing the user map", errno.EINVAL),
+    ],
+    ids=["namespaces", "groups", "users"],
+)
+def test_stages_before_the_first_step(
+    engine: casemate.Engine,
+    before: Census,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    change: dict[str, int],
+    stage: str,
+    number: int,
+) -> None:
+    with monkeypatch.context() as patch:
+        use_plan(patch, lambda plan: msgspec.structs.replace(plan, **change))
+        with pytest.raises(casemate.LaunchError) as caught:
+            casemate.execute(["true"], engine=engine)
+    assert (caught.value.step, errno.errorcode[caught.value.errno]) == (stage, errno.errorcode[number])
+    assert_nothing_left(engine, before)
+
+
+def test_plan_that_the_launcher_refuses(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "encode_plan", lambda *_, **__: b"nonsense")
+        with pytest.raises(casemate.LaunchError, match="check of the launch plan"):
+            casemate.execute(["true"], engine=engine)
+    assert_nothing_left(engine, before)
+
+
+def test_plan_that_is_too_large(engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = tuple(Step(StepKind.DIRECTORY, (f"d{number}", 0o755)) for number in range(600))
+    with monkeypatch.context() as patch:
+        use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=plan.steps + more))
+        with pytest.raises(casemate.InternalError):
+            casemate.execute(["true"], engine=engine)
+    assert_nothing_left(engine, before)

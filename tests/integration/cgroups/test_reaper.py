@@ -1,0 +1,169 @@
+"""What a killed engine leaves behind is removed by the next one; what lives is left alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from casemate import limits
+from casemate.isolation.reaper import reap
+from casemate.kernel.cgroup_tree import EngineRoot, is_abandoned
+from casemate.kernel.cgroups import CgroupRoot
+from casemate.kernel.processes import start_time
+
+pytestmark = pytest.mark.limits
+
+ENGINE = """
+import signal, subprocess, sys
+from casemate.kernel.cgroups import CgroupLimits, open_root
+root = open_root(choice=None)
+for number in range(3):
+    group = root.create(f"run-{number}", CgroupLimits(memory_bytes=2**26, processes=20, cpus=1.0))
+    fds = ",".join(map(str, group.join_fds))
+    subprocess.Popen([sys.executable, "-I", "-S", "-c", sys.argv[1], fds], pass_fds=group.join_fds)
+print("ready", root.path, flush=True)
+signal.pause()
+"""
+INSIDE = """
+import os, signal, sys
+for fd in map(int, sys.argv[1].split(",")):
+    target = f"/proc/self/fd/{fd}"
+    with open(target + "/cgroup.procs" if os.path.isdir(target) else target, "w") as procs:
+        procs.write("0")
+for _ in range(3):
+    os.fork()
+os.write(1, b"%d\\n" % os.getpid())
+while True:
+    signal.pause()
+"""
+
+
+@contextmanager
+def engine() -> Iterator[tuple[subprocess.Popen[str], str, list[int]]]:
+    """Another engine with processes in its groups: it, its directory, and the processes in its groups."""
+    read, write = os.pipe()
+    command = [sys.executable, "-c", ENGINE, INSIDE]
+    with subprocess.Popen(command, stdout=write, text=True) as process, os.fdopen(read) as output:
+        os.close(write)
+        words = [output.readline().split() for _ in range(25)]
+        inside = [int(line[0]) for line in words if len(line) == 1]
+        place = next(line[1] for line in words if len(line) == 2)
+        assert len(inside) == 24
+        try:
+            yield process, place, inside
+        finally:
+            process.kill()
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if start_time(pid) is not None]
+
+
+def directories_like(root: CgroupRoot, name: str) -> list[Path]:
+    return [path for start in root.search_paths for path in Path(start).rglob(name)]
+
+
+def test_dead_engine_is_cleared_up_with_its_processes(root: CgroupRoot) -> None:
+    with engine() as (process, place, inside):
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert len(alive(inside)) == 24
+        report = reap(root)
+        assert place in report.removed
+        assert report.killed_processes >= 24
+        assert place not in report.left
+        assert report.complete
+        assert alive(inside) == []
+        assert directories_like(root, Path(place).name) == []
+        assert place not in reap(root).removed
+
+
+def test_living_engine_is_left_alone(root: CgroupRoot) -> None:
+    with engine() as (_, place, inside):
+        assert place not in reap(root).removed
+        assert len(alive(inside)) == 24
+        assert Path(root.path).exists()
+        assert Path(place).exists()
+    assert place in reap(root).removed
+
+
+def stray(root: CgroupRoot, name: str) -> Path:
+    directory = Path(root.path).parent / name
+    directory.mkdir()
+    return directory
+
+
+def test_used_process_id_with_another_start_time_is_a_dead_engine(root: CgroupRoot) -> None:
+    directory = stray(root, f"casemate-{os.getpid()}-1")
+    assert str(directory) in reap(root).removed
+    assert not directory.exists()
+
+
+def test_engine_that_waits_to_be_collected_is_dead(root: CgroupRoot) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as owner:
+        directory = stray(root, f"casemate-{owner.pid}-{start_time(owner.pid)}")
+        assert str(directory) not in reap(root).removed
+        owner.kill()
+        os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)
+        assert str(directory) in reap(root).removed
+
+
+def test_lock_protects_an_engine_whose_process_we_cannot_see(root: CgroupRoot) -> None:
+    directory = stray(root, f"casemate-{os.getpid()}-1-7")
+    fd = os.open(directory, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    assert not is_abandoned(str(directory))
+    assert str(directory) not in reap(root).removed
+    os.close(fd)
+    assert str(directory) in reap(root).removed
+
+
+def test_engines_lock_their_directories(root: CgroupRoot) -> None:
+    assert isinstance(root, EngineRoot)
+    for path in root._directories.paths:
+        fd = os.open(path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(fd)
+
+
+@pytest.mark.parametrize("name", ["casemate-1", "casemate-x-1", "casemate-1-1-x", "xcasemate-1-1"])
+def test_directories_of_other_names_are_nobodys_leftover(root: CgroupRoot, name: str) -> None:
+    directory = stray(root, name)
+    assert str(directory) not in reap(root).removed
+    directory.rmdir()
+
+
+def test_nested_groups_of_a_dead_engine_go_too(root: CgroupRoot) -> None:
+    directory = stray(root, f"casemate-{os.getpid()}-2")
+    (directory / "run-1" / "deeper" / "still").mkdir(parents=True)
+    assert str(directory) in reap(root).removed
+
+
+def test_search_that_reaches_a_bound_says_so(root: CgroupRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "REAP_DIRECTORIES_MAX", 0)
+    assert not reap(root).complete
+
+
+def test_what_cannot_be_removed_is_reported_once_the_time_is_over(
+    root: CgroupRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REAP_TIME_MAX_S", 0.2)
+    directory = stray(root, f"casemate-{os.getpid()}-3")
+    child = directory
+    for _ in range(3):
+        child = child / "deep"
+        child.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "REAP_DIRECTORIES_MAX", 2)  # sees two of the four directories, so EBUSY stays
+        assert str(directory) in reap(root).left
+    monkeypatch.undo()
+    assert str(directory) in reap(root).removed

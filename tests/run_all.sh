@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Runs the suite in every kind of place that it is meant for, and repeats each part's summary at the end.
+#   tests/run_all.sh [here|user|uml|uml-user|no-cgroup]...      (all of them without arguments; PYTEST_ARGS is passed on)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# What the kernel and its control groups decide; the rest is the same everywhere, and system calls are slow in there.
+readonly OTHER_KERNEL=(tests/security/test_{cpu,kernel,memory,processes}.py tests/integration/cgroups tests/integration/test_contract.py)
+readonly ISOLATION=(tests/security tests/integration)
+readonly ORDINARY_UID=61234 # in nobody's passwd
+readonly UML_LIMIT_S=${UML_LIMIT_S:-1200}
+readonly UML_SLOWNESS=20 # a process takes that many times longer there
+read -r -a more <<< "${PYTEST_ARGS:-}" || true
+bundle=""
+logs=.cache/test
+mkdir -p "$logs"
+trap '[[ -z $bundle ]] || rm -rf "$bundle"' EXIT
+
+python_for_everybody() { # not one below a private home
+    local candidate
+    for candidate in /usr/bin/python3 /usr/bin/python3.{11..15} /usr/local/bin/python3; do
+        if [[ -x $candidate ]] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+            echo "$candidate"
+            return
+        fi
+    done
+    tools/uv.sh python install --quiet --no-bin --install-dir "$bundle/python" 3.12 >&2
+    UV_PYTHON_INSTALL_DIR="$bundle/python" tools/uv.sh python find --managed-python 3.12
+}
+
+make_bundle() { # the wheel, installed as a user has it, with the tests beside it, readable by everybody
+    [[ -z $bundle ]] || return 0
+    umask 022
+    bundle=$(mktemp -d /tmp/casemate-test.XXXXXX)
+    chmod 755 "$bundle"
+    tools/uv.sh build --quiet --wheel --out-dir "$bundle/dist"
+    tools/uv.sh export --quiet --frozen --no-emit-project --output-file "$bundle/requirements.txt"
+    tools/uv.sh venv --quiet --no-project --python "$(python_for_everybody)" "$bundle/venv"
+    tools/uv.sh pip install --quiet --link-mode copy --python "$bundle/venv/bin/python" \
+        --requirements "$bundle/requirements.txt" "$bundle"/dist/*.whl
+    cp -r tests native pyproject.toml "$bundle/"
+    chmod -R a+rX "$bundle"
+    mkdir "$bundle/home" "$bundle/tmp"
+    [[ $(id -u) -ne 0 ]] || chown $ORDINARY_UID:$ORDINARY_UID "$bundle/home" "$bundle/tmp"
+}
+
+here() {
+    .venv/bin/python -m pytest "$@"
+}
+
+user() {
+    (
+        cd "$bundle"
+        setpriv --reuid=$ORDINARY_UID --regid=$ORDINARY_UID --clear-groups env --ignore-environment \
+            PATH="$bundle/venv/bin:/usr/local/bin:/usr/bin:/bin" HOME="$bundle/home" TMPDIR="$bundle/tmp" LANG=C.UTF-8 \
+            PYTHONDONTWRITEBYTECODE=1 venv/bin/python -m pytest "${ISOLATION[@]}" "$@"
+    )
+}
+
+uml() {
+    tests/uml/run.sh --limit "$UML_LIMIT_S" -- \
+        env CASEMATE_TEST_SLOWNESS=$UML_SLOWNESS PYTHONDONTWRITEBYTECODE=1 \
+        .venv/bin/python -m pytest -m "not slow and not soak" --timeout 300 "${OTHER_KERNEL[@]}" "$@"
+}
+
+uml_user() {
+    (
+        cd "$bundle"
+        tests/uml/run.sh --limit "$UML_LIMIT_S" --share "$bundle" --user $ORDINARY_UID -- \
+            env PATH="$bundle/venv/bin:/usr/local/bin:/usr/bin:/bin" \
+            CASEMATE_TEST_SLOWNESS=$UML_SLOWNESS PYTHONDONTWRITEBYTECODE=1 \
+            venv/bin/python -m pytest -m "limits and not slow" --timeout 300 "${ISOLATION[@]}" "$@"
+    )
+}
+
+no_cgroup() {
+    CASEMATE_CGROUP=none .venv/bin/python -m pytest -m limits "${ISOLATION[@]}" "$@"
+}
+
+title() {
+    case $1 in
+        here) echo "as user $(id -u) on this machine, all tests" ;;
+        user) echo "isolation, the installed wheel, as an ordinary user" ;;
+        uml) echo "isolation, User Mode Linux with cgroup v2, as root" ;;
+        uml-user) echo "limits, User Mode Linux with a delegated cgroup, as an ordinary user" ;;
+        no-cgroup) echo "limits, without cgroups" ;;
+        *) echo "unknown part: $1" >&2; exit 2 ;;
+    esac
+}
+
+if [[ $# -gt 0 ]]; then
+    parts=("$@")
+elif [[ $(id -u) -eq 0 ]]; then
+    parts=(here user uml uml-user no-cgroup)
+else
+    parts=(here uml uml-user no-cgroup) # `here` is as an ordinary user
+fi
+failed=0
+report=()
+for part in "${parts[@]}"; do
+    text=$(title "$part")
+    printf '\n##### %s: %s\n' "$part" "$text"
+    [[ $part != @(user|uml-user) ]] || make_bundle # here, not in the pipe below, so that it is made once and removed
+    started=$SECONDS
+    status=0
+    "${part//-/_}" "${more[@]}" 2>&1 | tee "$logs/$part.log" || status=$?
+    [[ $status -eq 0 ]] || failed=1
+    summary=$(grep -aE '(passed|failed|error|errors|deselected|no tests ran).* in [0-9.]+s' "$logs/$part.log" | tail -n 1 | tr -d '=' || true)
+    report+=("$(printf '%-10s %4ss  exit %-3s  %s' "$part" $((SECONDS - started)) "$status" "${summary:-no summary}")")
+done
+printf '\n##### all parts\n'
+printf '%s\n' "${report[@]}"
+exit $failed
