@@ -76,6 +76,8 @@ LAUNCH_TIMEOUT_S: Final = 20.0
 REQUEST_TIMEOUT_S: Final = 10.0
 KILL_TIMEOUT_S: Final = 10.0
 DYING_S: Final = 0.25
+BURIALS_WAITING_MAX: Final = 32
+"""Killed sandboxes that one engine takes apart beside its other work."""
 HANG_UP_TIMEOUT_S: Final = 1.0
 SUPERVISE_PERIOD_S: Final = 0.1
 SUPERVISE_PERIOD_MIN_S: Final = 0.002

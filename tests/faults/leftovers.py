@@ -29,6 +29,7 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def take_census(engine: casemate.Engine) -> Census:
+    engine.backend.settle()
     launcher = engine.backend.launcher.pid
     ids = engine.backend._host_ids
     return Census(

@@ -86,12 +86,13 @@ def test_many_runs_at_once_each_get_their_own(options: dict[str, Any]) -> None:
         runs = [casemate.aexecute([*script, str(n)], stdin=f"in {n}", **options) for n in range(AT_ONCE)]
         return [text_of(result) for result in await asyncio.gather(*runs)]
 
-    before = descriptors()
+    before = descriptors(options["engine"])
     assert run_on_a_loop(test) == [f"{n}\nin {n}" for n in range(AT_ONCE)]
-    assert descriptors() == before
+    assert descriptors(options["engine"]) == before
 
 
-def descriptors() -> int:
+def descriptors(engine: casemate.Engine) -> int:
+    engine.backend.settle()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 

@@ -127,6 +127,7 @@ def _exhausted(engine: Engine, exhaustion: Exhaustion) -> Check:
 
 def _leftovers(engine: Engine) -> Check:
     """After all that: no process of a sandbox, no control group of one."""
+    engine.backend.settle()
     left = [f"process {pid}" for pid in process_tree(engine.backend.launcher.pid)[1:]]
     cgroups = engine.backend.cgroups
     if not isinstance(cgroups, CgroupUnavailable):

@@ -120,7 +120,7 @@ def check_command(
 
 
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
-    """A run in a sandbox of its own, which is gone when the Result is there."""
+    """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after."""
     sandbox = yield from engine.start(run.spec)
     try:
         for file in run.files:
@@ -132,7 +132,7 @@ def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> St
             collected = Collector(sandbox.work_fd, run.collect).run()
         return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)
     finally:
-        sandbox.close()
+        engine.backend.bury(sandbox)
 
 
 def run_in(

@@ -23,6 +23,7 @@ from casemate.isolation.launcher import Launcher
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import FAILED_STAGES, CgroupKind, Report, ReportKind, receive_report
 from casemate.isolation.steps import LaunchPlan, StepKind, encode_plan
+from casemate.isolation.undertaker import Undertaker
 from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
 from casemate.kernel.hostids import HostIds
@@ -67,6 +68,11 @@ class NativeSandbox:
     @property
     def closed(self) -> bool:
         return self._closed
+
+    @property
+    def pidfd(self) -> int:
+        """Becomes readable at the sandbox's end."""
+        return self._pidfd
 
     def next_id(self) -> int:
         """A number for a process to be started, unique in this sandbox."""
@@ -152,6 +158,7 @@ class NativeBackend:
         self._host_ids = host_ids
         self._host = read_host_facts()
         self._launcher = Launcher()
+        self._undertaker = Undertaker()
         self._turns = itertools.count()
         self._names = itertools.count(1)
 
@@ -167,9 +174,20 @@ class NativeBackend:
     def launcher(self) -> Launcher:
         return self._launcher
 
+    def bury(self, sandbox: NativeSandbox) -> None:
+        """Kill a sandbox at once and release it when it is dead, without waiting for that here."""
+        self._undertaker.bury(sandbox)
+
+    def settle(self) -> None:
+        """Wait until everything buried is released."""
+        self._undertaker.settle()
+
     def close(self) -> None:
         """End the launcher and whatever it still runs."""
-        self._launcher.close()
+        try:
+            self._undertaker.close()
+        finally:
+            self._launcher.close()
 
     def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
         """Build one sandbox. Raises LayerMissing, CapacityError or LaunchError; then nothing is left."""
