@@ -10,10 +10,13 @@ from typing import Any, Final
 
 import msgspec
 
+from casemate import limits as bound
 from casemate.errors import ConfigError, InvalidInput
+from casemate.model.pool import Bounds
 from casemate.model.resources import Limits
 from casemate.model.runtime import Runtime
 from casemate.model.spec import RESERVED_NAMES
+from casemate.model.units import parse_bytes, parse_duration
 
 CONFIG_VARIABLE: Final = "CASEMATE_CONFIG"
 CGROUP_VARIABLE: Final = "CASEMATE_CGROUP"
@@ -26,6 +29,29 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cgroup: str = ""
 
 
+class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sandboxes made ahead of their use.
+
+    `ready_max`: most of one kind, 0 for none; `memory`: what all of them may hold together, as people write it;
+    `idle`: how long without demand a kind is kept.
+    """
+
+    ready_max: int = bound.POOL_READY_MAX
+    memory: str | int = bound.POOL_MEMORY_BYTES
+    idle: str | float = bound.POOL_IDLE_S
+
+    def bounds(self) -> Bounds:
+        """As values. Raises ConfigError naming the key."""
+        try:
+            return Bounds(
+                ready_max=self.ready_max,
+                memory_bytes=parse_bytes(self.memory, field="pool.memory"),
+                idle_s=parse_duration(self.idle, field="pool.idle"),
+            )
+        except InvalidInput as error:
+            raise ConfigError(error.field, error.message.partition(": ")[2], hint=error.hint) from error
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be configured.
 
@@ -35,6 +61,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     limits: dict[str, Any] = {}
     engine: EngineConfig = EngineConfig()
+    pool: PoolConfig = PoolConfig()
     runtimes: dict[str, Runtime] = {}
 
     def default_limits(self) -> Limits:
@@ -93,6 +120,7 @@ def parse_config(data: bytes, *, name: str) -> Config:
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigError(name, f"is no valid TOML: {error}") from error
     config.default_limits()
+    config.pool.bounds()
     for runtime_name, runtime in config.runtimes.items():
         _check_runtime(f"runtimes.{runtime_name}", runtime)
     return config

@@ -92,6 +92,20 @@ UID_RANGE_START: Final = 1_900_000_000
 UID_RANGE_COUNT: Final = 65_536
 UID_BLOCK_COUNT: Final = 256
 
+# Ready sandboxes ------------------------------------------------------------------------------
+POOL_READY_MAX: Final = 8
+POOL_MEMORY_BYTES: Final = 512 * MIB
+POOL_MEMORY_GUESS_BYTES: Final = 16 * MIB
+POOL_IDLE_S: Final = 60.0
+POOL_FIRST_TAKES: Final = 2
+POOL_HORIZON_S: Final = 0.1
+POOL_AGE_MAX_S: Final = 600.0
+POOL_TAKES_REMEMBERED: Final = 256
+POOL_KINDS_MAX: Final = 32
+POOL_THREADS: Final = 2
+POOL_RETRY_MIN_S: Final = 0.5
+POOL_RETRY_MAX_S: Final = 60.0
+
 # Control groups -------------------------------------------------------------------------------
 CGROUP_REMOVE_TIMEOUT_S: Final = 5.0
 CGROUP_RETRY_MIN_S: Final = 0.0005

@@ -32,7 +32,7 @@ def _parameters() -> Iterator[object]:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine() as opened:
+    with casemate.Engine(warm=False) as opened:
         yield opened
 
 

@@ -41,7 +41,7 @@ def results(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine() as opened:
+    with casemate.Engine(warm=False) as opened:
         yield opened
 
 

@@ -12,7 +12,7 @@ import casemate
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine() as opened:
+    with casemate.Engine(warm=False) as opened:
         assert casemate.execute(["true"], engine=opened).ok
         yield opened
 

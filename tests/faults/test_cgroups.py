@@ -89,7 +89,7 @@ class FailingRoot:
 @pytest.fixture
 def fresh() -> Iterator[casemate.Engine]:
     """An engine of its own, warm."""
-    with casemate.Engine() as engine:
+    with casemate.Engine(warm=False) as engine:
         assert casemate.execute(["true"], engine=engine).ok
         yield engine
 

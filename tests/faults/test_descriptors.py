@@ -115,7 +115,7 @@ def test_asyncio(engine: casemate.Engine, before: Census) -> None:
 
 def test_engine_that_is_being_opened() -> None:
     def open_and_use() -> None:
-        with casemate.Engine() as opened:
+        with casemate.Engine(warm=False) as opened:
             use_command(opened)
             assert opened.backend.cgroups is not None
 
@@ -131,7 +131,7 @@ def test_no_engine_opens_without_control_groups_for_want_of_a_descriptor(engine:
     for count in range(FREE_MAX):
         with free_descriptors(count):
             try:
-                opened = casemate.Engine()
+                opened = casemate.Engine(warm=False)
             except casemate.CasemateError:
                 continue
         with opened:

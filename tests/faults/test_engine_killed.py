@@ -38,7 +38,7 @@ def marked_processes(mark: str) -> list[int]:
 
 def groups_of(pid: int) -> list[Path]:
     """The control groups of an engine's process, wherever they are."""
-    with casemate.Engine() as engine:
+    with casemate.Engine(warm=False) as engine:
         root = engine.backend.cgroups
         bases = () if isinstance(root, CgroupUnavailable) else root.search_paths
         return [path for base in bases for path in Path(base).glob(f"casemate-{pid}-*")]

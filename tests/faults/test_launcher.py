@@ -24,7 +24,7 @@ from casemate.model.spec import SandboxSpec
 @pytest.fixture
 def fresh() -> Iterator[casemate.Engine]:
     """An engine of its own, warm."""
-    with casemate.Engine() as engine:
+    with casemate.Engine(warm=False) as engine:
         assert casemate.execute(["true"], engine=engine).ok
         yield engine
 
@@ -202,7 +202,7 @@ def test_stopped_and_continued(fresh: casemate.Engine, monkeypatch: pytest.Monke
 
 
 def test_engine_closes_although_its_launcher_is_stopped() -> None:
-    with casemate.Engine() as engine:
+    with casemate.Engine(warm=False) as engine:
         sandbox = drive(engine.start(SandboxSpec()))
         os.kill(engine.backend.launcher.pid, signal.SIGSTOP)
         launcher = engine.backend.launcher.pid

@@ -33,7 +33,7 @@ def work(engine: casemate.Engine, mark: str) -> None:
 
 
 def threads(mark: str) -> None:
-    engine = casemate.Engine()
+    engine = casemate.Engine(warm=False)
     for _ in range(AT_ONCE):
         threading.Thread(target=work, args=(engine, mark), daemon=True).start()
     say_ready()
@@ -46,7 +46,7 @@ def tasks(mark: str) -> None:
             await casemate.aexecute(command(mark, number), limits={"timeout": "20ms"}, engine=engine)
 
     async def several() -> None:
-        engine = casemate.Engine()
+        engine = casemate.Engine(warm=False)
         say_ready()
         await asyncio.gather(*(repeat(engine) for _ in range(AT_ONCE)))
 
@@ -54,7 +54,7 @@ def tasks(mark: str) -> None:
 
 
 def sandboxes(mark: str) -> None:
-    engine = casemate.Engine()
+    engine = casemate.Engine(warm=False)
     say_ready()
     while True:
         with casemate.Sandbox("bash", engine=engine) as sandbox:
@@ -70,7 +70,7 @@ def interrupted(mark: str, after_ms: float) -> None:
     def press(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with casemate.Engine() as engine:
+    with casemate.Engine(warm=False) as engine:
         casemate.execute(["true"], engine=engine)
         say_ready()
         signal.signal(signal.SIGALRM, press)

@@ -23,7 +23,7 @@ MakeSandbox = Callable[..., casemate.Sandbox]
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine() as opened:
+    with casemate.Engine(warm=False) as opened:
         yield opened
 
 

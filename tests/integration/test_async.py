@@ -68,7 +68,7 @@ def test_the_same_reasons_come_back(options: dict[str, Any]) -> None:
 
 def test_bad_input_is_refused_before_anything_starts() -> None:
     async def test() -> None:
-        with casemate.Engine() as own:
+        with casemate.Engine(warm=False) as own:
             with pytest.raises(casemate.InvalidInput, match=r"^limits\.memory"):
                 await casemate.arun("1", engine=own, limits={"memory": -1})
             with pytest.raises(casemate.InvalidInput, match=r"^command"):

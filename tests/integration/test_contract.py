@@ -237,7 +237,7 @@ def test_a_token_that_is_used_after_the_end_changes_nothing(execute: Run) -> Non
 
 
 def test_a_sandbox_whose_launcher_dies_is_lost_and_the_next_run_works(generous: dict[str, Any]) -> None:
-    with casemate.Engine() as own:
+    with casemate.Engine(warm=False) as own:
         started = threading.Event()
 
         def kill_it(_: casemate.Chunk) -> None:
@@ -261,7 +261,7 @@ def test_a_sandbox_whose_first_process_dies_is_lost(make_sandbox: MakeSandbox) -
 
 
 def test_the_engine_s_end_is_the_end_of_what_runs_in_it(generous: dict[str, Any]) -> None:
-    own = casemate.Engine()
+    own = casemate.Engine(warm=False)
     command = ["sh", "-c", "echo on; sleep 1000"]
     closing: list[threading.Thread] = []
 

@@ -551,7 +551,7 @@ BAD_RUNS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("field", "options"), BAD_RUNS, ids=lambda value: str(value)[:30])
 def test_bad_input_is_named_in_one_line_and_nothing_is_started(field: str, options: dict[str, Any]) -> None:
-    with casemate.Engine() as own:
+    with casemate.Engine(warm=False) as own:
         given: dict[str, Any] = {"code": "print(1)", "runtime": "python", **options}
         with pytest.raises(casemate.InvalidInput) as caught:
             casemate.run(given.pop("code"), given.pop("runtime"), engine=own, **given)
@@ -562,7 +562,7 @@ def test_bad_input_is_named_in_one_line_and_nothing_is_started(field: str, optio
 
 @pytest.mark.parametrize("command", [[], [""], "ls -l", ["a\0"], [1], None, ["x"] * (bound.ARGS_MAX + 1)])
 def test_a_bad_command_is_named_and_nothing_is_started(command: Any) -> None:
-    with casemate.Engine() as own:
+    with casemate.Engine(warm=False) as own:
         with pytest.raises(casemate.InvalidInput) as caught:
             casemate.execute(command, engine=own)
         assert caught.value.field == "command"
@@ -571,7 +571,7 @@ def test_a_bad_command_is_named_and_nothing_is_started(command: Any) -> None:
 
 def test_a_layer_that_is_not_there_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASEMATE_CGROUP", "none")
-    with casemate.Engine() as own, pytest.raises(casemate.LayerMissing) as caught:
+    with casemate.Engine(warm=False) as own, pytest.raises(casemate.LayerMissing) as caught:
         casemate.execute(["true"], engine=own, require=["cgroup", "seccomp"])
     assert caught.value.layers == (casemate.Layer.CGROUP,)
     assert "doctor" in caught.value.hint or caught.value.hint

@@ -27,7 +27,7 @@ ANSWER_TIMEOUT_MS = 10_000
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine() as opened:
+    with casemate.Engine(warm=False) as opened:
         assert casemate.execute(["true"], engine=opened).ok
         yield opened
 

@@ -37,7 +37,7 @@ def instrument(build: Path, name: str, directory: Path) -> Instrument:
 def engine(build: Path, tmp_path: Path) -> Iterator[casemate.Engine]:
     """An engine whose launcher is instrumented; there must be no report at its end."""
     instrumented = instrument(build, "launcher", tmp_path)
-    with casemate.Engine() as opened:
+    with casemate.Engine(warm=False) as opened:
         opened.backend._launcher.close()
         opened.backend._launcher = Launcher(instrumented.program)
         if build.name.startswith("valgrind"):

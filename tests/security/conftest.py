@@ -59,7 +59,7 @@ def not_run() -> Callable[[str, str], NoReturn]:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine() as opened:
+    with casemate.Engine(warm=False) as opened:
         casemate.execute(["/bin/true"], engine=opened)
         yield opened
 
@@ -298,6 +298,7 @@ def _groups(engine: casemate.Engine) -> tuple[str, ...]:
 
 
 def _footprint(engine: casemate.Engine) -> Footprint:
+    engine.backend.settle()
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return Footprint(_processes(), _descriptors(), tuple(mounts), _groups(engine))
 

@@ -52,7 +52,7 @@ for path in sorted(glob.glob("/proc/[0-9]*/environ") + glob.glob("/proc/[0-9]*/c
     except OSError as error:
         print(path, error)
 '''
-with casemate.Engine() as engine:
+with casemate.Engine(warm=False) as engine:
     result = casemate.execute(["/usr/bin/python3", "-I", "-c", LOOK], engine=engine)
     in_harness = casemate.run("import os; output = dict(os.environ)", engine=engine)
     print(result.stdout.text, result.stderr.text, in_harness.output)

@@ -422,7 +422,7 @@ def test_k20_groups_of_the_engine_do_not_come_along(apart: Apart) -> None:
     script = """
         import casemate, os
         assert os.getgroups() == [4, 27]
-        with casemate.Engine() as engine:
+        with casemate.Engine(warm=False) as engine:
             print(casemate.execute(["id", "-G"], engine=engine).stdout.text, end="")
     """
     done = apart(script, before=["setpriv", "--groups", "4,27"])
@@ -631,7 +631,7 @@ def test_k22_a_ruleset_of_ones_own(ask: Answers, execute: Execute, not_run: NotR
 
 def test_k22_without_landlock_the_result_says_so(engine: Engine) -> None:
     """The facts of a kernel without Landlock, on this one: it is refused where required, and never listed."""
-    with casemate.Engine() as without:
+    with casemate.Engine(warm=False) as without:
         backend = without.backend
         backend._host = msgspec.structs.replace(backend.host, landlock_abi=0)
         result = casemate.execute(["/bin/true"], engine=without)

@@ -358,7 +358,7 @@ def test_s7_files_that_come_back_while_we_collect(python: Execute) -> None:
 
 VICTIM: Final = """
 import os, threading, casemate
-engine = casemate.Engine()
+engine = casemate.Engine(warm=False)
 sandbox = casemate.Sandbox("bash", engine=engine)
 sandbox.run("sleep 600 & setsid -f sleep 600")
 run = lambda: casemate.execute(["sh", "-c", "setsid -f sleep 600; echo busy; sleep 600"], engine=engine, on_output=say)
@@ -395,7 +395,7 @@ def kill_and_reap(engine: Engine, words: int, slowness: float) -> None:
         victim.kill()
     assert len(inside) >= (2 + 2 * words if words else 0)
     assert eventually(lambda: not any(map(is_running, inside)), GONE_WITHIN_S * slowness)
-    with casemate.Engine() as after:
+    with casemate.Engine(warm=False) as after:
         assert groups_of(victim.pid, engine) == []
         assert casemate.execute(["true"], engine=after).ok
     assert Path("/proc/self/mountinfo").read_text() == mounts
@@ -428,7 +428,7 @@ import os, resource, sys, casemate
 from casemate import CasemateError
 count = lambda: len(os.listdir("/proc/self/fd"))
 most = resource.getrlimit(resource.RLIMIT_NOFILE)
-with casemate.Engine() as engine:
+with casemate.Engine(warm=False) as engine:
     casemate.run("print(1)", engine=engine)
     before, ends = count(), []
     for room in range(0, 26, int(sys.argv[1])):
@@ -458,7 +458,7 @@ def test_s10_engine_without_descriptors(apart: Apart, slowness: float) -> None:
 WITHOUT_PROCESSES: Final = """
 import os, resource, casemate
 from casemate import CasemateError
-with casemate.Engine() as engine:
+with casemate.Engine(warm=False) as engine:
     most = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.setrlimit(resource.RLIMIT_NPROC, (0, most[1]))
     try:
@@ -509,7 +509,7 @@ def test_s11_a_zombie_does_not_keep_a_control_group(sandbox: Open, engine: Engin
 def test_s12_without_control_groups(apart: Apart) -> None:
     script = """
         import casemate
-        with casemate.Engine() as engine:
+        with casemate.Engine(warm=False) as engine:
             try:
                 casemate.execute(["true"], require=["cgroup"], engine=engine)
             except casemate.LayerMissing as error:
@@ -537,7 +537,7 @@ def test_s12_layers_in_force_are_all_that_can_be_required(execute: Execute) -> N
 IN_A_POOR_PLACE: Final = """
 import casemate
 try:
-    with casemate.Engine() as engine:
+    with casemate.Engine(warm=False) as engine:
         print("ran", casemate.execute(["true"], engine=engine).ok)
 except casemate.LaunchError as error:
     print(error.code, error.step, error.errno, bool(error.hint))

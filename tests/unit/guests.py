@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from casemate.model.runtime import Channel
 from casemate.model.spec import GUEST_DIRECTORY
-from casemate.model.values import FRAME_HEAD, frame
+from casemate.model.values import FRAME_HEAD, READY_FRAME, frame
 from casemate.runtimes.bytecode import GUEST_FILES
 from casemate.runtimes.interpreter import find_interpreter
 from casemate.runtimes.registry import builtin_runtimes
@@ -79,7 +79,7 @@ def run(
         request = b"" if value is NO_INPUT else json.dumps(value).encode()
     else:
         given = {"has_input": value is not NO_INPUT, "input": None if value is NO_INPUT else value}
-        request = frame({"code": code, "filename": filename, "args": args, **given})
+        request = frame({"code": code, "filename": filename, "args": args, "env": {}, **given})
     return _start(command, request, cwd, {**ENVIRONMENT, **settings, **(env or {})}, stdin)
 
 
@@ -115,7 +115,7 @@ def _start(command: list[str], request: bytes, cwd: Path, environment: dict[str,
         exit_code=process.returncode,
         stdout=stdout.decode(errors="surrogateescape"),
         stderr=stderr.decode(errors="surrogateescape"),
-        reply=reply.result(),
+        reply=reply.result().removeprefix(READY_FRAME),
     )
 
 

@@ -83,6 +83,7 @@ def test_with_frames_all_goes_in_the_request_and_no_file_is_needed() -> None:
         "code": "the code",
         "filename": "main.x",
         "args": ["one", "two"],
+        "env": {},
         "has_input": True,
         "input": {"a": [1]},
     }

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from casemate import limits
 from casemate.model.values import (
     FRAME_HEAD,
+    READY_FRAME,
     ExceptionReply,
     InvalidReply,
     NoneReply,
@@ -36,7 +37,8 @@ KINDS = (ValueReply, NoneReply, ExceptionReply, InvalidReply, ReplyProblem)
 
 
 def framed(body: bytes) -> bytes:
-    return FRAME_HEAD.pack(len(body)) + body
+    """As a harness that had waited for its request sends it."""
+    return READY_FRAME + FRAME_HEAD.pack(len(body)) + body
 
 
 def problem(data: bytes) -> str:
@@ -78,7 +80,7 @@ def test_any_body_of_a_frame_is_a_reply_or_a_problem(body: bytes) -> None:
 @given(st.integers(0, 2**32 - 1), st.binary(max_size=40))
 def test_a_frame_is_as_long_as_it_says(length: int, body: bytes) -> None:
     if length != len(body):
-        why = problem(struct.pack(">I", length) + body)
+        why = problem(READY_FRAME + struct.pack(">I", length) + body)
         assert why.startswith(("incomplete", "more than one frame", "larger than"))
 
 

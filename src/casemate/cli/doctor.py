@@ -26,7 +26,7 @@ MARKS: Final = {State.WORKS: True, State.MISSING: False, State.UNTESTED: None}
 
 def command(parsed: Parsed) -> int:
     """Check; 0 when the standard tier is reached."""
-    with Engine() as engine:
+    with Engine(warm=False) as engine:
         report = examine(read_facts(), _cgroup(engine), _try(engine), _own_namespaces())
     if parsed.flag("json"):
         show_json(report)

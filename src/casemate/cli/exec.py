@@ -15,7 +15,7 @@ def command(parsed: Parsed) -> int:
     if not parsed.rest:
         raise UsageError("exec", "give a command after --")
     check_targets(parsed)
-    with Engine() as engine:
+    with Engine(warm=False) as engine:
         run = prepare_command(
             engine,
             parsed.rest,

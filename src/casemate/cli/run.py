@@ -35,7 +35,7 @@ def command(parsed: Parsed) -> int:
     if source.is_stdin and value == options.STDIN:
         raise UsageError("run", "the code and the input cannot both come from stdin")
     check_targets(parsed)
-    with Engine() as engine:
+    with Engine(warm=False) as engine:
         run = prepare_code(
             engine,
             source.code,

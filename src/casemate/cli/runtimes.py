@@ -40,7 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 def command(parsed: Parsed) -> int:
     """List them; 0 if at least one is available."""
-    with Engine() as engine:
+    with Engine(warm=False) as engine:
         rows = [_row(engine, name, runtime) for name, runtime in engine.runtimes]
     if parsed.flag("json"):
         show_json(rows)

@@ -49,7 +49,7 @@ def command(parsed: Parsed) -> int:
     found: list[Check] = []
     if not quiet:
         show(_row(style, "", *(style.paint(head, "bold") for head in HEADS)))
-    with Engine() as engine:
+    with Engine(warm=False) as engine:
         for check in attacks(engine):
             found.append(check)
             if not quiet:

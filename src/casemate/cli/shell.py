@@ -28,7 +28,7 @@ PASSED_ON = ("TERM", "COLORTERM")
 
 def command(parsed: Parsed) -> int:
     """Open it; the exit status of the shell."""
-    with Engine() as engine:
+    with Engine(warm=False) as engine:
         runtime = parsed.one("runtime") or DEFAULT_RUNTIME
         session = Session(engine, runtime=runtime, limits=options.limits_of(parsed), require=parsed.all("require"))
         files = check_files(options.files_of(parsed), session.limits.disk_bytes)

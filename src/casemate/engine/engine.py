@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from contextlib import ExitStack
-from typing import Self
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Self
 
 from casemate.config import Config, load_config
 from casemate.errors import LayerMissing
@@ -20,16 +21,24 @@ from casemate.model.layers import Layer
 from casemate.model.spec import SandboxSpec
 from casemate.runtimes.registry import Registry
 
+if TYPE_CHECKING:
+    from casemate.engine.run import Run
+    from casemate.engine.warm import Warm, WarmSandbox
+
 
 class Engine:
     """Runs sandboxes on this machine. Safe to use from many threads and tasks; close it when done.
 
-    Opening cleans up what a dead engine left behind.
+    Opening cleans up what a dead engine left behind. `warm=False` makes every sandbox when it is asked for, as
+    `ready_max = 0` in the configuration does.
     """
 
-    def __init__(self, config: Config | None = None) -> None:
+    def __init__(self, config: Config | None = None, *, warm: bool = True) -> None:
         self._process = os.getpid()
+        self._opening = threading.Lock()
+        self._warm: Warm | None = None
         self.config = load_config() if config is None else config
+        self._is_warm = warm and self.config.pool.ready_max > 0
         self.runtimes = Registry(self.config.runtimes)
         with ExitStack() as stack:
             cgroups = open_root(choice=self.config.engine.cgroup or None)
@@ -46,6 +55,26 @@ class Engine:
         if Layer.CGROUP in spec.require and isinstance(self.backend.cgroups, CgroupUnavailable):
             raise LayerMissing([Layer.CGROUP], hint=self.backend.cgroups.hint)
         return self.backend.start(spec)
+
+    @contextmanager
+    def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
+        """A sandbox that was made ahead and suits the run, if there is one; the caller ends it."""
+        if run.fresh or not self._is_warm:
+            yield None
+            return
+        with self.warm.taken(run) as warm:
+            yield warm
+
+    @property
+    def warm(self) -> Warm:
+        """The ready sandboxes of this engine."""
+        with self._opening:
+            if self._warm is None:
+                from casemate.engine.warm import Warm  # a single run does without
+
+                self._warm = Warm(self.backend, self.config.pool.bounds())
+                self._stack.callback(self._warm.close)
+            return self._warm
 
     def close(self) -> None:
         """End every sandbox of this engine and release what it holds. Idempotent.

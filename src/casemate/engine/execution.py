@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import time
@@ -43,6 +44,32 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     request: bytes | None = None
 
 
+class Waiting(msgspec.Struct):
+    """A process that has been started and waits for its request: where it reports, and its descriptors."""
+
+    channel: socket.socket
+    spawned: Report
+    is_ours: bool = True
+
+    def is_alive(self) -> bool:
+        poll = select.poll()
+        poll.register(self.channel, select.POLLIN)
+        return not poll.poll(0)
+
+    def hand_over(self) -> tuple[socket.socket, Report]:
+        """To an execution, which closes everything."""
+        self.is_ours = False
+        return self.channel, self.spawned
+
+    def close(self) -> None:
+        """Idempotent; nothing is left to do once it is handed over."""
+        if self.is_ours:
+            self.is_ours = False
+            self.channel.close()
+            for fd in self.spawned.fds:
+                os.close(fd)
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What was observed of one process. `stopped` says why we ended it, if we did."""
 
@@ -69,10 +96,15 @@ class Execution:
         *,
         cancel: CancelToken | None = None,
         alone: bool = True,
+        waiting: Waiting | None = None,
     ) -> None:
-        """`alone`: the sandbox exists for this process only, so stopping one is killing the other."""
+        """`alone`: the sandbox exists for this process only, so stopping one is killing the other.
+
+        `waiting`: the process has been started already, with all pipes, and waits for the command's request.
+        """
         self._sandbox = sandbox
-        self._id = sandbox.next_id()
+        self._waiting = waiting
+        self._id = 0 if waiting else sandbox.next_id()
         self._alone = alone
         self._fds: set[int] = set()
         self._command = command
@@ -94,9 +126,10 @@ class Execution:
             supervisor = Supervisor(self._sandbox, self._limits)
             stack.callback(supervisor.close)
             started_s = time.monotonic()
-            channel = stack.enter_context(self._sandbox.request(self._message()))
+            channel, waiting = self._waiting.hand_over() if self._waiting else (self._ask(), None)
+            stack.callback(channel.close)
             try:
-                spawned = yield from self._spawned(channel)
+                spawned = self._own(waiting) if waiting else (yield from self._spawned(channel))
                 if not spawned.error:
                     self._adopt(spawned)
                     yield from self._watch(channel, supervisor, started_s + self._limits.wall_s)
@@ -112,21 +145,15 @@ class Execution:
                 raise
             return self._outcome(spawned.error, time.monotonic() - started_s, supervisor.read())
 
-    def _message(self) -> bytes:
-        flags = SpawnFlag.NONE
-        if self._command.stdin is not None:
-            flags |= SpawnFlag.STDIN
-        if self._command.request is not None:
-            flags |= SpawnFlag.CHANNEL
-        environment = [f"{name}={value}" for name, value in self._command.environment.items()]
-        message = encode_spawn(self._id, self._command.argv, environment, cwd=self._command.cwd, flags=flags)
-        if len(message) > limits.MESSAGE_MAX_BYTES:
-            raise InvalidInput("args", TOO_LARGE_TOGETHER)
-        return message
+    def _ask(self) -> socket.socket:
+        return self._sandbox.request(spawn_message(self._id, self._command))
+
+    def _own(self, report: Report) -> Report:
+        self._fds.update(report.fds)
+        return report
 
     def _spawned(self, channel: socket.socket) -> Steps[Report]:
-        report = yield from await_report(channel, self._sandbox)
-        self._fds.update(report.fds)
+        report = self._own((yield from await_report(channel, self._sandbox)))
         if report.error == errno.E2BIG:
             raise InvalidInput("args", TOO_LARGE_TOGETHER)
         raise_if_exhausted(report.error)
@@ -136,8 +163,8 @@ class Execution:
 
     def _adopt(self, spawned: Report) -> None:
         fds = list(spawned.fds)
-        if self._command.stdin is not None:
-            self._feed(fds.pop(0), self._command.stdin)
+        if self._command.stdin is not None or self._waiting is not None:
+            self._feed(fds.pop(0), self._command.stdin or b"")
         self._readers = {fds[0]: STREAMS[0], fds[1]: STREAMS[1]}
         if self._command.request is not None:
             self._feed(fds[2], self._command.request)
@@ -250,6 +277,20 @@ class Execution:
             counted=counted,
             maxrss_bytes=exited.maxrss_bytes if exited else 0,
         )
+
+
+def spawn_message(number: int, command: Command) -> bytes:
+    """The request to start a command. Raises InvalidInput if arguments and environment are too large together."""
+    flags = SpawnFlag.NONE
+    if command.stdin is not None:
+        flags |= SpawnFlag.STDIN
+    if command.request is not None:
+        flags |= SpawnFlag.CHANNEL
+    environment = [f"{name}={value}" for name, value in command.environment.items()]
+    message = encode_spawn(number, command.argv, environment, cwd=command.cwd, flags=flags)
+    if len(message) > limits.MESSAGE_MAX_BYTES:
+        raise InvalidInput("args", TOO_LARGE_TOGETHER)
+    return message
 
 
 def _at_least(counted: Counted, exited: Report) -> Counted:

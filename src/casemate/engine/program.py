@@ -16,7 +16,7 @@ from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
 from casemate.model.result import JsonValue
 from casemate.model.runtime import Channel, Runtime
-from casemate.model.spec import CODE_DIRECTORY, GUEST_DIRECTORY, HARNESS_NAME, WORK_DIRECTORY, Mount
+from casemate.model.spec import BASE_ENVIRONMENT, CODE_DIRECTORY, GUEST_DIRECTORY, HARNESS_NAME, WORK_DIRECTORY, Mount
 from casemate.model.values import (
     ExceptionReply,
     InvalidReply,
@@ -47,11 +47,12 @@ NO_INPUT: Final = _Unset()
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine needs to know to run code: pure data."""
+    """What the engine needs to know to run code: pure data. `extra` are the caller's own variables."""
 
     command: Command
     files: tuple[InputFile, ...]
     channel: Channel
+    extra: dict[str, str] = {}
     memory_errors: tuple[str, ...] = ()
 
 
@@ -81,6 +82,8 @@ def make_program(
 ) -> Program:
     """The command that runs this code with this input, and the files it needs."""
     path = f"{CODE_DIRECTORY}/{filename}"
+    own = {**interpreter.environment, **runtime.environment}
+    extra = {name: text for name, text in environment.items() if BASE_ENVIRONMENT.get(name) != text and name not in own}
     words = {"{interpreter}": interpreter.path, "{code}": path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
     files = []
     if runtime.harness:
@@ -101,10 +104,11 @@ def make_program(
             },
             cwd=WORK_DIRECTORY,
             stdin=stdin,
-            request=_request(runtime.channel, code, filename, arguments, value),
+            request=_request(runtime.channel, code, filename, arguments, value, extra),
         ),
         files=tuple(files),
         channel=runtime.channel,
+        extra=extra,
         memory_errors=runtime.memory_errors,
     )
 
@@ -121,14 +125,20 @@ def _channel_variables(runtime: Runtime, value: bytes | None) -> dict[str, str]:
     return {**given, OUTPUT_VARIABLE: "/dev/fd/4"}
 
 
-def _request(
-    channel: Channel, code: str, filename: str, arguments: tuple[str, ...], value: bytes | None
+def _request(  # noqa: PLR0917 - the parts of one message
+    channel: Channel, code: str, filename: str, arguments: tuple[str, ...], value: bytes | None, extra: dict[str, str]
 ) -> bytes | None:
     if channel is Channel.NONE:
         return None
     if channel is Channel.TEXT:
         return value or b""
-    request = {"code": code, "filename": filename, "args": list(arguments), "has_input": value is not None}
+    request = {
+        "code": code,
+        "filename": filename,
+        "args": list(arguments),
+        "env": extra,
+        "has_input": value is not None,
+    }
     return frame({**request, "input": msgspec.Raw(value or b"null")})
 
 

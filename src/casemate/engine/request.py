@@ -62,6 +62,7 @@ class CommandOptions(TypedDict, total=False):
     stdin: StdinLike
     limits: LimitsLike
     require: Iterable[Layer | str]
+    fresh: bool
 
 
 class CodeOptions(ProgramOptions, total=False):
@@ -71,6 +72,7 @@ class CodeOptions(ProgramOptions, total=False):
     collect: Iterable[str]
     limits: LimitsLike
     require: Iterable[Layer | str]
+    fresh: bool
 
 
 class InputFile(msgspec.Struct, frozen=True):
@@ -93,6 +95,13 @@ def check_limits(base: Limits, wanted: LimitsLike) -> Limits:
     if wanted is None or isinstance(wanted, Limits):
         return base if wanted is None else wanted
     return base.replacing(checked_mapping(wanted, "limits"))
+
+
+def check_flag(value: object, *, field: str) -> bool:
+    """A yes or a no, and nothing that merely counts as one."""
+    if not isinstance(value, bool):
+        raise InvalidInput(field, "must be True or False")
+    return value
 
 
 def check_layers(names: Iterable[Layer | str]) -> frozenset[Layer]:

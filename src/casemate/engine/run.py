@@ -11,7 +11,7 @@ import msgspec
 from casemate.engine.cancel import CancelToken
 from casemate.engine.collect import Collector
 from casemate.engine.engine import Engine
-from casemate.engine.execution import Command, Execution
+from casemate.engine.execution import Command, Execution, Waiting
 from casemate.engine.program import GUEST_MOUNT, NO_INPUT, Program, check_input, make_program, read_answer
 from casemate.engine.request import (
     CodeOptions,
@@ -25,6 +25,7 @@ from casemate.engine.request import (
     check_environment,
     check_file_name,
     check_files,
+    check_flag,
     check_layers,
     check_limits,
     check_options,
@@ -44,13 +45,20 @@ from casemate.runtimes.interpreter import Interpreter, find_interpreter
 
 CODE_OPTIONS: Final = frozenset(CodeOptions.__annotations__)
 COMMAND_OPTIONS: Final = frozenset(CommandOptions.__annotations__)
+COMMANDS_LABEL: Final = "commands"
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, checked: what to start, what to place before and to collect after it."""
+    """One run, checked: what to start, what to place before and to collect after it.
 
+    `label` is what it is, for people. `runtime` is there if it is code. `fresh`: in nothing that was made ahead.
+    """
+
+    label: str
     spec: SandboxSpec
     program: Program
+    runtime: Runtime | None = None
+    fresh: bool = False
     files: tuple[InputFile, ...]
     collect: tuple[str, ...]
 
@@ -62,9 +70,13 @@ def prepare_code(engine: Engine, code: str, *, runtime: str, **options: Unpack[C
     wanted = runtime_limits(engine, declared, options.get("limits"))
     program = check_program(declared, interpreter, code, options)
     require = check_layers(options.get("require", ()))
+    spec = SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require)
     return Run(
-        spec=SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require),
+        spec=spec,
         program=program,
+        label=runtime,
+        runtime=declared,
+        fresh=check_flag(options.get("fresh", False), field="fresh"),
         files=(*program.files, *check_files(options.get("files"), wanted.disk_bytes)),
         collect=check_patterns(options.get("collect", ())),
     )
@@ -74,8 +86,11 @@ def prepare_command(engine: Engine, argv: Iterable[str], **options: Unpack[Comma
     """Check everything about a run of a program of the base. Raises InvalidInput; nothing is started."""
     check_options(options, COMMAND_OPTIONS)
     wanted = check_limits(engine.config.default_limits(), options.get("limits"))
+    spec = SandboxSpec(limits=wanted, require=check_layers(options.get("require", ())))
     return Run(
-        spec=SandboxSpec(limits=wanted, require=check_layers(options.get("require", ()))),
+        spec=spec,
+        label=COMMANDS_LABEL,
+        fresh=check_flag(options.get("fresh", False), field="fresh"),
         program=check_command(argv, env=options.get("env"), stdin=options.get("stdin")),
         files=check_files(options.get("files"), wanted.disk_bytes),
         collect=check_patterns(options.get("collect", ())),
@@ -121,11 +136,20 @@ def check_command(
 
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
     """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after."""
-    sandbox = yield from engine.start(run.spec)
+    with engine.taken(run) as warm:
+        sandbox, waiting = warm or ((yield from engine.start(run.spec)), None)
+        return (yield from _run_alone(engine, sandbox, run, waiting, cancel))
+
+
+def _run_alone(
+    engine: Engine, sandbox: NativeSandbox, run: Run, waiting: Waiting | None, cancel: CancelToken | None
+) -> Steps[Result]:
     try:
         for file in run.files:
             yield from write_file(sandbox, file.path, file.data, executable=file.executable)
-        outcome = yield from Execution(sandbox, run.program.command, run.spec.limits, cancel=cancel).run()
+        outcome = yield from Execution(
+            sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
+        ).run()
         collected = NOTHING_COLLECTED
         if run.collect:
             yield from sandbox.end()

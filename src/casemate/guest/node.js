@@ -40,6 +40,7 @@ function start(request) {
   const filename = path.resolve(request.filename);
   process.argv = [process.argv[0], filename, ...request.args];
   process.execArgv = [];
+  Object.assign(process.env, request.env);
   delete require.cache[__filename];
   if (request.has_input) globalThis.input = request.input;
   // Modules are strict: there an assignment to `output` needs the name to exist.
@@ -54,6 +55,7 @@ function start(request) {
 }
 
 function readFrame() {
+  fs.writeSync(REPLY_FD, Buffer.alloc(4)); // an empty frame: from now on the request may come
   const frame = readExactly(readExactly(4).readUInt32BE(0));
   fs.closeSync(REQUEST_FD);
   return frame;

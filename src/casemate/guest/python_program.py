@@ -29,12 +29,16 @@ DIRECTORY = 0o040000
 FRAMES_BELOW = 4
 """What of the recursion limit stands below the program: two modules' frames, one function, the call of `exec`."""
 MISSING = object()
+READY = bytes(4)
+"""An empty frame: from now on the request may come."""
 
 
 def main(here: str) -> None:
     """One program from its request to its natural end. `here`: where the harness lies."""
-    reply = Reply()
+    posix.write(REPLY_FD, READY)
     request = _parse_json(_read_frame().decode())
+    reply = Reply()
+    _set_variables(request["env"])
     source, filename = request["code"], request["filename"]
     path = filename if filename[:1] == "/" else f"{posix.getcwd()}/{filename}"
     placed = _place(path, source.encode())
@@ -85,6 +89,13 @@ def _read_frame() -> bytes:
     data = _read_exactly(int.from_bytes(_read_exactly(4), "big"))
     posix.close(REQUEST_FD)
     return data
+
+
+def _set_variables(given: "dict[str, str]") -> None:
+    """What the caller's environment adds; the interpreter was perhaps started before anybody knew of it."""
+    for name, value in given.items():
+        posix.putenv(name, value)
+        posix.environ[name.encode()] = value.encode("utf-8", "surrogateescape")
 
 
 def _read_exactly(count: int) -> bytes:

@@ -625,8 +625,14 @@ ended <- function(e) {
 uncompiled({
     # `e` in the mode: kept from child processes.
     reply <- file("/dev/fd/4", "web", raw = TRUE)
+    # R does so itself, but only after this profile: a process that waits for its program should have done it before.
+    for (package in getOption("defaultPackages"))
+        suppressWarnings(require(package, quietly = TRUE, warn.conflicts = FALSE, character.only = TRUE))
+    writeBin(raw(4L), reply) # an empty frame: from now on the request may come
+    flush(reply)
     request <- read_request()
     close_descriptors()
+    if (length(request$env)) do.call(Sys.setenv, as.list(request$env))
     pretend(request$filename, as.character(unlist(request$args)))
     state$statement <- statement
     state$wants_main <- wants_main

@@ -30,6 +30,9 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `packages` are what to install where the interpreter is missing. `limits` override the defaults.
     `memory_errors` are the error types that mean a refused allocation: where no cgroup holds the memory
     limit, that is how the limit shows.
+    `waits`: the harness writes an empty frame when it waits for its request, so that a process can be
+    started ahead of its program. `early_variables` are how the names of variables begin that the
+    interpreter looks at when it starts: a run that sets one of them gets a process of its own.
     """
 
     interpreter: tuple[str, ...]
@@ -46,3 +49,5 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interactive: tuple[str, ...] = ()
     limits: dict[str, Any] = {}
     memory_errors: tuple[str, ...] = ()
+    waits: bool = False
+    early_variables: tuple[str, ...] = ()

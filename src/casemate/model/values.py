@@ -16,6 +16,8 @@ from casemate import limits
 from casemate.model.result import GuestError, JsonValue
 
 FRAME_HEAD: Final = struct.Struct(">I")
+READY_FRAME: Final = FRAME_HEAD.pack(0)
+"""What a harness that waits for its request writes before it does."""
 _TEXTS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 """The texts in a JSON text; one without an end reaches to the end, or looking for ends would take for ever."""
 
@@ -59,7 +61,8 @@ def frame(value: JsonValue) -> bytes:
 
 
 def parse_reply(data: bytes) -> Reply | ReplyProblem | None:
-    """The one frame that a guest has written; None if it wrote nothing."""
+    """The one frame that a guest has written, beside its first word that it is ready; None if it wrote nothing."""
+    data = data.removeprefix(READY_FRAME)
     if not data:
         return None
     if len(data) < FRAME_HEAD.size:

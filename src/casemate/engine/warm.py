@@ -1,0 +1,158 @@
+"""Sandboxes made ahead: isolated and, where the runtime can, with its interpreter already waiting for a program."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.drive import drive
+from casemate.engine.execution import Command, Waiting, await_report, raise_if_exhausted, spawn_message
+from casemate.errors import LaunchError
+from casemate.isolation.native import NativeBackend, NativeSandbox
+from casemate.isolation.waiting import Steps, Wait
+from casemate.model.pool import Bounds
+from casemate.model.resources import Limits
+from casemate.model.runtime import Channel, Runtime
+from casemate.model.spec import SandboxSpec
+from casemate.model.values import READY_FRAME
+from casemate.pool.ready import Maker, PoolStatistics, ReadyPool
+
+if TYPE_CHECKING:
+    from casemate.engine.run import Run
+
+EARLY_VARIABLES: Final = ("LD_", "LC_", "LANG", "TZ", "MALLOC_", "GLIBC_", "GCONV_PATH", "LOCPATH")
+"""What the C library looks at when a program starts: too late for one that already waits."""
+
+
+class WarmKey(msgspec.Struct, frozen=True):
+    """What a sandbox must be made for to serve a run: its spec, and the process that waits in it, if any."""
+
+    label: str
+    spec: SandboxSpec
+    argv: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+
+    def command(self) -> Command | None:
+        """The process that waits: with pipes for everything, since nobody knows yet what its program will get."""
+        if not self.argv:
+            return None
+        return Command(argv=self.argv, environment=dict(self.environment), cwd=self.cwd, stdin=b"", request=b"")
+
+
+class WarmSandbox(NamedTuple):
+    """One ready sandbox."""
+
+    sandbox: NativeSandbox
+    waiting: Waiting | None
+
+    def is_alive(self) -> bool:
+        return self.sandbox.is_alive() and (self.waiting is None or self.waiting.is_alive())
+
+
+def warm_key(run: Run) -> WarmKey:
+    """The key for a run. The caller's own variables reach a waiting process with its request."""
+    spec = msgspec.structs.replace(run.spec, limits=_of_the_sandbox(run.spec.limits))
+    runtime, command, extra = run.runtime, run.program.command, run.program.extra
+    if runtime is None or not runtime.waits or runtime.channel is not Channel.FRAMES or _has_early(runtime, extra):
+        return WarmKey(run.label, spec)
+    base = tuple((name, value) for name, value in command.environment.items() if name not in extra)
+    return WarmKey(run.label, spec, command.argv, base, command.cwd)
+
+
+def _has_early(runtime: Runtime, names: Mapping[str, str]) -> bool:
+    return any(name.startswith((*EARLY_VARIABLES, *runtime.early_variables)) for name in names)
+
+
+def _of_the_sandbox(wanted: Limits) -> Limits:
+    """Limits that are chosen for each run and held by the engine do not tell sandboxes apart."""
+    standard = Limits()
+    return msgspec.structs.replace(wanted, wall_s=standard.wall_s, output_bytes=standard.output_bytes)
+
+
+class Warm:
+    """The ready sandboxes of one engine."""
+
+    def __init__(self, backend: NativeBackend, bounds: Bounds) -> None:
+        self._backend = backend
+        self._pool: ReadyPool[WarmKey, WarmSandbox] = ReadyPool(
+            Maker(self._make, _memory_bytes, WarmSandbox.is_alive, self._discard, lambda key: key.label), bounds
+        )
+
+    @contextmanager
+    def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
+        """A ready sandbox for a run, if there is one; the caller ends it."""
+        key = warm_key(run)
+        warm = self._pool.take(key)
+        try:
+            yield warm
+        finally:
+            if warm is not None and warm.waiting is not None:
+                warm.waiting.close()
+            self._pool.done(key)
+
+    def keep(self, key: WarmKey, count: int, timeout_s: float) -> bool:
+        """Keep that many ready; whether they are within the time."""
+        self._pool.keep(key, count)
+        return self._pool.wait_ready(key, count, timeout_s)
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        return self._pool.statistics()
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _make(self, key: WarmKey) -> WarmSandbox:
+        return drive(self._steps(key))
+
+    def _steps(self, key: WarmKey) -> Steps[WarmSandbox]:
+        sandbox = yield from self._backend.start(key.spec)
+        with ExitStack() as stack:
+            stack.callback(self._backend.bury, sandbox)
+            command = key.command()
+            waiting = None if command is None else (yield from start_waiting(sandbox, command))
+            stack.pop_all()
+        return WarmSandbox(sandbox, waiting)
+
+    def _discard(self, warm: WarmSandbox) -> None:
+        if warm.waiting is not None:
+            warm.waiting.close()
+        self._backend.bury(warm.sandbox)
+
+
+def start_waiting(sandbox: NativeSandbox, command: Command) -> Steps[Waiting]:
+    """Start a process and wait until it says that it waits for its request."""
+    channel = sandbox.request(spawn_message(sandbox.next_id(), command))
+    with ExitStack() as stack:
+        stack.callback(channel.close)
+        spawned = yield from await_report(channel, sandbox)
+        for fd in spawned.fds:
+            stack.callback(os.close, fd)
+        raise_if_exhausted(spawned.error)
+        if spawned.error:
+            raise LaunchError("start of the process", spawned.error, os.strerror(spawned.error))
+        yield from _await_ready(spawned.fds[-1])
+        stack.pop_all()
+    return Waiting(channel, spawned)
+
+
+def _await_ready(reply_fd: int) -> Steps[None]:
+    deadline_s = time.monotonic() + limits.LAUNCH_TIMEOUT_S
+    if not (yield Wait(read=(reply_fd,), deadline_s=deadline_s)):
+        raise LaunchError("start of the interpreter", errno.ETIMEDOUT, "it does not become ready")
+    if os.read(reply_fd, len(READY_FRAME)) != READY_FRAME:
+        raise LaunchError("start of the interpreter", errno.EPROTO, "it does not become ready")
+
+
+def _memory_bytes(warm: WarmSandbox) -> int:
+    """What a ready sandbox holds; where no cgroup counts it, a usual amount."""
+    if warm.sandbox.cgroup is None:
+        return limits.POOL_MEMORY_GUESS_BYTES
+    return warm.sandbox.cgroup.counters().memory_now_bytes or limits.POOL_MEMORY_GUESS_BYTES

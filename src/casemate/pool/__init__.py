@@ -1,0 +1,1 @@
+"""Things made ahead of their use: how many, by whom, and until when."""

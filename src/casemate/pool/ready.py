@@ -1,0 +1,265 @@
+"""A pool of ready things: made ahead by threads of its own, taken once each, thrown away when they are too old."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from casemate import limits
+from casemate.errors import CasemateError
+from casemate.model.pool import Bounds
+from casemate.pool.sizing import next_change_s, wanted
+
+K = TypeVar("K")
+T = TypeVar("T")
+_PROBLEMS: Final = (CasemateError, OSError)
+
+
+class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of ready things. `memory_bytes` is what the ready ones held when they were made."""
+
+    label: str
+    ready: int
+    starting: int
+    busy: int
+    hits: int
+    misses: int
+    memory_bytes: int
+    problem: str = ""
+
+
+class Made(msgspec.Struct, Generic[T]):
+    """A ready thing, what it holds, and when it was made (monotonic)."""
+
+    thing: T
+    memory_bytes: int
+    made_s: float
+
+
+class Maker(msgspec.Struct, Generic[K, T], frozen=True):
+    """What a pool must be told of its things: how to make one, what it holds, whether it lives, how to end it."""
+
+    make: Callable[[K], T]
+    memory_bytes: Callable[[T], int]
+    is_alive: Callable[[T], bool]
+    discard: Callable[[T], None]
+    label: Callable[[K], str]
+
+
+class _Kind(Generic[T]):
+    """Everything about the things of one key."""
+
+    def __init__(self) -> None:
+        self.ready: deque[Made[T]] = deque()
+        self.takes_s: deque[float] = deque(maxlen=limits.POOL_TAKES_REMEMBERED)
+        self.kept = self.starting = self.busy = self.hits = self.misses = 0
+        self.problem = ""
+        self.failures = 0
+        self.retry_s = 0.0
+
+    def missing(self, now_s: float, bounds: Bounds) -> int:
+        if now_s < self.retry_s:
+            return 0
+        return wanted(self.takes_s, now_s, bounds, self.kept) - len(self.ready) - self.starting
+
+
+class ReadyPool(Generic[K, T]):
+    """Keeps things ready by key. Safe from many threads; nothing runs while nothing is wanted.
+
+    The threads that make things are started when something is first wanted, and sleep until that changes.
+    """
+
+    def __init__(self, maker: Maker[K, T], bounds: Bounds) -> None:
+        self._maker = maker
+        self._bounds = bounds
+        self._kinds: dict[K, _Kind[T]] = {}
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    def take(self, key: K) -> T | None:
+        """A ready thing, which is the caller's from now on; None if there is none. Counts as demand either way."""
+        dead: list[T] = []
+        with self._changed:
+            kind = self._kind(key)
+            if kind is None:
+                return None
+            kind.takes_s.append(time.monotonic())
+            kind.busy += 1
+            found = self._pop(kind, dead)
+            kind.hits += found is not None
+            kind.misses += found is None
+            self._wake()
+        for thing in dead:
+            self._maker.discard(thing)
+        return found
+
+    def done(self, key: K) -> None:
+        """What was taken, or made instead, is not used any more."""
+        with self._changed:
+            if key in self._kinds:
+                self._kinds[key].busy -= 1
+
+    def keep(self, key: K, count: int) -> None:
+        """Have at least that many ready from now on, whatever the demand; 0 takes it back."""
+        with self._changed:
+            kind = self._kind(key)
+            if kind is not None:
+                kind.kept = count
+                self._wake()
+
+    def wait_ready(self, key: K, count: int, timeout_s: float) -> bool:
+        """Wait until so many are ready; whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._kinds[key].ready) >= count, timeout_s)
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        """All kinds, as they are now."""
+        with self._changed:
+            return tuple(self._statistics(key, kind) for key, kind in self._kinds.items())
+
+    def close(self) -> None:
+        """Throw away all that is ready and end the threads. Idempotent."""
+        with self._changed:
+            self._closed = True
+            rest = [made.thing for kind in self._kinds.values() for made in kind.ready]
+            self._kinds.clear()
+            self._changed.notify_all()
+            threads, self._threads = self._threads, []
+        for thread in threads:
+            thread.join()
+        for thing in rest:
+            self._maker.discard(thing)
+
+    def _statistics(self, key: K, kind: _Kind[T]) -> PoolStatistics:
+        return PoolStatistics(
+            label=self._maker.label(key),
+            ready=len(kind.ready),
+            starting=kind.starting,
+            busy=kind.busy,
+            hits=kind.hits,
+            misses=kind.misses,
+            memory_bytes=sum(made.memory_bytes for made in kind.ready),
+            problem=kind.problem,
+        )
+
+    def _kind(self, key: K) -> _Kind[T] | None:
+        """The kind of a key; the one that was longest without demand makes room for a new one."""
+        if self._closed:
+            return None
+        kind = self._kinds.pop(key, None)
+        if kind is None and len(self._kinds) >= limits.POOL_KINDS_MAX:
+            oldest = next((key for key, old in self._kinds.items() if not (old.kept or old.busy or old.starting)), None)
+            if oldest is None:
+                return None
+            self._kinds[oldest].takes_s.clear()
+            if self._kinds[oldest].ready:
+                return None  # a thread throws them away first
+            del self._kinds[oldest]
+        self._kinds[key] = kind or _Kind()
+        return self._kinds[key]
+
+    def _pop(self, kind: _Kind[T], dead: list[T]) -> T | None:
+        while kind.ready:
+            made = kind.ready.popleft()
+            if self._maker.is_alive(made.thing):
+                return made.thing
+            dead.append(made.thing)
+        return None
+
+    def _wake(self) -> None:
+        now_s = time.monotonic()
+        if not self._threads and any(kind.missing(now_s, self._bounds) > 0 for kind in self._kinds.values()):
+            self._threads = [
+                threading.Thread(target=self._work, name=f"casemate-pool-{number}", daemon=True)
+                for number in range(limits.POOL_THREADS)
+            ]
+            for thread in self._threads:
+                thread.start()
+        self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                key, surplus = self._next()
+                if self._closed:
+                    break
+            for thing in surplus:
+                self._maker.discard(thing)
+            if key is not None:
+                self._make(key[0])
+        for thing in surplus:
+            self._maker.discard(thing)
+
+    def _next(self) -> tuple[tuple[K] | None, list[T]]:
+        """Sleep until something is to be made or to be thrown away."""
+        while not self._closed:
+            now_s = time.monotonic()
+            surplus = self._take_surplus(now_s)
+            key = self._most_wanted(now_s)
+            if key is not None:
+                self._kinds[key[0]].starting += 1
+            if key is not None or surplus:
+                return key, surplus
+            self._changed.wait(self._pause_s(now_s))
+        return None, []
+
+    def _most_wanted(self, now_s: float) -> tuple[K] | None:
+        held = sum(made.memory_bytes for kind in self._kinds.values() for made in kind.ready)
+        if held >= self._bounds.memory_bytes:
+            return None
+        missing = [(kind.missing(now_s, self._bounds), key) for key, kind in self._kinds.items()]
+        most = max(missing, key=lambda each: each[0], default=None)
+        return (most[1],) if most and most[0] > 0 else None
+
+    def _take_surplus(self, now_s: float) -> list[T]:
+        """What is too old, and what nobody wants any more."""
+        surplus = []
+        for kind in self._kinds.values():
+            enough = wanted(kind.takes_s, now_s, self._bounds, kind.kept)
+            while kind.ready and (len(kind.ready) > enough or now_s - kind.ready[0].made_s > limits.POOL_AGE_MAX_S):
+                surplus.append(kind.ready.popleft().thing)
+        return surplus
+
+    def _pause_s(self, now_s: float) -> float | None:
+        times = [kind.retry_s for kind in self._kinds.values() if kind.retry_s > now_s]
+        for kind in self._kinds.values():
+            change_s = next_change_s(kind.takes_s, now_s, self._bounds)
+            if kind.ready and change_s is not None:
+                times.append(change_s)
+            if kind.ready:
+                times.append(kind.ready[0].made_s + limits.POOL_AGE_MAX_S)
+        return max(0.0, min(times) - now_s) if times else None
+
+    def _make(self, key: K) -> None:
+        made: Made[T] | None = None
+        problem = ""
+        try:
+            thing = self._maker.make(key)
+            made = Made(thing, self._maker.memory_bytes(thing), time.monotonic())
+        except _PROBLEMS as error:
+            problem = str(error)
+        with self._changed:
+            kind = self._kinds.get(key)
+            if kind is not None:
+                self._note(kind, problem)
+                if made is not None:
+                    kind.ready.append(made)
+                    made = None
+            self._changed.notify_all()
+        if made is not None:
+            self._maker.discard(made.thing)
+
+    def _note(self, kind: _Kind[T], problem: str) -> None:
+        """What cannot be made is tried again less and less often."""
+        kind.starting -= 1
+        kind.problem = problem
+        kind.failures = kind.failures + 1 if problem else 0
+        if problem:
+            pause_s = min(limits.POOL_RETRY_MAX_S, limits.POOL_RETRY_MIN_S * 2.0 ** min(kind.failures, 16))
+            kind.retry_s = time.monotonic() + pause_s
