@@ -153,18 +153,18 @@ attempt("nice of all", os.setpriority, os.PRIO_USER, 0, 19)
 attempt("idle", os.sched_setscheduler, 1, os.SCHED_IDLE, os.sched_param(0))
 attempt("parameters", os.sched_setparam, 1, os.sched_param(0))
 """
-STATE: Final = "ulimit -a; ulimit -Ha; cut -d' ' -f18,19,40,41 /proc/self/stat"
+INHERITED: Final = "ulimit -a; ulimit -Ha; cut -d' ' -f18,19,40,41 /proc/self/stat"
 
 
 def test_s3_no_guest_takes_limits_or_priority_from_init_and_so_from_later_programs(
     sandbox: Open, answers: Parse, say: str
 ) -> None:
     opened = sandbox()
-    before = opened.exec(["sh", "-c", STATE]).stdout.text
+    before = opened.exec(["sh", "-c", INHERITED]).stdout.text
     found = answers(opened.exec(["/usr/bin/python3", "-c", say + SPOIL_INIT]))
     assert {answer for what, answer in found.items() if what.startswith("read")} == {"OK"}
     assert {answer for what, answer in found.items() if not what.startswith("read")} == {"EPERM"}
-    assert opened.exec(["sh", "-c", STATE]).stdout.text == before
+    assert opened.exec(["sh", "-c", INHERITED]).stdout.text == before
 
 
 LOWER_ONESELF: Final = """

@@ -190,7 +190,7 @@ def _add_mounts(builder: Builder, mounts: tuple[Mount, ...]) -> None:
 def _add_devices(builder: Builder) -> None:
     """Nodes of the sandbox's own where we may make any; otherwise the machine's, whose inodes all sandboxes share.
 
-    Read-only keeps their times and modes; what is behind a node can be written all the same.
+    Read-only keeps their times and modes; what is behind a device can be written all the same.
     """
     builder.directory(DEVICE_DIRECTORY)
     if builder.host.device_nodes:
