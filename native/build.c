@@ -158,7 +158,8 @@ static int file_system(const char *type, const struct option *options, int count
         return -1;
     int failed = 0;
     for (int i = 0; i < count && failed == 0; i++)
-        failed = (int)syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, options[i].name, options[i].value, 0);
+        failed = (int)syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, options[i].name,
+                              options[i].value, 0);
     if (failed == 0 && syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
         return context;
     int error = errno;
@@ -231,7 +232,8 @@ int make_devices(const uint8_t *bytes, size_t length, int *devices) {
     read_string(&c);
     uint32_t attributes = read_u32(&c);
     const char *size = read_string(&c), *inodes = read_string(&c);
-    const struct option options[] = {{"source", "tmpfs"}, {"mode", "0755"}, {"size", size}, {"nr_inodes", inodes}};
+    const struct option options[] = {
+        {"source", "tmpfs"}, {"mode", "0755"}, {"size", size}, {"nr_inodes", inodes}};
     int context = file_system("tmpfs", options, 4);
     int tree = context < 0 ? -1 : detached_mount(context, attributes);
     umask(0);
@@ -449,7 +451,8 @@ static _Noreturn void die(int control, int32_t step, int32_t error) {
 int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed) {
     struct plan plan;
     memcpy(&plan, bytes, sizeof plan);
-    struct build build = {.plan = &plan, .root = -1, .keeper = keeper, .devices = devices, .exposed = exposed};
+    struct build build = {
+        .plan = &plan, .root = -1, .keeper = keeper, .devices = devices, .exposed = exposed};
     struct cursor c = {bytes + sizeof plan, bytes + length, false};
     umask(0);
     for (uint32_t i = 0; i < plan.steps; i++) {

@@ -41,7 +41,7 @@ enum {
     STEP_OVERLAY,      /* u source index, s other lower directory, s target, u attributes */
     STEP_PROC,         /* s target, s options */
     STEP_DEVPTS,       /* s target, s options */
-    STEP_DEVICES,      /* s target, u attributes, s size, s inodes, r nodes: mounts what the keeper has made */
+    STEP_DEVICES,      /* s target, u attributes, s size, s inodes, r nodes: the keeper makes it */
     STEP_PIVOT,        /* make the new root the root and forget the old one */
     STEP_READ_ONLY,    /* s target, u attributes */
     STEP_AFFINITY,     /* b bit mask of processors */

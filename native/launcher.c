@@ -9,7 +9,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <linux/ioprio.h>
 #include <linux/sched.h>
 #include <net/if.h>
 #include <poll.h>
@@ -29,6 +28,14 @@
 
 #define ENGINE_FD 3
 #define INOTIFY_INSTANCES_MAX "32" /* for one sandbox */
+
+/* <linux/ioprio.h> came with Linux 5.15. */
+#define DISK_WHO_PROCESS 1
+#define DISK_CLASS_SHIFT 13
+#define DISK_CLASS_REAL_TIME 1
+#define DISK_CLASS_BEST_EFFORT 2
+#define DISK_LEVEL_MASK 7
+#define DISK_LEVEL_ORDINARY 4
 
 static uint8_t plan_bytes[PLAN_MAX_BYTES];
 static int engine_pidfd = -1;
@@ -247,10 +254,11 @@ static bool watch_engine(void) {
 
 /* The kernel tells of a process that has none the one that follows from its nice value. */
 static int give_up_disk_priority(void) {
-    int priority = (int)syscall(SYS_ioprio_get, IOPRIO_WHO_PROCESS, 0);
-    int class = IOPRIO_PRIO_CLASS(priority);
-    bool is_raised = class == IOPRIO_CLASS_RT || (class == IOPRIO_CLASS_BE && IOPRIO_PRIO_DATA(priority) < IOPRIO_BE_NORM);
-    return priority >= 0 && is_raised ? (int)syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, 0) : 0;
+    int priority = (int)syscall(SYS_ioprio_get, DISK_WHO_PROCESS, 0);
+    int class = priority >> DISK_CLASS_SHIFT, level = priority & DISK_LEVEL_MASK;
+    bool is_raised = class == DISK_CLASS_REAL_TIME ||
+                     (class == DISK_CLASS_BEST_EFFORT && level < DISK_LEVEL_ORDINARY);
+    return priority >= 0 && is_raised ? (int)syscall(SYS_ioprio_set, DISK_WHO_PROCESS, 0, 0) : 0;
 }
 
 /* An engine may run with a priority of its own, for processors and for disks; what it does not trust inherits
