@@ -44,6 +44,7 @@ struct build {
     int source_count;
     int root;
     int keeper;
+    int devices;
     int exposed_count;
     int *exposed;
     unsigned done; /* bit per step kind, for the final check */
@@ -147,18 +148,31 @@ static int step_bind_own(struct cursor *c) {
     return bind_from(AT_FDCWD, source, AT_SYMLINK_NOFOLLOW, target, read_u32(c));
 }
 
-static int overlay_context(const char *lower) {
-    int context = (int)syscall(SYS_fsopen, "overlay", FSOPEN_CLOEXEC);
+struct option {
+    const char *name, *value;
+};
+
+static int file_system(const char *type, const struct option *options, int count) {
+    int context = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
     if (context < 0)
         return -1;
-    if (syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "source", "base", 0) < 0 ||
-        syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, "lowerdir", lower, 0) < 0 ||
-        syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0) {
-        int error = errno;
-        close(context);
-        return errno = error, -1;
-    }
-    return context;
+    int failed = 0;
+    for (int i = 0; i < count && failed == 0; i++)
+        failed = (int)syscall(SYS_fsconfig, context, FSCONFIG_SET_STRING, options[i].name,
+                              options[i].value, 0);
+    if (failed == 0 && syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
+        return context;
+    int error = errno;
+    close(context);
+    return errno = error, -1;
+}
+
+static int detached_mount(int context, uint32_t attributes) {
+    int tree = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
+    int error = errno;
+    close(context);
+    errno = error;
+    return tree;
 }
 
 /* The lower directory is named "." from inside it, so that no host path appears in mountinfo. */
@@ -172,14 +186,68 @@ static int step_overlay(struct build *b, struct cursor *c) {
         return errno = ENAMETOOLONG, -1;
     if (fd < 0 || fchdir(fd) < 0)
         return -1;
-    int context = overlay_context(lower);
+    const struct option options[] = {{"source", "base"}, {"lowerdir", lower}};
+    int context = file_system("overlay", options, 2);
     if (fchdir(b->root) < 0 || context < 0)
         return -1;
-    int tree = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, attributes);
-    int error = errno;
-    close(context);
-    errno = error;
+    int tree = detached_mount(context, attributes);
     return tree < 0 ? -1 : attach(tree, target);
+}
+
+static bool find_step(const uint8_t *bytes, size_t length, uint32_t wanted, struct cursor *found) {
+    struct plan plan;
+    memcpy(&plan, bytes, sizeof plan);
+    struct cursor c = {bytes + sizeof plan, bytes + length, false};
+    for (uint32_t i = 0; i < plan.steps; i++) {
+        uint32_t kind = read_u32(&c), size;
+        const uint8_t *payload = read_block(&c, &size);
+        *found = (struct cursor){payload, payload + size, false};
+        if (kind == wanted)
+            return true;
+    }
+    return false;
+}
+
+static int make_nodes(int directory, struct cursor *c) {
+    uint32_t count = read_u32(c);
+    for (uint32_t i = 0; i < count; i++) {
+        const char *name = read_string(c);
+        uint64_t device = read_u64(c);
+        if (mknodat(directory, name, S_IFCHR | 0666, makedev(device >> 8, device & 0xff)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Run by the keeper as the machine's root: nobody else may make device nodes, and they open only on a file
+ * system mounted outside of user namespaces. Nodes of the sandbox's own, because locks and watches on the
+ * machine's reach every other sandbox. The directory is the sandbox user's, for init to go on with. */
+int make_devices(const uint8_t *bytes, size_t length, int *devices) {
+    struct plan plan;
+    struct cursor c;
+    *devices = -1;
+    if (!find_step(bytes, length, STEP_DEVICES, &c))
+        return 0;
+    memcpy(&plan, bytes, sizeof plan);
+    read_string(&c);
+    uint32_t attributes = read_u32(&c);
+    const char *size = read_string(&c), *inodes = read_string(&c);
+    const struct option options[] = {
+        {"source", "tmpfs"}, {"mode", "0755"}, {"size", size}, {"nr_inodes", inodes}};
+    int context = file_system("tmpfs", options, 4);
+    int tree = context < 0 ? -1 : detached_mount(context, attributes);
+    umask(0);
+    if (tree < 0 || make_nodes(tree, &c) < 0 ||
+        fchownat(tree, "", plan.uid_outside, plan.gid_outside, AT_EMPTY_PATH) < 0)
+        return -1;
+    *devices = tree;
+    return 0;
+}
+
+static int step_devices(struct build *b, struct cursor *c) {
+    int tree = b->devices;
+    b->devices = -1;
+    return tree < 0 ? (errno = EBADF, -1) : attach(tree, read_string(c));
 }
 
 static int step_pivot(struct build *b) {
@@ -352,6 +420,7 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
     case STEP_OVERLAY: return step_overlay(b, c);
     case STEP_PROC: return step_mount_special(c, "proc", MOUNT_NODEV);
     case STEP_DEVPTS: return step_mount_special(c, "devpts", 0);
+    case STEP_DEVICES: return step_devices(b, c);
     case STEP_PIVOT: return step_pivot(b);
     case STEP_READ_ONLY: return step_read_only(c);
     case STEP_AFFINITY: return step_affinity(c);
@@ -367,8 +436,9 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
 
 /* A plan that leaves out a wall is a mistake of ours: nothing may run behind it. */
 static bool is_locked_down(const struct build *b) {
-    unsigned needed = 1u << STEP_IDENTITY | 1u << STEP_PIVOT | 1u << STEP_DROP_CAPABILITIES |
-                      1u << STEP_NETWORK | 1u << STEP_NO_NEW_PRIVILEGES | 1u << STEP_SECCOMP;
+    unsigned needed = 1u << STEP_IDENTITY | 1u << STEP_ROOT | 1u << STEP_PROC | 1u << STEP_READ_ONLY |
+                      1u << STEP_PIVOT | 1u << STEP_RLIMIT | 1u << STEP_NETWORK |
+                      1u << STEP_DROP_CAPABILITIES | 1u << STEP_NO_NEW_PRIVILEGES | 1u << STEP_SECCOMP;
     return (b->done & needed) == needed;
 }
 
@@ -378,10 +448,11 @@ static _Noreturn void die(int control, int32_t step, int32_t error) {
     _exit(1);
 }
 
-int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int *exposed) {
+int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed) {
     struct plan plan;
     memcpy(&plan, bytes, sizeof plan);
-    struct build build = {.plan = &plan, .root = -1, .keeper = keeper, .exposed = exposed};
+    struct build build = {
+        .plan = &plan, .root = -1, .keeper = keeper, .devices = devices, .exposed = exposed};
     struct cursor c = {bytes + sizeof plan, bytes + length, false};
     umask(0);
     for (uint32_t i = 0; i < plan.steps; i++) {

@@ -12,7 +12,7 @@
 #include <sys/types.h>
 
 #define PLAN_MAGIC 0x4c504d43u /* "CMPL" */
-#define PLAN_VERSION 1u
+#define PLAN_VERSION 2u
 #define PLAN_MAX_BYTES (96u * 1024u)
 #define PLAN_STEPS_MAX 512u
 #define PLAN_FDS_MAX 16
@@ -41,6 +41,7 @@ enum {
     STEP_OVERLAY,      /* u source index, s other lower directory, s target, u attributes */
     STEP_PROC,         /* s target, s options */
     STEP_DEVPTS,       /* s target, s options */
+    STEP_DEVICES,      /* s target, u attributes, s size, s inodes, r nodes: the keeper makes it */
     STEP_PIVOT,        /* make the new root the root and forget the old one */
     STEP_READ_ONLY,    /* s target, u attributes */
     STEP_AFFINITY,     /* b bit mask of processors */
@@ -66,7 +67,8 @@ enum {
     FAILED_REPORT = -8,
     FAILED_INIT = -9,
     FAILED_LOCKDOWN = -10,
-    FAILED_NETWORK = -11
+    FAILED_NETWORK = -11,
+    FAILED_DEVICES = -12
 };
 
 /* Engine to init. */
@@ -118,8 +120,10 @@ void close_all(const int *fds, int count);
 bool plan_is_valid(const uint8_t *bytes, size_t length, int fds);
 bool request_is_valid(const uint8_t *bytes, size_t length);
 
-/* build.c: carries out the steps; returns the number of exposed directories or reports and dies. */
-int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int *exposed);
+/* build.c: carries out the steps; returns the number of exposed directories or reports and dies. `devices`
+ * is what make_devices has made: a detached mount, or -1 where the plan asks for none. */
+int make_devices(const uint8_t *bytes, size_t length, int *devices);
+int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed);
 
 /* serve.c: PID 1 of the sandbox. Never returns. */
 _Noreturn void serve(int control);

@@ -29,6 +29,14 @@
 #define ENGINE_FD 3
 #define INOTIFY_INSTANCES_MAX "32" /* for one sandbox */
 
+/* <linux/ioprio.h> came with Linux 5.15. */
+#define DISK_WHO_PROCESS 1
+#define DISK_CLASS_SHIFT 13
+#define DISK_CLASS_REAL_TIME 1
+#define DISK_CLASS_BEST_EFFORT 2
+#define DISK_LEVEL_MASK 7
+#define DISK_LEVEL_ORDINARY 4
+
 static uint8_t plan_bytes[PLAN_MAX_BYTES];
 static int engine_pidfd = -1;
 
@@ -44,7 +52,7 @@ static void die_with_parent(void) {
 }
 
 /* After the identity changes: a change of user clears the parent-death signal. */
-static _Noreturn void init(const struct plan *plan, int control, int keeper) {
+static _Noreturn void init(const struct plan *plan, int control, int keeper, int devices) {
     int exposed[EXPOSED_MAX];
     sigset_t child_set;
     char byte;
@@ -55,7 +63,7 @@ static _Noreturn void init(const struct plan *plan, int control, int keeper) {
     if (signal(SIGCHLD, SIG_DFL) == SIG_ERR || sigprocmask(SIG_BLOCK, &child_set, NULL) < 0 ||
         setsid() < 0 || prctl(PR_SET_NAME, "init", 0, 0, 0) < 0)
         fail(control, FAILED_INIT);
-    int count = build_sandbox(plan_bytes, plan->length, control, keeper, exposed);
+    int count = build_sandbox(plan_bytes, plan->length, control, keeper, devices, exposed);
     close(keeper);
     die_with_parent();
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -169,12 +177,14 @@ static int make_network(int pidfd) {
 }
 
 static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
-    int control = fds[0], link[2], pidfd = -1;
+    int control = fds[0], link[2], pidfd = -1, devices;
     die_with_parent();
     if (plan->cgroup_kind == CGROUP_JOIN && join_groups(fds + 1, count - 1) < 0)
         fail(control, FAILED_CGROUP);
     if (plan->cgroup_kind == CGROUP_INTO)
         close_all(fds + 1, count - 1);
+    if (make_devices(plan_bytes, plan->length, &devices) < 0)
+        fail(control, FAILED_DEVICES);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
         fail(control, FAILED_CLONE);
     if (own_namespaces(plan) < 0)
@@ -184,7 +194,7 @@ static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
         fail(control, FAILED_CLONE);
     if (pid == 0) {
         close(link[0]);
-        init(plan, control, link[1]);
+        init(plan, control, link[1], devices);
     }
     close(link[1]);
     if (write_text(pid, "setgroups", "deny") < 0)
@@ -242,14 +252,26 @@ static bool watch_engine(void) {
     return engine_pidfd >= 0 && getppid() == engine.pid;
 }
 
-/* An engine may run with a priority of its own; what it does not trust, and inherits ours, gets none of it. */
+/* The kernel tells of a process that has none the one that follows from its nice value. */
+static int give_up_disk_priority(void) {
+    int priority = (int)syscall(SYS_ioprio_get, DISK_WHO_PROCESS, 0);
+    int class = priority >> DISK_CLASS_SHIFT, level = priority & DISK_LEVEL_MASK;
+    bool is_raised = class == DISK_CLASS_REAL_TIME ||
+                     (class == DISK_CLASS_BEST_EFFORT && level < DISK_LEVEL_ORDINARY);
+    return priority >= 0 && is_raised ? (int)syscall(SYS_ioprio_set, DISK_WHO_PROCESS, 0, 0) : 0;
+}
+
+/* An engine may run with a priority of its own, for processors and for disks; what it does not trust inherits
+ * ours, and gets none of it. Stepping back needs no right; what stands below the ordinary stays there. */
 static bool be_ordinary(void) {
     struct sched_param none = {0};
     int policy = sched_getscheduler(0);
     bool is_special = policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE;
-    if (is_special && sched_setscheduler(0, SCHED_OTHER, &none) < 0)
+    if (policy < 0 || (is_special && sched_setscheduler(0, SCHED_OTHER, &none) < 0))
         return false;
-    return getpriority(PRIO_PROCESS, 0) >= 0 || setpriority(PRIO_PROCESS, 0, 0) == 0;
+    if (getpriority(PRIO_PROCESS, 0) < 0 && setpriority(PRIO_PROCESS, 0, 0) < 0)
+        return false;
+    return give_up_disk_priority() == 0;
 }
 
 int main(void) {

@@ -1,7 +1,12 @@
 /* Pure checks of what arrives, before anything is done: no system call here, so it can be fuzzed. */
 #include "casemate.h"
 
+#include <linux/sched.h>
 #include <string.h>
+
+/* The keeper makes the seventh, of the network, in every case. */
+#define NAMESPACES                                                                                          \
+    (CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP)
 
 /* u: u32, q: u64, s: string, b: block, v: u32 count and strings, r: u32 count and (s, q) pairs. */
 static const char *const step_shapes[STEP_LAST + 1] = {
@@ -19,6 +24,7 @@ static const char *const step_shapes[STEP_LAST + 1] = {
     [STEP_OVERLAY] = "ussu",
     [STEP_PROC] = "ss",
     [STEP_DEVPTS] = "ss",
+    [STEP_DEVICES] = "sussr",
     [STEP_PIVOT] = "",
     [STEP_READ_ONLY] = "su",
     [STEP_AFFINITY] = "b",
@@ -64,12 +70,18 @@ static bool has_shape(struct cursor *c, const char *shape) {
     return !c->bad && c->at == c->end;
 }
 
+/* Whatever else a plan says: its sandbox has every namespace of its own, shares nothing else with the
+ * launcher, and nobody in it is called root. */
+static bool is_apart(const struct plan *plan) {
+    return plan->clone_flags == NAMESPACES && plan->uid_inside != 0 && plan->gid_inside != 0;
+}
+
 static bool header_is_valid(const struct plan *plan, size_t length, int fds) {
     uint32_t wanted = plan->cgroup_fds + 1;
     return plan->magic == PLAN_MAGIC && plan->version == PLAN_VERSION && plan->length == length &&
            plan->steps <= PLAN_STEPS_MAX && plan->cgroup_kind <= CGROUP_INTO &&
            plan->cgroup_fds < PLAN_FDS_MAX && fds >= 0 && wanted == (uint32_t)fds &&
-           (plan->cgroup_kind != CGROUP_INTO || plan->cgroup_fds == 1);
+           (plan->cgroup_kind != CGROUP_INTO || plan->cgroup_fds == 1) && is_apart(plan);
 }
 
 bool plan_is_valid(const uint8_t *bytes, size_t length, int fds) {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +17,7 @@ import casemate
 from casemate.isolation import native
 from casemate.isolation.host import read_host_facts
 from casemate.isolation.plan import Surroundings, make_plan
+from casemate.isolation.protocol import FAILED_STAGES
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
 from casemate.model.spec import Mount, SandboxSpec
 
@@ -30,7 +33,10 @@ REFUSE_NO_NEW_PRIVILEGES: Final = b"".join(
     )
 )
 TEST_SPEC: Final = SandboxSpec(mounts=(Mount("/usr/share", "/opt/share"),))
-PLAN: Final = make_plan(TEST_SPEC, read_host_facts(), Surroundings(uid=0, gid=0, cpus=(0,), cgroup=True))
+AROUND: Final = Surroundings(uid=0, gid=0, cpus=(0,), cgroup=True)
+PLAN: Final = make_plan(TEST_SPEC, read_host_facts(), AROUND)
+PLAN_WITH_BINDS: Final = make_plan(TEST_SPEC, msgspec.structs.replace(read_host_facts(), device_nodes=False), AROUND)
+"""With the machine's device nodes, as an ordinary user has them."""
 
 Broken = tuple[list[Step], int]
 
@@ -102,6 +108,7 @@ FAULTS: Final[dict[StepKind, tuple[Callable[[Step], Broken], int]]] = {
     StepKind.OVERLAY: (_overlay, errno.ENOENT),
     StepKind.PROC: (with_first(MISSING), errno.ENOENT),
     StepKind.DEVPTS: (with_first(MISSING), errno.ENOENT),
+    StepKind.DEVICES: (with_first(MISSING), errno.ENOENT),
     StepKind.PIVOT: (without_rights, errno.EPERM),
     StepKind.READ_ONLY: (with_first(MISSING), errno.ENOENT),
     StepKind.AFFINITY: (with_first(bytes(8)), errno.EINVAL),
@@ -115,17 +122,17 @@ FAULTS: Final[dict[StepKind, tuple[Callable[[Step], Broken], int]]] = {
 }
 
 
-def broken_plan(index: int) -> tuple[Step, int, tuple[Step, ...]]:
+def broken_plan(plan: LaunchPlan, index: int) -> tuple[Step, int, tuple[Step, ...]]:
     """The step that will fail, its errno, and all steps of that plan."""
-    step = PLAN.steps[index]
+    step = plan.steps[index]
     breaker, expected = FAULTS[step.kind]
     if step.kind is StepKind.BIND and step.arguments[3]:
         expected = errno.ENODEV
     instead, offset = breaker(step)
-    before = PLAN.steps[:index]
+    before = plan.steps[:index]
     if step.kind is StepKind.NO_NEW_PRIVILEGES:
         before = tuple(one for one in before if one.kind is not StepKind.DROP_CAPABILITIES)
-    return instead[offset], expected, (*before, *instead, *PLAN.steps[index + 1 :])
+    return instead[offset], expected, (*before, *instead, *plan.steps[index + 1 :])
 
 
 def use_plan(monkeypatch: pytest.MonkeyPatch, change: Callable[[LaunchPlan], LaunchPlan]) -> None:
@@ -135,17 +142,24 @@ def use_plan(monkeypatch: pytest.MonkeyPatch, change: Callable[[LaunchPlan], Lau
 ROOT_ONLY = {StepKind.IDENTITY: [pytest.mark.root]}
 """An ordinary user is the sandbox user already, so that becoming it cannot fail for him."""
 
+BINDS = [(PLAN_WITH_BINDS, index) for index, step in enumerate(PLAN_WITH_BINDS.steps) if step.kind is StepKind.BIND]
 CASES = [
-    pytest.param(index, id=f"{index}-{step}".replace("/", "~"), marks=ROOT_ONLY.get(step.kind, []))
-    for index, step in enumerate(PLAN.steps)
+    pytest.param(
+        plan,
+        index,
+        id=f"{index}-{plan.steps[index]}".replace("/", "~"),
+        marks=ROOT_ONLY.get(plan.steps[index].kind, []),
+    )
+    for plan, index in [*((PLAN, index) for index in range(len(PLAN.steps))), *BINDS]
+    if PLAN != PLAN_WITH_BINDS or plan is PLAN
 ]
 
 
-@pytest.mark.parametrize("index", CASES)
+@pytest.mark.parametrize(("plan", "index"), CASES)
 def test_each_step_of_a_launch(
-    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, index: int
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, plan: LaunchPlan, index: int
 ) -> None:
-    failing, expected, steps = broken_plan(index)
+    failing, expected, steps = broken_plan(plan, index)
     with monkeypatch.context() as patch:
         use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=steps))
         with pytest.raises(casemate.LaunchError) as caught:
@@ -159,15 +173,77 @@ def test_each_step_of_a_launch(
 def test_mount_points_that_are_missing(
     engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, kind: StepKind
 ) -> None:
-    index = next(number for number, step in enumerate(PLAN.steps) if step.kind is kind)
-    instead, _ = (_bind_to_nowhere if kind is StepKind.BIND else _overlay)(PLAN.steps[index])
-    steps = (*PLAN.steps[:index], *instead, *PLAN.steps[index + 1 :])
+    plan = PLAN_WITH_BINDS
+    index = next(number for number, step in enumerate(plan.steps) if step.kind is kind)
+    instead, _ = (_bind_to_nowhere if kind is StepKind.BIND else _overlay)(plan.steps[index])
+    steps = (*plan.steps[:index], *instead, *plan.steps[index + 1 :])
     with monkeypatch.context() as patch:
         use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=steps))
         with pytest.raises(casemate.LaunchError, match=MISSING) as caught:
             casemate.execute(["true"], engine=engine)
     assert caught.value.errno == errno.ENOENT
     assert_nothing_left(engine, before)
+
+
+NODES: Final = (("null", 0x103),)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("dev", 0, "much", "32", NODES), errno.EINVAL),
+        (("dev", 0, "4096", "2", (*NODES, ("zero", 0x105))), errno.ENOSPC),
+        (("dev", 0, "4096", "32", NODES + NODES), errno.EEXIST),
+        (("dev", 0, "4096", "32", ((MISSING, 0x103),)), errno.ENOENT),
+        (("dev", 1 << 31, "4096", "32", NODES), errno.EINVAL),
+    ],
+    ids=["size", "inodes", "twice", "nowhere", "attributes"],
+)
+def test_device_nodes_that_cannot_be_made(
+    engine: casemate.Engine,
+    before: Census,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    arguments: tuple[object, ...],
+    expected: int,
+) -> None:
+    def change(plan: LaunchPlan) -> LaunchPlan:
+        steps = [Step(step.kind, arguments) if step.kind is StepKind.DEVICES else step for step in plan.steps]
+        return msgspec.structs.replace(plan, steps=tuple(steps))
+
+    with monkeypatch.context() as patch:
+        use_plan(patch, change)
+        with pytest.raises(casemate.LaunchError) as caught:
+            casemate.execute(["true"], engine=engine)
+    assert (caught.value.step, errno.errorcode[caught.value.errno]) == (FAILED_STAGES[-12], errno.errorcode[expected])
+    assert_nothing_left(engine, before)
+
+
+WITHOUT_MKNOD: Final = ("setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod")
+FALL_BACK: Final = """
+import casemate
+with casemate.Engine() as engine:
+    for _ in range(2):
+        result = casemate.execute(["sh", "-c", "echo x > /dev/null && head -c 1 /dev/zero | wc -c"], engine=engine)
+        print(result.stdout.text.strip(), "private-devices" in result.isolation.layers)
+    try:
+        casemate.execute(["true"], require=["private-devices"], engine=engine)
+    except casemate.LayerMissing as error:
+        print(error.code)
+try:
+    casemate.execute(["true"], require=["private-devices"])
+except casemate.LayerMissing as error:
+    print(error.code)
+"""
+
+
+@pytest.mark.root
+def test_root_that_may_make_no_device_nodes_shows_the_machine_s_and_says_so() -> None:
+    command = [*WITHOUT_MKNOD, sys.executable, "-c", FALL_BACK]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["1 False", "1 False", "layer_missing", "layer_missing"]
 
 
 @pytest.mark.parametrize("pages", [1, 2, 4, 8])
@@ -211,6 +287,10 @@ def test_root_without_inodes(
         StepKind.NETWORK,
         StepKind.PIVOT,
         StepKind.IDENTITY,
+        StepKind.ROOT,
+        StepKind.PROC,
+        StepKind.READ_ONLY,
+        StepKind.RLIMIT,
     ],
 )
 def test_plan_that_leaves_out_a_wall(
@@ -226,15 +306,44 @@ def test_plan_that_leaves_out_a_wall(
     assert_nothing_left(engine, before)
 
 
+NAMESPACE_FLAGS: Final = {
+    "user": 0x10000000,
+    "process": 0x20000000,
+    "mount": 0x00020000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "cgroup": 0x02000000,
+}
+
+
+@pytest.mark.parametrize("left_out", NAMESPACE_FLAGS)
+def test_plan_that_leaves_out_a_namespace(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, left_out: str
+) -> None:
+    """The seventh is that of the network: leaving out the step that enters it is among the walls above."""
+
+    def without(plan: LaunchPlan) -> LaunchPlan:
+        return msgspec.structs.replace(plan, clone_flags=plan.clone_flags & ~NAMESPACE_FLAGS[left_out])
+
+    with monkeypatch.context() as patch:
+        use_plan(patch, without)
+        with pytest.raises(casemate.LaunchError) as caught:
+            casemate.execute(["true"], engine=engine)
+    assert (caught.value.step, caught.value.errno) == (FAILED_STAGES[-1], errno.EINVAL)
+    assert_nothing_left(engine, before)
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("change", "stage", "number"),
     [
-        ({"clone_flags": 0x00010000}, "creating the namespaces", errno.EINVAL),
+        ({"clone_flags": 0x00010000}, "check of the launch plan", errno.EINVAL),
+        ({"uid_inside": 0}, "check of the launch plan", errno.EINVAL),
+        ({"gid_inside": 0}, "check of the launch plan", errno.EINVAL),
         ({"gid_outside": 2**32 - 1}, "writing the group map", errno.EINVAL),
         ({"uid_outside": 2**32 - 1}, "writing the user map", errno.EINVAL),
     ],
-    ids=["namespaces", "groups", "users"],
+    ids=["namespaces", "root", "root's group", "groups", "users"],
 )
 def test_stages_before_the_first_step(
     engine: casemate.Engine,

@@ -23,6 +23,9 @@ from casemate.model.spec import Mount, SandboxSpec
 
 HEAD: Final = struct.Struct("<11I")
 FDS_MAX: Final = 16
+CLONE_FLAGS: Final = 0x10000000 | 0x20000000 | 0x00020000 | 0x08000000 | 0x04000000 | 0x02000000
+"""User, process, mount, IPC, UTS and control group namespace; the network's is made beside them."""
+
 STRINGS_MAX: Final = 8192
 REQUEST_SHAPES: Final = {
     RequestKind.SPAWN: "uuuusvv",
@@ -108,10 +111,12 @@ def plan_is_sound(data: bytes, fds: int) -> bool:
     """What the launcher should say about a plan that comes with that many descriptors."""
     if not HEAD.size <= len(data) <= limits.PLAN_MAX_BYTES:
         return False
-    magic, version, length, steps, _, _, _, _, _, kind, cgroup_fds = HEAD.unpack_from(data)
+    magic, version, length, steps, flags, uid, _, gid, _, kind, cgroup_fds = HEAD.unpack_from(data)
     if (magic, version, length) != (PLAN_MAGIC, PLAN_VERSION, len(data)) or steps > limits.PLAN_STEPS_MAX:
         return False
     if kind > 2 or cgroup_fds >= FDS_MAX or cgroup_fds + 1 != fds or (kind == 2 and cgroup_fds != 1):
+        return False
+    if flags != CLONE_FLAGS or uid == 0 or gid == 0:
         return False
     try:
         return all(_step_is_sound(*step) for step in _split(data[HEAD.size :], steps))

@@ -41,7 +41,7 @@ def engine(build: Path, tmp_path: Path) -> Iterator[casemate.Engine]:
         opened.backend._launcher.close()
         opened.backend._launcher = Launcher(instrumented.program)
         if build.name.startswith("valgrind"):
-            opened.backend._host = msgspec.structs.replace(opened.backend._host, overlay=False)
+            opened.backend._host = msgspec.structs.replace(opened.backend._host, overlay=False, device_nodes=False)
         yield opened
     assert instrumented.reports == ""
 

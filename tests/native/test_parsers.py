@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 from tests.native.mutations import damaged
-from tests.native.plans import HEAD, plan_is_sound, real_plans, real_requests, request_is_sound
+from tests.native.plans import CLONE_FLAGS, HEAD, plan_is_sound, real_plans, real_requests, request_is_sound
 
 from casemate import limits
 
 PLAN = 0
 REQUEST = 1
 CASES_PER_SEED = 8000
+FLAGS_AT = 16
+UID_INSIDE_AT = 20
+GID_INSIDE_AT = 28
 
 Record = tuple[int, int, bytes]
 
@@ -63,6 +66,19 @@ def test_plan_over_the_largest_size_is_refused(parsers: Path) -> None:
     size = limits.PLAN_MAX_BYTES + 1
     longer = plan[:8] + struct.pack("<I", size) + plan[12:] + bytes(size - len(plan))
     assert verdicts(parsers, [(PLAN, fds, longer)]) == [False]
+
+
+def test_a_plan_without_one_of_the_namespaces_or_with_any_other_flag_is_refused(parsers: Path) -> None:
+    plan, fds = real_plans()[0]
+    flags = [CLONE_FLAGS ^ 1 << bit for bit in range(32)] + [0, 2**32 - 1]
+    changed = [plan[:FLAGS_AT] + struct.pack("<I", value) + plan[FLAGS_AT + 4 :] for value in flags]
+    assert not any(verdicts(parsers, [(PLAN, fds, data) for data in changed]))
+
+
+@pytest.mark.parametrize("at", [UID_INSIDE_AT, GID_INSIDE_AT])
+def test_a_plan_with_a_root_inside_is_refused(parsers: Path, at: int) -> None:
+    plan, fds = real_plans()[0]
+    assert verdicts(parsers, [(PLAN, fds, plan[:at] + bytes(4) + plan[at + 4 :])]) == [False]
 
 
 @pytest.mark.parametrize("seed", range(4))

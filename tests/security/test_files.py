@@ -649,6 +649,40 @@ def test_f22_a_setuid_file_gains_nothing(ask_python: Answers) -> None:
     assert {value for what, value in answers.items() if what.endswith("owner")} <= {"65534"}, "root does not exist here"
 
 
+RUN_ALL: Final = """
+import stat, subprocess
+WORDS = ("SECURE", "UID", "EUID", "GID", "EGID")
+for folder in ("/usr/bin", "/usr/sbin"):
+    for name in sorted(os.listdir(folder)) if not os.path.islink(folder) else []:
+        path = f"{folder}/{name}"
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o6000 or not os.access(path, os.X_OK):
+            continue
+        if open(path, "rb").read(4) != b"\\x7fELF":
+            continue
+        started = subprocess.Popen([path, "--help"], env={"LD_SHOW_AUXV": "1"}, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        words = {}
+        while len(words) < 5 and (line := started.stdout.readline()).startswith(b"AT_"):
+            what, value = line.decode().split(None, 1)
+            if what.removeprefix("AT_").rstrip(":") in WORDS:
+                words[what.removeprefix("AT_").rstrip(":")] = value.strip()
+        started.kill()
+        started.wait()
+        say(name, [words.get(word) for word in WORDS])
+say("end", "OK")
+"""
+
+
+def test_f22_every_setuid_and_setgid_program_of_the_base_starts_with_the_rights_of_the_guest(
+    ask_python: Answers,
+) -> None:
+    """The dynamic linker prints what the kernel has told it, and would not if the program had gained anything."""
+    found = ask_python(RUN_ALL)
+    assert found.pop("end") == "OK"
+    assert set(found.values()) <= {"['0', '1000', '1000', '1000', '1000']"}
+
+
 @pytest.mark.slow
 def test_f22_no_setuid_file_belongs_to_an_id_of_the_sandbox(execute: Execute) -> None:
     result = sh(execute, r"find / -perm /6000 -type f \( -uid 1000 -o -gid 1000 \) 2>/dev/null")

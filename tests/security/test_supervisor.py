@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -44,6 +43,7 @@ from casemate.model.layers import REQUIRED
 Execute = Callable[..., Result]
 Answers = Callable[..., "dict[str, str]"]
 Open = Callable[..., Sandbox]
+Parse = Callable[[Result], "dict[str, str]"]
 Apart = Callable[..., subprocess.CompletedProcess[str]]
 
 SOURCES: Final = Path(casemate.__file__).parent
@@ -142,28 +142,41 @@ print("sent")
     assert opened.run("echo alive").stdout.text == "alive\n"
 
 
-LIMIT_INIT: Final = """
-import resource, sys
-try:
-    resource.prlimit(1, int(sys.argv[1]), (0, 0))
-    print("set")
-except PermissionError:
-    print("refused")
+SPOIL_INIT: Final = """
+import resource
+for number in range(16):
+    attempt(f"limit {number}", resource.prlimit, 1, number, (0, 0))
+    attempt(f"read {number}", resource.prlimit, 1, number)
+attempt("nice", os.setpriority, os.PRIO_PROCESS, 1, 19)
+attempt("nice of the group", os.setpriority, os.PRIO_PGRP, 1, 19)
+attempt("nice of all", os.setpriority, os.PRIO_USER, 0, 19)
+attempt("idle", os.sched_setscheduler, 1, os.SCHED_IDLE, os.sched_param(0))
+attempt("parameters", os.sched_setparam, 1, os.sched_param(0))
+"""
+INHERITED: Final = "ulimit -a; ulimit -Ha; cut -d' ' -f18,19,40,41 /proc/self/stat"
+
+
+def test_s3_no_guest_takes_limits_or_priority_from_init_and_so_from_later_programs(
+    sandbox: Open, answers: Parse, say: str
+) -> None:
+    opened = sandbox()
+    before = opened.exec(["sh", "-c", INHERITED]).stdout.text
+    found = answers(opened.exec(["/usr/bin/python3", "-c", say + SPOIL_INIT]))
+    assert {answer for what, answer in found.items() if what.startswith("read")} == {"OK"}
+    assert {answer for what, answer in found.items() if not what.startswith("read")} == {"EPERM"}
+    assert opened.exec(["sh", "-c", INHERITED]).stdout.text == before
+
+
+LOWER_ONESELF: Final = """
+prlimit --pid $$ --nofile=50:60 && ulimit -n && ulimit -Hn
+sleep 60 & prlimit --pid $! --nproc=7 && prlimit --pid $! --nproc --noheadings --output=SOFT; renice -n 19 -p $! >&2
+cut -d' ' -f19 /proc/$!/stat; kill $!
 """
 
 
-def test_s3_an_init_without_resources_harms_only_its_own_sandbox(sandbox: Open) -> None:
-    """Same user, so the kernel lets a guest lower init's limits; at worst its own sandbox serves no more."""
-    said = []
-    for number in range(resource.RLIMIT_CPU, resource.RLIM_NLIMITS if hasattr(resource, "RLIM_NLIMITS") else 16):
-        opened = sandbox()
-        try:
-            opened.exec(["/usr/bin/python3", "-c", LIMIT_INIT, str(number)])
-            assert opened.exec(["true"]).isolation.layers
-        except CasemateError as error:
-            said.append(error.code)
-        opened.close()
-    assert set(said) <= {"no_capacity", "sandbox_closed", "launch_failed"}
+def test_s3_a_program_may_lower_its_own_limits_and_those_of_its_children(execute: Execute) -> None:
+    result = execute(["sh", "-c", LOWER_ONESELF])
+    assert result.stdout.text.split() == ["50", "60", "7", "19"], result.stderr.text
 
 
 def test_s3_killed_init_is_a_lost_run(sandbox: Open) -> None:

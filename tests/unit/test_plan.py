@@ -43,6 +43,7 @@ HOSTS = st.builds(
             "cpus": CPUS,
             "landlock_abi": st.integers(0, 9),
             "overlay": st.booleans(),
+            "device_nodes": st.booleans(),
             "hard_limits": st.dictionaries(
                 st.sampled_from([resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_DATA]),
                 st.sampled_from([resource.RLIM_INFINITY, 512, 2**31]),
@@ -113,14 +114,29 @@ def test_nothing_of_the_machine_can_be_written_or_used_to_gain_rights(plan: Laun
     for _, target, attributes, device in arguments(plan, StepKind.BIND):
         assert attributes & rootfs.NO_SUID
         assert bool(device) == str(target).startswith("dev/")
-        if not device:
-            assert attributes & rootfs.READ_ONLY
-            assert attributes & rootfs.NO_DEVICES
+        assert attributes & rootfs.READ_ONLY
+        assert attributes & (rootfs.NO_EXEC if device else rootfs.NO_DEVICES)
     for _, _, _, attributes in arguments(plan, StepKind.OVERLAY):
         assert attributes == rootfs.READ_ONLY | NO_SUID_NO_DEVICES
     for _, target, attributes in arguments(plan, StepKind.BIND_OWN):
         assert attributes & NO_SUID_NO_DEVICES == NO_SUID_NO_DEVICES
         assert f"/{target}" in WRITABLE_DIRECTORIES or attributes & rootfs.READ_ONLY
+
+
+@given(PLANS)
+def test_device_nodes_are_six_harmless_ones_and_end_up_read_only(plan: LaunchPlan) -> None:
+    own = arguments(plan, StepKind.DEVICES)
+    shown = {target: device for _, target, _, device in arguments(plan, StepKind.BIND) if device}
+    for target, attributes, size, inodes, nodes in own:
+        assert attributes & rootfs.NO_SUID
+        assert attributes & rootfs.NO_EXEC
+        assert (int(size), int(inodes)) <= (4096, 64)
+        assert not shown
+        shown = {f"{target}/{name}": device for name, device in nodes}
+        places = [step.arguments[0] for step in plan.steps if step.kind is StepKind.READ_ONLY]
+        assert places == [".", target]
+    assert shown == {f"dev/{name}": number for name, number in rootfs.DEVICES.items()}
+    assert len(own) <= 1
 
 
 @given(LIMITS, HOSTS)
@@ -175,6 +191,7 @@ def target_of(step: Step) -> str | None:
         StepKind.OVERLAY: 2,
         StepKind.PROC: 0,
         StepKind.DEVPTS: 0,
+        StepKind.DEVICES: 0,
     }
     return str(step.arguments[places[step.kind]]) if step.kind in places else None
 
@@ -204,6 +221,7 @@ def test_layers_are_the_required_ones_and_those_that_the_plan_really_has(host: H
     assert (Layer.CGROUP in layers) == cgroup
     assert (Layer.LANDLOCK in layers) == bool(arguments(plan, StepKind.LANDLOCK))
     assert (Layer.PRIVATE_BASE in layers) == bool(arguments(plan, StepKind.OVERLAY))
+    assert (Layer.PRIVATE_DEVICES in layers) == bool(arguments(plan, StepKind.DEVICES))
     assert (Layer.HOST_UID in layers) == (around.uid != host.uid)
 
 

@@ -467,6 +467,23 @@ def test_other_limits_can_be_read_and_set() -> None:
         assert answer("prlimit64", 0, resource, POINTER, POINTER) == ALLOW
 
 
+def test_limits_and_priority_of_init_stay_while_those_of_others_may_fall() -> None:  # S3
+    for pid in (1, 1 | HIGH):
+        assert answer("prlimit64", pid, 6, POINTER, 0) == errno_of(EPERM)
+        assert answer("prlimit64", pid, 4, POINTER, POINTER) == errno_of(EPERM)
+        assert answer("prlimit64", pid, 6, 1 << 32, POINTER) == errno_of(EPERM)
+        assert answer("prlimit64", pid, 6, 0, POINTER) == ALLOW
+        assert {answer("setpriority", which, pid, 19) for which in (0, 1, HIGH)} == {errno_of(EPERM)}
+        for name in ("sched_setscheduler", "sched_setparam", "sched_setattr"):
+            assert answer(name, pid, POINTER, POINTER) == errno_of(EPERM)
+    assert {answer("setpriority", 2, who, 19) for who in (0, 1, 1000)} == {errno_of(EPERM)}
+    for pid in (0, 2, 10, 4_194_304):
+        assert answer("prlimit64", pid, 6, POINTER, 0) == ALLOW
+        assert {answer("setpriority", which, pid, 19) for which in (0, 1)} == {ALLOW}
+        for name in ("sched_setscheduler", "sched_setparam", "sched_setattr"):
+            assert answer(name, pid, POINTER, POINTER) == ALLOW
+
+
 def test_guests_stack_filters_but_do_not_listen() -> None:  # K12 K13
     for flags in (0, 1, 2, 4, 16):
         assert answer("seccomp", 1, flags, POINTER) == ALLOW

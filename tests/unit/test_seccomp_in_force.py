@@ -139,6 +139,10 @@ def test_the_kernel_answers_checked_calls_as_the_filter_says(confined: Confined)
         ("setrlimit", (4, 1), 0),
         ("prlimit64", (0, 4, 1, 0), 0),
         ("prlimit64", (0, 4, 1 << 32, 1), EPERM),
+        ("prlimit64", (1, 7, 1, 0), EPERM),
+        ("setpriority", (0, 1, 19), EPERM),
+        ("setpriority", (2, 0, 19), EPERM),
+        ("sched_setscheduler", (1 | HIGH, 5, 0), EPERM),
     ]
     found = confined.calls(*(("s", NUMBERS[name], args) for name, args, _ in cases))
     assert found == [-code for _, _, code in cases]

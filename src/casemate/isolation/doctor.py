@@ -38,6 +38,7 @@ GIVES: Final = {
     Layer.LANDLOCK: "a second wall around files",
     Layer.HOST_UID: "a user id that nothing else has",
     Layer.PRIVATE_BASE: "no shared locks or watches on base files",
+    Layer.PRIVATE_DEVICES: "no shared locks or watches on device nodes",
 }
 """What the guest is left with, or spared, by each layer."""
 
@@ -153,6 +154,10 @@ class _Judge(msgspec.Struct, frozen=True, kw_only=True):
             return State.MISSING, why, "run outside of it, or map ids 0 to 4294967294 into it"
         if layer is Layer.PRIVATE_BASE and self.trial.failure is None:
             return State.MISSING, *_overlay(facts)
+        if layer is Layer.PRIVATE_DEVICES and facts.uid != 0:
+            return State.MISSING, "only root can make device nodes", "run the service as root"
+        if layer is Layer.PRIVATE_DEVICES and self.trial.failure is None:
+            return State.MISSING, "this root may not make device nodes", "run outside of the container"
         return UNTESTED
 
 

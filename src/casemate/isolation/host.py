@@ -65,9 +65,9 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan needs to know of the machine.
 
     `proc_files` and `proc_directories` are what everybody can read at the top of /proc, `sysctls` what there
-    is of machine-wide facts below /proc/sys; `overlay` says
-    whether an overlay can be mounted in a user namespace, which only a try can tell. `hard_limits` are our
-    own, by number of the resource; nobody can be given more.
+    is of machine-wide facts below /proc/sys. `overlay` says whether an overlay can be mounted in a user namespace,
+    `device_nodes` whether we can make any: both only a try can tell. `hard_limits` are our own, by number of the
+    resource; nobody can be given more.
     """
 
     uid: int
@@ -85,6 +85,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     landlock_abi: int
     hard_limits: tuple[tuple[int, int], ...] = ()
     overlay: bool = True
+    device_nodes: bool = True
 
 
 def _base_entries() -> tuple[BaseEntry, ...]:
@@ -131,4 +132,5 @@ def read_host_facts() -> HostFacts:
         cpus=tuple(sorted(os.sched_getaffinity(0))),
         landlock_abi=abi_version(),
         hard_limits=tuple((number, resource.getrlimit(number)[1]) for number in LIMITED_RESOURCES),
+        device_nodes=os.geteuid() == 0,
     )

@@ -34,6 +34,10 @@ from casemate.model.spec import SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
 OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
+DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
+DEVICES_STAGE: Final = -12
+"""Of `FAILED_STAGES`: root, but that of a container without the right to make device nodes."""
+
 KILL_STEP: Final = "ending the sandbox"
 
 
@@ -191,13 +195,13 @@ class NativeBackend:
 
     def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
         """Build one sandbox. Raises LayerMissing, CapacityError or LaunchError; then nothing is left."""
-        try:
-            return (yield from self._start(spec))
-        except _OverlayRefused as refused:
-            self._host = msgspec.structs.replace(self._host, overlay=False)
-            if Layer.PRIVATE_BASE in spec.require:
-                raise LayerMissing([Layer.PRIVATE_BASE]) from refused
-        return (yield from self._start(spec))
+        while True:
+            try:
+                return (yield from self._start(spec))
+            except _Refused as refused:
+                self._host = msgspec.structs.replace(self._host, **{refused.fact: False})
+                if refused.layer in spec.require:
+                    raise LayerMissing([refused.layer]) from refused
 
     def _start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
         host = self._host
@@ -253,8 +257,13 @@ class NativeBackend:
         return ours
 
 
-class _OverlayRefused(Exception):
-    """The overlay of the private base cannot be mounted here."""
+class _Refused(Exception):
+    """What an additional layer needs cannot be done here; the next plan does without. At most once for each layer."""
+
+    def __init__(self, layer: Layer, fact: str) -> None:
+        super().__init__(f"{layer} cannot be had here")
+        self.layer = layer
+        self.fact = fact
 
 
 def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: ExitStack) -> Steps[Report]:
@@ -277,12 +286,14 @@ def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
     problem = os.strerror(report.error)
     if report.kind is not ReportKind.FAILED or not -len(FAILED_STAGES) <= report.value < len(plan.steps):
         return InternalError(f"unexpected report {report.kind} from the launcher")
+    if report.value == DEVICES_STAGE and report.error in DEVICES_REFUSED:
+        return _Refused(Layer.PRIVATE_DEVICES, "device_nodes")
     if report.value < 0:
         hint = "run `casemate doctor`" if report.error in {errno.EPERM, errno.EACCES, errno.ENOSPC} else ""
         return LaunchError(FAILED_STAGES[report.value], report.error, problem, hint=hint)
     step = plan.steps[report.value]
     if step.kind is StepKind.OVERLAY and report.error in OVERLAY_REFUSED:
-        return _OverlayRefused(problem)
+        return _Refused(Layer.PRIVATE_BASE, "overlay")
     return LaunchError(str(step), report.error, problem)
 
 

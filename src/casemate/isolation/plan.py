@@ -70,6 +70,7 @@ def layers_in_force(host: HostFacts, around: Surroundings) -> tuple[Layer, ...]:
         Layer.LANDLOCK: uses_landlock(host),
         Layer.HOST_UID: around.uid != host.uid,
         Layer.PRIVATE_BASE: host.overlay,
+        Layer.PRIVATE_DEVICES: host.device_nodes,
     }
     return REQUIRED + tuple(layer for layer, present in extra.items() if present)
 

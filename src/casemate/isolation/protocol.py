@@ -74,6 +74,7 @@ FAILED_STAGES: Final = {
     -9: "start of init",
     -10: "final check of the walls",
     -11: "making the network namespace",
+    -12: "making the device nodes",
 }
 """Where a start failed when it was in no step of the plan."""
 

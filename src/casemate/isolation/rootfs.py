@@ -7,7 +7,6 @@ directories are parts of one tmpfs, so that its size and inode count are the dis
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -35,11 +34,21 @@ ETC_OVERLAY: Final = "run/.etc"
 MASK_FILE: Final = "run/.mask"
 MASK_DIRECTORY: Final = "run/.masks"
 SYNTHETIC_DIRECTORY: Final = "run/.proc"
-DEVICES: Final = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
-DEVICE_MAJOR_MEMORY: Final = 1
-DEVICE_TTY: Final = 5 << 8
+_MEMORY: Final = 1 << 8
+DEVICES: Final = {
+    "null": _MEMORY | 3,
+    "zero": _MEMORY | 5,
+    "full": _MEMORY | 7,
+    "random": _MEMORY | 8,
+    "urandom": _MEMORY | 9,
+    "tty": 5 << 8,
+}
+"""Their numbers: the major one in the upper byte."""
+
+DEVICES_SIZE_BYTES: Final = 4096
+DEVICES_INODES: Final = 32
+DEVICE_DIRECTORY: Final = "dev"
 DIRECTORIES: Final = (
-    "dev",
     "dev/pts",
     "dev/shm",
     "proc",
@@ -128,11 +137,12 @@ def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus:
     builder = Builder(host)
     options = f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},size={ROOT_SIZE_BYTES},nr_inodes={ROOT_INODES}"
     builder.add(StepKind.ROOT, host.staging, options)
+    _add_devices(builder)
     for name in DIRECTORIES:
         builder.directory(name)
+    builder.add(StepKind.DEVPTS, "dev/pts", f"newinstance,ptmxmode=0666,mode=0620,max={bound.TERMINALS_MAX}")
     _add_base(builder)
     _add_etc(builder)
-    _add_devices(builder)
     _add_mounts(builder, mounts)
     _add_scratch(builder, limits)
     for content, target in LINKS:
@@ -177,17 +187,19 @@ def _add_mounts(builder: Builder, mounts: tuple[Mount, ...]) -> None:
         builder.base(mount.source, mount.target.lstrip("/"))
 
 
-def _device_numbers() -> Iterator[tuple[str, int]]:
-    for name, minor in DEVICES.items():
-        yield name, DEVICE_MAJOR_MEMORY << 8 | minor
-    yield "tty", DEVICE_TTY
-
-
 def _add_devices(builder: Builder) -> None:
-    for name, number in _device_numbers():
-        builder.add(StepKind.FILE, f"dev/{name}", 0o666, b"")
-        builder.bind(f"/dev/{name}", f"dev/{name}", NO_SUID | NO_EXEC, number)
-    builder.add(StepKind.DEVPTS, "dev/pts", f"newinstance,ptmxmode=0666,mode=0620,max={bound.TERMINALS_MAX}")
+    """Nodes of the sandbox's own where we may make any; otherwise the machine's, whose inodes all sandboxes share.
+
+    Read-only keeps their times and modes; what is behind a device can be written all the same.
+    """
+    builder.directory(DEVICE_DIRECTORY)
+    if builder.host.device_nodes:
+        size, inodes = str(DEVICES_SIZE_BYTES), str(DEVICES_INODES)
+        builder.add(StepKind.DEVICES, DEVICE_DIRECTORY, NO_SUID | NO_EXEC, size, inodes, tuple(DEVICES.items()))
+        return
+    for name, number in DEVICES.items():
+        builder.add(StepKind.FILE, f"{DEVICE_DIRECTORY}/{name}", 0o666, b"")
+        builder.bind(f"/dev/{name}", f"{DEVICE_DIRECTORY}/{name}", READ_ONLY | NO_SUID | NO_EXEC, number)
 
 
 def _add_scratch(builder: Builder, limits: Limits) -> None:
@@ -214,6 +226,8 @@ def _add_proc(builder: Builder, limits: Limits, cpus: int) -> None:
     for name in replaced:
         builder.file(f"{SYNTHETIC_DIRECTORY}/{name}", texts[name])
     builder.add(StepKind.READ_ONLY, ".", READ_ONLY)
+    if builder.host.device_nodes:
+        builder.add(StepKind.READ_ONLY, DEVICE_DIRECTORY, READ_ONLY)
     for name in replaced:
         builder.add(StepKind.COVER, f"{SYNTHETIC_DIRECTORY}/{name}", f"proc/{name}")
     for name in procfs.masked(builder.host.proc_files, procfs.OPEN_FILES):

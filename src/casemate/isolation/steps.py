@@ -18,7 +18,7 @@ from casemate import limits
 from casemate.errors import InternalError
 
 PLAN_MAGIC: Final = 0x4C504D43
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
 PLANS_CACHED: Final = 64
 
 
@@ -43,16 +43,17 @@ class StepKind(IntEnum):
     OVERLAY = 12
     PROC = 13
     DEVPTS = 14
-    PIVOT = 15
-    READ_ONLY = 16
-    AFFINITY = 17
-    RLIMIT = 18
-    EXPOSE = 19
-    NETWORK = 20
-    DROP_CAPABILITIES = 21
-    NO_NEW_PRIVILEGES = 22
-    LANDLOCK = 23
-    SECCOMP = 24
+    DEVICES = 15
+    PIVOT = 16
+    READ_ONLY = 17
+    AFFINITY = 18
+    RLIMIT = 19
+    EXPOSE = 20
+    NETWORK = 21
+    DROP_CAPABILITIES = 22
+    NO_NEW_PRIVILEGES = 23
+    LANDLOCK = 24
+    SECCOMP = 25
 
 
 SHAPES: Final = {
@@ -70,6 +71,7 @@ SHAPES: Final = {
     StepKind.OVERLAY: "ussu",
     StepKind.PROC: "ss",
     StepKind.DEVPTS: "ss",
+    StepKind.DEVICES: "sussr",
     StepKind.PIVOT: "",
     StepKind.READ_ONLY: "su",
     StepKind.AFFINITY: "b",

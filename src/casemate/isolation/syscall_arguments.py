@@ -91,12 +91,25 @@ _PRCTL: Final = _check(
 _MADV_MERGEABLE: Final = 12
 _MADVISE: Final = _check(_when(EINVAL, _low(2, _MADV_MERGEABLE)))
 
+# Whatever init has, what it starts later inherits: a guest of the same user could lower init's limits and priority, and
+# so spoil its sandbox for those who come after it. Nothing but init has the process id 1 here, or is in its group;
+# everything belongs to the one user.
+_INIT: Final = 1
+_PRIO_PROCESS, _PRIO_PGRP, _PRIO_USER = 0, 1, 2
+_SETPRIORITY: Final = _check(
+    _when(EPERM, _low(0, _PRIO_PROCESS, _PRIO_PGRP), _low(1, _INIT)),
+    _when(EPERM, _low(0, _PRIO_USER)),
+)
+_SCHEDULE: Final = _check(_when(EPERM, _low(0, _INIT)))
+
 # A core limit of 0 stops core *files* only; where core_pattern names a program, the host would still start it, as
 # root, on the guest's memory. A limit of exactly 1 byte stops both. The launcher sets 1, and what would change it
 # back to 0 is answered as done: no core is written either way, and gpg or ssh-agent would not start on an error.
 _RLIMIT_CORE: Final = 4
 _SETRLIMIT: Final = _check(_when(0, _low(0, _RLIMIT_CORE)))
 _PRLIMIT: Final = _check(
+    _when(None, _low(0, _INIT), *_is_null(2)),
+    _when(EPERM, _low(0, _INIT)),
     _when(None, _low(1, _RLIMIT_CORE), *_is_null(2)),
     _when(0, _low(1, _RLIMIT_CORE), *_is_null(3)),
     # Reading and setting at once cannot be answered without doing it.
@@ -162,7 +175,11 @@ CHECKS: Final[Mapping[str, Check]] = {
     "personality": _PERSONALITY,
     "prctl": _PRCTL,
     "prlimit64": _PRLIMIT,
+    "sched_setattr": _SCHEDULE,
+    "sched_setparam": _SCHEDULE,
+    "sched_setscheduler": _SCHEDULE,
     "seccomp": _SECCOMP,
+    "setpriority": _SETPRIORITY,
     "setrlimit": _SETRLIMIT,
     "setsockopt": _SETSOCKOPT,
     "socket": _SOCKET,

@@ -137,9 +137,8 @@ ALLOWED: Final = (
     _group(
         "Scheduling within what RLIMIT_NICE and RLIMIT_RTPRIO (both 0) leave.",
         """
-        sched_yield getpriority setpriority sched_setparam sched_getparam sched_setscheduler sched_getscheduler
-        sched_setattr sched_getattr sched_get_priority_max sched_get_priority_min sched_rr_get_interval
-        sched_getaffinity ioprio_get getcpu
+        sched_yield getpriority sched_getparam sched_getscheduler sched_getattr sched_get_priority_max
+        sched_get_priority_min sched_rr_get_interval sched_getaffinity ioprio_get getcpu
         """,
     ),
     _group(

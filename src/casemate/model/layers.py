@@ -25,6 +25,7 @@ class Layer(StrEnum):
     LANDLOCK = "landlock"
     HOST_UID = "host-uid"
     PRIVATE_BASE = "private-base"
+    PRIVATE_DEVICES = "private-devices"
 
 
 class Tier(StrEnum):
@@ -50,7 +51,7 @@ REQUIRED: Final = (
 )
 """Without every one of these the standard tier does not exist and nothing runs."""
 
-ADDITIONAL: Final = (Layer.CGROUP, Layer.LANDLOCK, Layer.HOST_UID, Layer.PRIVATE_BASE)
+ADDITIONAL: Final = (Layer.CGROUP, Layer.LANDLOCK, Layer.HOST_UID, Layer.PRIVATE_BASE, Layer.PRIVATE_DEVICES)
 """Used and reported wherever the machine offers them; a spec may make any of them required."""
 
 
