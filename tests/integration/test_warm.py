@@ -1,0 +1,154 @@
+"""Runs in sandboxes that were made ahead: the same results as in new ones, and nothing of one run in the next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import casemate
+from casemate import limits
+from casemate.engine.run import prepare_code, prepare_command
+from casemate.engine.warm import warm_key
+
+RUNTIMES = ("python", "node", "r", "bash")
+ENVIRONMENT = {
+    "python": "import os; print(os.environ['SHADE'], os.getenv('SHADE'))",
+    "node": "console.log(process.env.SHADE, process.env.SHADE)",
+    "r": "cat(Sys.getenv('SHADE'), Sys.getenv('SHADE'), '\\n')",
+    "bash": "echo $SHADE $SHADE",
+}
+
+
+@pytest.fixture(scope="module")
+def warming() -> Iterator[casemate.Engine]:
+    with casemate.Engine() as opened:
+        yield opened
+
+
+@pytest.fixture
+def warm(warming: casemate.Engine, generous: dict[str, Any]) -> Any:
+    """Run code in a ready sandbox; fails if there was none."""
+
+    def run(code: str, runtime: str = "python", **options: Any) -> casemate.Result:
+        options.setdefault("limits", generous)
+        key = warm_key(prepare_code(warming, code, runtime=runtime, **options))
+        assert warming.warm.keep(key, 1, limits.LAUNCH_TIMEOUT_S)
+        hits = hits_of(warming)
+        result = casemate.run(code, runtime, engine=warming, **options)
+        assert hits_of(warming) == hits + 1
+        warming.warm.keep(key, 0, 0.0)
+        return result
+
+    return run
+
+
+def hits_of(engine: casemate.Engine) -> int:
+    return sum(each.hits for each in engine.warm.statistics())
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_everything_reaches_a_program_that_was_waited_for(warm: Any, runtime: str) -> None:
+    variables = warm(ENVIRONMENT[runtime], runtime, env={"SHADE": "green"})
+    assert variables.stdout.text.split() == ["green", "green"]
+
+
+def test_code_input_arguments_files_and_stdin(warm: Any) -> None:
+    code = "import sys\nprint(sys.argv[1:], sys.stdin.read(), open('a.txt').read(), __file__)\noutput = input"
+    options = {"input": {"n": 1}, "args": ["x"], "stdin": "in", "files": {"a.txt": "A"}, "collect": ["*.txt"]}
+    result = warm(code, **options)
+    assert result.stdout.text == "['x'] in A /work/main.py\n"
+    assert result.output == {"n": 1}
+    assert [file.path for file in result.files] == ["a.txt"]
+
+
+def test_without_stdin_there_is_its_end(warm: Any) -> None:
+    assert warm("import sys; print(repr(sys.stdin.read()))").stdout.text == "''\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise SystemExit(3)", "exit"),
+        ("1 / 0", "exception"),
+        ("import os; os.kill(os.getpid(), 9)", "signal"),
+        ("while True: pass", "timeout"),
+        ("x = [bytearray(1 << 20) for _ in range(1 << 16)]", "memory"),
+    ],
+)
+def test_a_failure_has_its_reason(warm: Any, generous: dict[str, Any], code: str, reason: str) -> None:
+    limits_of_run = {**generous, "memory": "64Mi"} | ({"timeout": "300ms"} if reason == "timeout" else {})
+    assert warm(code, limits=limits_of_run).reason == reason
+
+
+def test_usage_is_that_of_the_run_and_not_of_its_making(warm: Any) -> None:
+    used = warm("pass").usage
+    assert 0 < used.wall_s < 60
+    assert 0 <= used.cpu_user_s + used.cpu_system_s < 60
+
+
+def test_the_time_limit_starts_with_the_program(warming: casemate.Engine, warm: Any, generous: dict[str, Any]) -> None:
+    """However long it has waited before."""
+    options = {"limits": {**generous, "cpu_time": "1s"}}
+    key = warm_key(prepare_code(warming, "pass", runtime="python", **options))
+    assert warming.warm.keep(key, 1, limits.LAUNCH_TIMEOUT_S)
+    assert warm("output = 1", **options).output == 1
+
+
+def test_nothing_of_one_run_is_in_the_next(warm: Any) -> None:
+    leave = "import os\nfor d in ('/work', '/tmp', '/dev/shm', '/home/guest'): open(d + '/mark', 'w')\nprint('left')"
+    look = "import os\nprint([d for d in ('/work', '/tmp', '/dev/shm', '/home/guest') if os.listdir(d)])"
+    assert warm(leave).ok
+    assert warm(look).stdout.text == "['/work']\n"  # the program's own file
+
+
+def test_a_variable_that_the_interpreter_reads_at_its_start_gets_a_new_one(warming: casemate.Engine) -> None:
+    early = prepare_code(warming, "pass", runtime="python", env={"PYTHONHASHSEED": "1"})
+    late = prepare_code(warming, "pass", runtime="python", env={"COLOUR": "1"})
+    assert warm_key(early).argv == ()
+    assert warm_key(late).argv != ()
+    assert "COLOUR" not in dict(warm_key(late).environment)
+
+
+def test_other_limits_are_other_sandboxes_but_for_those_of_the_run(warming: casemate.Engine) -> None:
+    def key(**wanted: str) -> Any:
+        return warm_key(prepare_command(warming, ["true"], limits=wanted))
+
+    assert key(memory="64Mi") != key(memory="65Mi")
+    assert key(timeout="1s", output="1Mi") == key(timeout="2s", output="2Mi")
+
+
+def test_fresh_is_a_new_one(warming: casemate.Engine, warm: Any) -> None:
+    assert warm("output = 1").output == 1
+    hits = hits_of(warming)
+    for _ in range(4):
+        assert casemate.run("output = 1", engine=warming, fresh=True).output == 1
+    assert hits_of(warming) == hits
+    with pytest.raises(casemate.InvalidInput, match="fresh"):
+        casemate.run("pass", engine=warming, fresh="yes")  # type: ignore[arg-type]
+
+
+def test_one_that_died_while_it_waited_is_not_used(warming: casemate.Engine, generous: dict[str, Any]) -> None:
+    prepared = prepare_code(warming, "output = 1", runtime="python", limits=generous)
+    key = warm_key(prepared)
+    assert warming.warm.keep(key, 1, limits.LAUNCH_TIMEOUT_S)
+    warming.warm._pool._kinds[key].ready[0].thing.sandbox.kill()
+    warming.warm._pool._kinds[key].ready[0].thing.sandbox.wait_dead()
+    assert casemate.run("output = 1", engine=warming, limits=generous).output == 1
+    warming.warm.keep(key, 0, 0.0)
+
+
+def test_closing_the_engine_ends_what_was_made_ahead(generous: dict[str, Any]) -> None:
+    with casemate.Engine() as engine:
+        key = warm_key(prepare_code(engine, "pass", runtime="python", limits=generous))
+        assert engine.warm.keep(key, 2, limits.LAUNCH_TIMEOUT_S)
+        ready = [made.thing.sandbox for made in engine.warm._pool._kinds[key].ready]
+    assert [sandbox.closed for sandbox in ready] == [True, True]
+
+
+def test_none_is_made_where_that_is_switched_off(generous: dict[str, Any]) -> None:
+    with casemate.Engine(warm=False) as engine:
+        for _ in range(4):
+            assert casemate.run("output = 1", engine=engine, limits=generous).output == 1
+        assert engine._warm is None

@@ -1,0 +1,183 @@
+"""Things made ahead: taken once each, made by demand, thrown away when dead, old or unwanted, within bounds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from casemate import limits
+from casemate.errors import CapacityError
+from casemate.model.pool import Bounds
+from casemate.pool.ready import Maker, ReadyPool
+
+WAIT_S = 30.0
+
+
+class Factory:
+    """Makes numbers, remembers what became of them, and fails as told."""
+
+    def __init__(self) -> None:
+        self.made: list[int] = []
+        self.discarded: list[int] = []
+        self.gone = threading.Semaphore(0)
+        self.lock = threading.Lock()
+        self.dead: set[int] = set()
+        self.is_broken = False
+        self.tried = threading.Semaphore(0)
+        self.may_go = threading.Event()
+        self.may_go.set()
+        self.weight_bytes = 1
+
+    def make(self, _: str) -> int:
+        self.may_go.wait(WAIT_S)
+        self.tried.release()
+        if self.is_broken:
+            raise CapacityError("no room")
+        with self.lock:
+            self.made.append(len(self.made))
+            return self.made[-1]
+
+    def discard(self, thing: int) -> None:
+        self.discarded.append(thing)
+        self.gone.release()
+
+    def pool(self, **bounds: float) -> ReadyPool[str, int]:
+        maker: Maker[str, int] = Maker(
+            self.make, lambda _: self.weight_bytes, lambda thing: thing not in self.dead, self.discard, str
+        )
+        settings = {"ready_max": 4, "memory_bytes": 1000, "idle_s": 60.0, **bounds}
+        return ReadyPool(maker, Bounds(**settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def factory() -> Factory:
+    return Factory()
+
+
+@pytest.fixture
+def pool(factory: Factory) -> Iterator[ReadyPool[str, int]]:
+    made = factory.pool()
+    yield made
+    factory.may_go.set()
+    made.close()
+
+
+def test_nothing_is_made_for_a_single_take(factory: Factory, pool: ReadyPool[str, int]) -> None:
+    assert pool.take("a") is None
+    assert pool.statistics()[0].starting == 0
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("casemate-pool")]
+    assert factory.made == []
+
+
+def test_the_third_take_finds_one(pool: ReadyPool[str, int]) -> None:
+    assert pool.take("a") is None
+    assert pool.take("a") is None
+    assert pool.wait_ready("a", 1, WAIT_S)
+    assert pool.take("a") is not None
+    seen = pool.statistics()[0]
+    assert (seen.label, seen.hits, seen.misses, seen.busy) == ("a", 1, 2, 3)
+    pool.done("a")
+    assert pool.statistics()[0].busy == 2
+
+
+def test_what_is_kept_is_there_without_demand(pool: ReadyPool[str, int]) -> None:
+    pool.keep("a", 3)
+    assert pool.wait_ready("a", 3, WAIT_S)
+    assert pool.statistics()[0].memory_bytes == 3
+    pool.keep("a", 0)
+    assert pool.take("b") is None
+
+
+def test_each_thing_is_taken_once(factory: Factory, pool: ReadyPool[str, int]) -> None:
+    pool.keep("a", 4)
+    taken: list[int] = []
+
+    def take_many() -> None:
+        for _ in range(50):
+            thing = pool.take("a")
+            if thing is not None:
+                taken.append(thing)
+
+    threads = [threading.Thread(target=take_many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(taken) == len(set(taken))
+    assert set(taken) <= set(factory.made)
+
+
+def test_a_dead_one_is_thrown_away_and_the_next_one_taken(factory: Factory, pool: ReadyPool[str, int]) -> None:
+    pool.keep("a", 2)
+    assert pool.wait_ready("a", 2, WAIT_S)
+    factory.dead.add(0)
+    assert pool.take("a") in {1, 2}
+    assert factory.discarded == [0]
+
+
+def test_an_old_one_is_replaced(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "POOL_AGE_MAX_S", 0.0)
+    pool = factory.pool()
+    pool.keep("a", 1)
+    for _ in range(3):
+        assert factory.tried.acquire(timeout=WAIT_S)
+    pool.close()
+    assert sorted(factory.discarded) == factory.made
+
+
+def test_without_demand_everything_goes(factory: Factory) -> None:
+    pool = factory.pool(idle_s=0.05)
+    pool.take("a")
+    pool.take("a")
+    assert factory.gone.acquire(timeout=WAIT_S)
+    pool.close()
+    assert sorted(factory.discarded) == factory.made
+
+
+def test_memory_is_bounded(factory: Factory) -> None:
+    factory.weight_bytes = 600
+    pool = factory.pool()
+    pool.keep("a", 4)
+    assert pool.wait_ready("a", 2, WAIT_S)
+    assert not pool.wait_ready("a", 4, 0.05)
+    pool.close()
+
+
+def test_what_cannot_be_made_is_told_and_tried_again_later(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "POOL_RETRY_MIN_S", 0.001)
+    factory.is_broken = True
+    pool = factory.pool()
+    pool.keep("a", 1)
+    for _ in range(3):
+        assert factory.tried.acquire(timeout=WAIT_S)
+    assert pool.statistics()[0].problem == "no room"
+    factory.is_broken = False
+    assert pool.wait_ready("a", 1, WAIT_S)
+    assert pool.statistics()[0].problem == ""
+    pool.close()
+
+
+def test_closing_throws_away_all_also_what_is_being_made(factory: Factory) -> None:
+    pool = factory.pool()
+    pool.keep("a", 2)
+    assert pool.wait_ready("a", 2, WAIT_S)
+    factory.may_go.clear()
+    pool.keep("a", 4)
+    closing = threading.Thread(target=pool.close)
+    closing.start()
+    factory.may_go.set()
+    closing.join(WAIT_S)
+    assert sorted(factory.discarded) == factory.made
+    assert pool.take("a") is None
+    pool.close()
+
+
+def test_kinds_are_bounded(factory: Factory, pool: ReadyPool[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "POOL_KINDS_MAX", 2)
+    for name in ("a", "b", "c", "d"):
+        assert pool.take(name) is None
+        pool.done(name)
+    assert len(pool.statistics()) == 2
+    assert factory.made == []
