@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -276,6 +278,34 @@ def test_the_engine_s_end_is_the_end_of_what_runs_in_it(generous: dict[str, Any]
         casemate.execute(["true"], engine=own)
 
 
+def broken_connection() -> socket.socket:
+    """Return our end of a connection that the other side has reset."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    return ours
+
+
+def internal_problems(result: casemate.Result) -> list[str]:
+    return [event.detail for event in result.events if event.kind == "internal"]
+
+
+def test_a_program_whose_input_breaks_off_is_ended_and_its_result_says_why(execute: Run) -> None:
+    with broken_connection() as stdin:
+        result = failed(execute("sh", "-c", "echo on; cat; echo all of it", stdin=stdin), Reason.INTERNAL)
+    assert (result.stdout.text, result.exit_code) in {("on\n", None), ("", None)}
+    assert internal_problems(result) == ["standard input cannot be read: Connection reset by peer"]
+
+
+def test_an_input_that_breaks_off_does_not_end_a_sandbox_that_stays(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    with broken_connection() as stdin:
+        failed(sandbox.exec(["sleep", "1000"], stdin=stdin.fileno()), Reason.INTERNAL)
+    succeeded(sandbox.exec(["true"]))
+
+
 # The kernel's word before the guest's -------------------------------------------------------------
 
 
@@ -325,9 +355,8 @@ def test_a_result_can_be_written_as_json(run: Run) -> None:
     assert (read["status"], read["reason"], read["output"]) == ("succeeded", "exit", {"big": 2**100})
 
 
-def test_every_reason_but_our_own_mistake_is_caused_above() -> None:
-    """Nothing in the engine says `internal`: a mistake of ours is an exception, not a Result."""
+def test_every_reason_is_caused_above() -> None:
     with open(__file__) as file:  # noqa: PTH123 - as short as it gets
         text = file.read()
     caused = {reason for reason in Reason if f"Reason.{reason.name}" in text.partition("# What every Result")[0]}
-    assert set(Reason) - caused == {Reason.INTERNAL}
+    assert caused == set(Reason)
