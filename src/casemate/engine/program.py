@@ -47,13 +47,19 @@ NO_INPUT: Final = _Unset()
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine needs to know to run code: pure data. `extra` are the caller's own variables."""
+    """What the engine needs to know to run code: pure data.
+
+    `placed_names` are the files of the work directory that the harness makes out of the code while it runs;
+    `extra` are the caller's own variables.
+    """
 
     command: Command
     files: tuple[InputFile, ...]
     channel: Channel
     extra: dict[str, str] = {}
     memory_errors: tuple[str, ...] = ()
+    placed_code: bytes = b""
+    placed_names: tuple[str, ...] = ()
 
 
 def check_input(value: JsonValue) -> bytes | None:
@@ -110,7 +116,15 @@ def make_program(
         channel=runtime.channel,
         extra=extra,
         memory_errors=runtime.memory_errors,
+        placed_code=code.encode(),
+        placed_names=_placed_names(runtime, filename),
     )
+
+
+def _placed_names(runtime: Runtime, filename: str) -> tuple[str, ...]:
+    if runtime.channel is not Channel.FRAMES:
+        return ()
+    return (filename, *(PurePosixPath(filename).stem + ending for ending in runtime.copies))
 
 
 def _filled(word: str, words: dict[str, str]) -> str:

@@ -12,6 +12,7 @@ from casemate.engine.cancel import CancelToken
 from casemate.engine.collect import Collector
 from casemate.engine.engine import Engine
 from casemate.engine.execution import Command, Execution, Waiting
+from casemate.engine.placed import PlacedProgram
 from casemate.engine.program import GUEST_MOUNT, NO_INPUT, Program, check_input, make_program, read_answer
 from casemate.engine.request import (
     CodeOptions,
@@ -147,12 +148,14 @@ def _run_alone(
     try:
         for file in run.files:
             yield from write_file(sandbox, file.path, file.data, executable=file.executable)
+        placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
         outcome = yield from Execution(
             sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
         ).run()
         collected = NOTHING_COLLECTED
-        if run.collect:
+        if placed is not None:
             yield from sandbox.end()
+            placed.remove(outcome)
             collected = Collector(sandbox.work_fd, run.collect).run()
         return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)
     finally:
@@ -172,5 +175,10 @@ def run_in(
         yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
     for file in (*program.files, *files):
         yield from write_file(sandbox, file.path, file.data, executable=file.executable)
-    outcome = yield from Execution(sandbox, program.command, limits, cancel=cancel, alone=False).run()
+    placed = PlacedProgram(sandbox.work_fd, program)
+    outcome = None
+    try:
+        outcome = yield from Execution(sandbox, program.command, limits, cancel=cancel, alone=False).run()
+    finally:
+        placed.remove(outcome)
     return make_result(sandbox, outcome, read_answer(program, outcome), NOTHING_COLLECTED)

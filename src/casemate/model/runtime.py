@@ -29,7 +29,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     read. `harness` is the text of a file that is placed beside the code; its path is {harness}.
     `packages` are what to install where the interpreter is missing. `limits` override the defaults.
     `memory_errors` are the error types that mean a refused allocation: where no cgroup holds the memory
-    limit, that is how the limit shows.
+    limit, that is how the limit shows. A harness of `frames` may put the code into the work directory under
+    its name while the program runs; `copies` are further endings under which it does.
     `waits`: the harness writes an empty frame when it waits for its request, so that a process can be
     started ahead of its program. `early_variables` are how the names of variables begin that the
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
@@ -51,3 +52,4 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     memory_errors: tuple[str, ...] = ()
     waits: bool = False
     early_variables: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
