@@ -34,7 +34,7 @@ from casemate.engine.request import (
     check_stdin,
 )
 from casemate.engine.results import NOTHING_COLLECTED, make_result
-from casemate.engine.transfer import require_directory, write_file
+from casemate.engine.transfer import require_directory, write_files
 from casemate.errors import InvalidInput
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
@@ -146,8 +146,7 @@ def _run_alone(
     engine: Engine, sandbox: NativeSandbox, run: Run, waiting: Waiting | None, cancel: CancelToken | None
 ) -> Steps[Result]:
     try:
-        for file in run.files:
-            yield from write_file(sandbox, file.path, file.data, executable=file.executable)
+        yield from write_files(sandbox, run.files)
         placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
         outcome = yield from Execution(
             sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
@@ -173,8 +172,7 @@ def run_in(
     """A run in a sandbox that stays."""
     if program.command.cwd != WORK_DIRECTORY:
         yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
-    for file in (*program.files, *files):
-        yield from write_file(sandbox, file.path, file.data, executable=file.executable)
+    yield from write_files(sandbox, (*program.files, *files))
     placed = PlacedProgram(sandbox.work_fd, program)
     outcome = None
     try:
