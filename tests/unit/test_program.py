@@ -125,7 +125,7 @@ def test_without_a_channel_there_is_only_the_file() -> None:
 
 
 def test_a_declared_harness_lies_beside_the_code_and_its_environment_is_set() -> None:
-    program = program_of(runtime(Channel.TEXT, harness="the harness", environment={"MODE": "x"}))
+    program = program_of(runtime(Channel.TEXT, harness="the harness", harness_environment={"MODE": "x"}))
     assert {str(file.path): file.data for file in program.files} == {
         "/code/.harness": b"the harness",
         "/code/main.x": b"the code",

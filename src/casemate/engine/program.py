@@ -75,6 +75,12 @@ def check_input(value: JsonValue) -> bytes | None:
     return encoded
 
 
+def owned_variables(runtime: Runtime, interpreter: Interpreter) -> frozenset[str]:
+    """The variables without which the interpreter, its harness or the channel would not be what they are."""
+    channel = {INPUT_VARIABLE, OUTPUT_VARIABLE} if runtime.channel is Channel.TEXT else set()
+    return frozenset(channel.union(interpreter.environment, runtime.harness_environment))
+
+
 def make_program(
     runtime: Runtime,
     interpreter: Interpreter,
@@ -88,8 +94,8 @@ def make_program(
 ) -> Program:
     """The command that runs this code with this input, and the files it needs."""
     path = f"{CODE_DIRECTORY}/{filename}"
-    own = {**interpreter.environment, **runtime.environment}
-    extra = {name: text for name, text in environment.items() if BASE_ENVIRONMENT.get(name) != text and name not in own}
+    given = {**BASE_ENVIRONMENT, **runtime.environment}
+    extra = {name: text for name, text in environment.items() if given.get(name) != text}
     words = {"{interpreter}": interpreter.path, "{code}": path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
     files = []
     if runtime.harness:
@@ -106,7 +112,7 @@ def make_program(
                 **environment,
                 **_channel_variables(runtime, value),
                 **interpreter.environment,
-                **runtime.environment,
+                **runtime.harness_environment,
             },
             cwd=WORK_DIRECTORY,
             stdin=stdin,

@@ -13,7 +13,15 @@ from casemate.engine.collect import Collector
 from casemate.engine.engine import Engine
 from casemate.engine.execution import Command, Execution, Waiting
 from casemate.engine.placed import PlacedProgram
-from casemate.engine.program import GUEST_MOUNT, NO_INPUT, Program, check_input, make_program, read_answer
+from casemate.engine.program import (
+    GUEST_MOUNT,
+    NO_INPUT,
+    Program,
+    check_input,
+    make_program,
+    owned_variables,
+    read_answer,
+)
 from casemate.engine.request import (
     CodeOptions,
     CommandOptions,
@@ -112,13 +120,14 @@ def runtime_limits(engine: Engine, runtime: Runtime, wanted: LimitsLike) -> Limi
 def check_program(runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions) -> Program:
     """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
     filename = options.get("filename")
+    owned = owned_variables(runtime, interpreter)
     return make_program(
         runtime,
         interpreter,
         code=check_code(code),
         filename=check_file_name(runtime.filename if filename is None else filename),
         arguments=check_arguments(options.get("args", ()), field="args"),
-        environment=check_environment(options.get("env")),
+        environment=check_environment(options.get("env"), defaults=runtime.environment, owned=owned),
         value=check_input(options.get("input", NO_INPUT)),
         stdin=check_stdin(options.get("stdin")),
     )

@@ -62,7 +62,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
     "r": Runtime(
         interpreter=("R",),
         command=("{interpreter}", "--no-echo", "--no-restore", "--no-environ", "--no-init-file", "-e", "#"),
-        environment={"R_PROFILE": f"{GUEST_DIRECTORY}/r.R"},
+        harness_environment={"R_PROFILE": f"{GUEST_DIRECTORY}/r.R"},
         channel=Channel.FRAMES,
         waits=True,
         early_variables=("R_", "EDITOR", "PAGER", "TAR"),
@@ -76,7 +76,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
     "bash": Runtime(
         interpreter=("bash",),
         command=("{interpreter}", "{code}"),
-        environment={"BASH_ENV": f"{GUEST_DIRECTORY}/bash.sh"},
+        harness_environment={"BASH_ENV": f"{GUEST_DIRECTORY}/bash.sh"},
         channel=Channel.TEXT,
         aliases=("sh", "shell"),
         extensions=(".sh", ".bash"),
