@@ -170,8 +170,8 @@ def test_the_variable_alone_is_enough_for_a_process_of_its_own(slowness: float) 
 
 
 def test_an_engine_refuses_a_configuration_that_is_wrong() -> None:
-    with pytest.raises(casemate.ConfigError, match="limits.memory"):
+    with pytest.raises(casemate.ConfigError, match=r"limits\.memory"):
         casemate.Engine(casemate.Config(limits={"memory": "much"}))
     nothing = casemate.Runtime(interpreter=("sh",), command=())
-    with pytest.raises(casemate.ConfigError, match="runtimes.x.command"):
+    with pytest.raises(casemate.ConfigError, match=r"runtimes\.x\.command"):
         casemate.Engine(casemate.Config(runtimes={"x": nothing}))

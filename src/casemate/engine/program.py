@@ -14,7 +14,7 @@ from casemate.engine.request import InputFile
 from casemate.engine.results import Answer
 from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
-from casemate.model.result import JsonValue
+from casemate.model.result import GuestError, JsonValue
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import BASE_ENVIRONMENT, CODE_DIRECTORY, GUEST_DIRECTORY, HARNESS_NAME, WORK_DIRECTORY, Mount
 from casemate.model.values import (
@@ -163,7 +163,23 @@ def _request(  # noqa: PLR0917 - the parts of one message
 
 
 def read_answer(program: Program, outcome: Outcome) -> Answer:
-    """What the guest's side of the channel came to. A killed program's half reply is no protocol offence."""
+    """What the guest's side of the channel came to, and whether it says that it was refused memory."""
+    answer = _read_reply(program, outcome)
+    if not program.memory_errors or outcome.wait_status == 0:
+        return answer
+    return msgspec.structs.replace(answer, out_of_memory=_tells_of_memory(program, outcome, answer.error))
+
+
+def _tells_of_memory(program: Program, outcome: Outcome, error: GuestError | None) -> bool:
+    """By its error; one that ends too hard for that, or has no way to tell, by the last that it printed."""
+    if error is not None:
+        return any(error.type == text or error.message.startswith(text) for text in program.memory_errors)
+    said = (outcome.stderr.tail or outcome.stderr.head)[-limits.LAST_WORDS_BYTES :]
+    return any(text.encode() in said for text in program.memory_errors)
+
+
+def _read_reply(program: Program, outcome: Outcome) -> Answer:
+    """A killed program's half reply is no protocol offence."""
     if program.channel is Channel.NONE:
         return Answer()
     if outcome.reply_overflow:
@@ -174,7 +190,7 @@ def read_answer(program: Program, outcome: Outcome) -> Answer:
     if isinstance(parsed, ReplyProblem):
         return Answer(problem="" if outcome.stopped else parsed.why)
     if isinstance(parsed, ExceptionReply):
-        return Answer(error=parsed.error, out_of_memory=parsed.error.type in program.memory_errors)
+        return Answer(error=parsed.error)
     if isinstance(parsed, InvalidReply):
         return Answer(error=parsed.error, invalid=True)
     return Answer(output=parsed.output if isinstance(parsed, ValueReply) else None)

@@ -29,7 +29,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     read. `environment` are variables that the caller's come before; `harness_environment` are those that
     the harness stands on, which no caller can set. `harness` is the text of a file that is placed beside
     the code; its path is {harness}. `packages` are what to install where the interpreter is missing.
-    `limits` override the defaults. `memory_errors` are the error types that mean a refused allocation:
+    `limits` override the defaults. `memory_errors` are the types of errors, or the beginnings of their
+    messages, that mean a refused allocation, or what a program without such an error prints last to stderr:
     where no cgroup holds the memory limit, that is how the limit shows. A harness of `frames` may put the
     code into the work directory under its name while the program runs; `copies` are further endings under
     which it does.
