@@ -156,7 +156,7 @@ for part in "${parts[@]}"; do
 done
 for part in "${parts[@]}"; do
     if [[ $part == uml* && ${#machines[@]} -gt 1 ]]; then
-        if [[ ${#behind[@]} -eq 0 && -z $begun ]]; then
+        if [[ -z $begun ]]; then
             begun=$SECONDS
             printf '\n##### at the same time: %s\n' "${machines[*]}"
             for machine in "${machines[@]}"; do start_part "$machine"; done
