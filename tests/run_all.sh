@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 # What the kernel and its control groups decide; the rest is the same everywhere, and system calls are slow in there.
 readonly OTHER_KERNEL=(tests/security/test_{cpu,kernel,memory,processes}.py tests/integration/cgroups tests/integration/test_contract.py)
 readonly ISOLATION=(tests/security tests/integration)
+readonly QUICK_COMPARISONS="not test_is_as_natively or prints_a_line or exits_with_a_status or fails_uncaught"
 readonly ORDINARY_UID=61234 # in nobody's passwd
 readonly UML_LIMIT_S=${UML_LIMIT_S:-1200}
 readonly UML_SLOWNESS=20 # a process takes that many times longer there
@@ -14,7 +15,19 @@ read -r -a more <<< "${PYTEST_ARGS:-}" || true
 bundle=""
 logs=.cache/test
 mkdir -p "$logs"
-trap '[[ -z $bundle ]] || rm -rf "$bundle"' EXIT
+declare -A behind=() # parts that run beside the others, and their processes
+begun=""
+
+leave() { # also when interrupted
+    local part
+    for part in "${!behind[@]}"; do
+        kill -TERM -- "-${behind[$part]}" 2> /dev/null || true
+        wait "${behind[$part]}" 2> /dev/null || true
+    done
+    [[ -z $bundle ]] || rm -rf "$bundle"
+}
+trap leave EXIT
+trap 'exit 130' INT TERM
 
 python_for_everybody() { # not one below a private home
     local candidate
@@ -53,7 +66,8 @@ user() {
         cd "$bundle"
         setpriv --reuid=$ORDINARY_UID --regid=$ORDINARY_UID --clear-groups env --ignore-environment \
             PATH="$bundle/venv/bin:/usr/local/bin:/usr/bin:/bin" HOME="$bundle/home" TMPDIR="$bundle/tmp" LANG=C.UTF-8 \
-            PYTHONDONTWRITEBYTECODE=1 venv/bin/python -m pytest "${ISOLATION[@]}" "$@"
+            PYTHONDONTWRITEBYTECODE=1 venv/bin/python -m pytest \
+            -k "$QUICK_COMPARISONS" "${ISOLATION[@]}" tests/differential/test_programs.py "$@"
     )
 }
 
@@ -97,16 +111,62 @@ else
 fi
 failed=0
 report=()
+
+conclude() { # part, seconds, exit status: one line for the end
+    local summary
+    summary=$(grep -aE '(passed|failed|error|errors|deselected|no tests ran).* in [0-9.]+s' "$logs/$1.log" | tail -n 1 | tr -d '=' || true)
+    [[ $3 -eq 0 ]] || failed=1
+    report+=("$(printf '%-10s %4ss  exit %-3s  %s' "$1" "$2" "$3" "${summary:-no summary}")")
+}
+
+run_part() { # in view, with its output kept as well
+    local started=$SECONDS status=0
+    "${1//-/_}" "${more[@]}" 2>&1 | tee "$logs/$1.log" || status=$?
+    conclude "$1" $((SECONDS - started)) "$status"
+}
+
+start_part() { # beside the others, in a process group of its own; what it says is shown when it has ended
+    rm -f "$logs/$1.end"
+    set -m
+    (
+        trap - EXIT
+        status=0
+        "${1//-/_}" "${more[@]}" > "$logs/$1.log" 2>&1 < /dev/null || status=$?
+        printf '%s %s\n' $((SECONDS - begun)) "$status" > "$logs/$1.end"
+    ) &
+    set +m
+    behind[$1]=$!
+}
+
+await_part() {
+    local seconds=0 status=125
+    wait "${behind[$1]}" || true
+    unset "behind[$1]"
+    cat "$logs/$1.log"
+    read -r seconds status < "$logs/$1.end" || true
+    conclude "$1" "$seconds" "$status"
+}
+
+# User Mode Linux has one processor: its machines run at the same time, and beside nothing that measures time.
+machines=()
 for part in "${parts[@]}"; do
-    text=$(title "$part")
-    printf '\n##### %s: %s\n' "$part" "$text"
-    [[ $part != @(user|uml-user) ]] || make_bundle # here, not in the pipe below, so that it is made once and removed
-    started=$SECONDS
-    status=0
-    "${part//-/_}" "${more[@]}" 2>&1 | tee "$logs/$part.log" || status=$?
-    [[ $status -eq 0 ]] || failed=1
-    summary=$(grep -aE '(passed|failed|error|errors|deselected|no tests ran).* in [0-9.]+s' "$logs/$part.log" | tail -n 1 | tr -d '=' || true)
-    report+=("$(printf '%-10s %4ss  exit %-3s  %s' "$part" $((SECONDS - started)) "$status" "${summary:-no summary}")")
+    title "$part" > /dev/null # an unknown part is refused before anything runs
+    [[ $part != @(user|uml-user) ]] || make_bundle # here, not in a subshell, so that it is made once and removed
+    [[ $part != uml* ]] || machines+=("$part")
+done
+for part in "${parts[@]}"; do
+    if [[ $part == uml* && ${#machines[@]} -gt 1 ]]; then
+        if [[ -z $begun ]]; then
+            begun=$SECONDS
+            printf '\n##### at the same time: %s\n' "${machines[*]}"
+            for machine in "${machines[@]}"; do start_part "$machine"; done
+        fi
+        printf '\n##### %s: %s\n' "$part" "$(title "$part")"
+        await_part "$part"
+    else
+        printf '\n##### %s: %s\n' "$part" "$(title "$part")"
+        run_part "$part"
+    fi
 done
 printf '\n##### all parts\n'
 printf '%s\n' "${report[@]}"

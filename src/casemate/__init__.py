@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from casemate.config import Config, EngineConfig, load_config, read_config
     from casemate.engine.api import AsyncStream, Stream, aexecute, arun, astream, execute, run, stream
     from casemate.engine.async_sandbox import AsyncSandbox, AsyncTerminal
     from casemate.engine.cancel import CancelToken
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from casemate.model.layers import Layer, Tier
     from casemate.model.resources import Limits
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
+    from casemate.model.runtime import Channel, Runtime
 
 __version__ = "0.1.0"
 
@@ -40,9 +42,12 @@ __all__ = [
     "CancelToken",
     "CapacityError",
     "CasemateError",
+    "Channel",
     "Chunk",
+    "Config",
     "ConfigError",
     "Engine",
+    "EngineConfig",
     "Event",
     "FileTransferError",
     "GuestError",
@@ -56,6 +61,7 @@ __all__ = [
     "OutputFile",
     "Reason",
     "Result",
+    "Runtime",
     "RuntimeUnavailable",
     "Sandbox",
     "SandboxClosed",
@@ -69,6 +75,8 @@ __all__ = [
     "arun",
     "astream",
     "execute",
+    "load_config",
+    "read_config",
     "run",
     "stream",
 ]
@@ -77,6 +85,7 @@ if not TYPE_CHECKING:
     _HOMES: Final = {
         name: module
         for module, names in (
+            ("config", "Config EngineConfig load_config read_config"),
             ("engine.api", "AsyncStream Stream aexecute arun astream execute run stream"),
             ("engine.async_sandbox", "AsyncSandbox AsyncTerminal"),
             ("engine.cancel", "CancelToken"),
@@ -87,6 +96,7 @@ if not TYPE_CHECKING:
             ("model.layers", "Layer Tier"),
             ("model.resources", "Limits"),
             ("model.result", "Chunk Event GuestError Isolation OutputFile Reason Result Status Usage"),
+            ("model.runtime", "Channel Runtime"),
         )
         for name in names.split()
     }

@@ -119,11 +119,16 @@ def parse_config(data: bytes, *, name: str) -> Config:
         raise ConfigError(key, problem) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigError(name, f"is no valid TOML: {error}") from error
+    check_config(config)
+    return config
+
+
+def check_config(config: Config) -> None:
+    """What a value of the right types can still get wrong. Raises ConfigError naming the key."""
     config.default_limits()
     config.pool.bounds()
-    for runtime_name, runtime in config.runtimes.items():
-        _check_runtime(f"runtimes.{runtime_name}", runtime)
-    return config
+    for name, runtime in config.runtimes.items():
+        _check_runtime(f"runtimes.{name}", runtime)
 
 
 def _check_runtime(key: str, runtime: Runtime) -> None:
@@ -133,7 +138,8 @@ def _check_runtime(key: str, runtime: Runtime) -> None:
             raise ConfigError(f"{key}.{field}", "must be a list of words")
     if runtime.filename in RESERVED_NAMES or "/" in runtime.filename:
         raise ConfigError(f"{key}.filename", f"{runtime.filename[:80]!r} is not a file name")
-    words = (*runtime.interpreter, *runtime.command, *runtime.paths, *itertools.chain(*runtime.environment.items()))
+    variables = (*runtime.environment.items(), *runtime.harness_environment.items())
+    words = (*runtime.interpreter, *runtime.command, *runtime.paths, *itertools.chain(*variables))
     if any("\0" in word for word in (*words, runtime.filename)):
         raise ConfigError(key, "holds a NUL character")
     try:

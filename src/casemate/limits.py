@@ -47,6 +47,9 @@ VALUE_MAX_BYTES: Final = 10 * MIB
 VALUE_DEPTH_MAX: Final = 200
 VALUE_CONTAINERS_MAX: Final = 500_000
 ERROR_TEXT_MAX_CHARS: Final = 16_384
+LAST_WORDS_BYTES: Final = 16 * KIB
+"""Of stderr, where a program that was refused memory says so."""
+
 EVENTS_MAX: Final = 64
 
 # When a failing program is said to have failed for want of disk space ------------------------------

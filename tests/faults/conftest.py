@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 from tests.faults.leftovers import Census, take_census
 
 import casemate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage_of_others() -> None:
+    """Descriptors of earlier tests' objects in cycles (a page's `CancelToken`) would be closed at any moment later."""
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -47,6 +47,10 @@ class FailingGroup:
         self._may_fail("counters")
         return self._real.counters()
 
+    @property
+    def gone(self) -> bool:
+        return self._real.gone
+
     def set_limits(self, limits: CgroupLimits) -> None:
         self._real.set_limits(limits)
 
@@ -215,6 +219,38 @@ def test_group_that_is_emptied_and_removed_from_outside(engine: casemate.Engine,
 
     result = casemate.execute(["sh", "-c", "echo ready; sleep 1000"], on_output=remove, engine=engine)
     assert result.reason is Reason.LOST
+    assert_nothing_left(engine, before)
+
+
+def take_away(directories: tuple[str, ...]) -> None:
+    """Move what lives in these groups into their parents' and remove them."""
+    for directory in map(Path, directories):
+        while directory.exists():
+            for pid in (directory / "cgroup.procs").read_text().split():
+                with suppress(OSError):
+                    (directory.parent.parent / "cgroup.procs").write_text(pid)
+            with suppress(OSError):
+                directory.rmdir()
+
+
+def test_group_that_is_taken_away_from_a_running_program(engine: casemate.Engine, before: Census) -> None:
+    """Its counters are gone, so that no limit can be told any more: the program does not go on without them."""
+    result = casemate.execute(
+        ["sh", "-c", "echo ready; sleep 1000"],
+        on_output=lambda _: take_away(run_groups(engine)),
+        engine=engine,
+    )
+    assert (result.reason, result.ok, result.stdout.head) == (Reason.INTERNAL, False, b"ready\n")
+    assert [event.detail for event in result.events] == ["the control group of the running program was taken away"]
+    assert_nothing_left(engine, before)
+
+
+def test_group_that_is_taken_away_from_a_sandbox_that_stays(engine: casemate.Engine, before: Census) -> None:
+    with casemate.Sandbox("bash", engine=engine) as sandbox:
+        result = sandbox.run("echo ready; sleep 1000", on_output=lambda _: take_away(run_groups(engine)))
+        assert result.reason is Reason.INTERNAL
+        with pytest.raises(casemate.SandboxClosed):
+            sandbox.run("true")
     assert_nothing_left(engine, before)
 
 

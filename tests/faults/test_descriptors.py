@@ -6,14 +6,16 @@ import asyncio
 import os
 import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.faults.leftovers import Census, assert_nothing_left, descriptors, wait_until
+from tests.faults.leftovers import Census, assert_nothing_left, descriptors, take_census, wait_until
 
 import casemate
+from casemate.config import Config, EngineConfig
 from casemate.isolation.launcher import PROGRAM, Launcher
+from casemate.model.result import Reason
 
 FREE_MAX = 60
 """More than any action here needs."""
@@ -138,6 +140,22 @@ def test_no_engine_opens_without_control_groups_for_want_of_a_descriptor(engine:
             assert type(opened.backend.cgroups) is type(engine.backend.cgroups)
         return
     raise AssertionError("no engine opens at all")
+
+
+def test_program_that_cannot_be_watched_for_want_of_a_descriptor() -> None:
+    """Without control groups a running program is watched through files that are opened anew each time."""
+    with casemate.Engine(Config(engine=EngineConfig(cgroup="none"))) as engine, ExitStack() as stack:
+        assert casemate.execute(["true"], engine=engine).ok
+        before = take_census(engine)
+        result = casemate.execute(
+            ["sh", "-c", "echo ready; sleep 1000"],
+            on_output=lambda _: stack.enter_context(free_descriptors(0)),
+            engine=engine,
+        )
+        stack.close()
+        assert (result.reason, result.stdout.head) == (Reason.INTERNAL, b"ready\n")
+        assert [event.kind for event in result.events] == ["internal"]
+        assert_nothing_left(engine, before)
 
 
 def test_launcher_and_init_without_descriptors(

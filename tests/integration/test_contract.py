@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -156,12 +159,28 @@ def test_more_than_the_processor_time_is_cpu(run: Run, language: str) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_more_than_the_memory_is_memory(run: Run, language: str, by_cgroup: bool) -> None:
     result = run(PROGRAMS[language]["memory"], language, limits={"memory": "128Mi"})
-    assert not result.ok
-    if by_cgroup or language == "python":
-        failed(result, Reason.MEMORY)
+    failed(result, Reason.MEMORY)
     if by_cgroup:
         assert "memory-limit" in {event.kind for event in result.events}
         assert (result.usage.memory_peak_bytes or 0) > 64 * 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.limits
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("python", "x = bytearray(2**30)"),
+        ("node", "const all = []; for (;;) all.push(new Array(1e6).fill(1))"),
+        ("node", "Buffer.alloc(2**30).fill(1)"),
+        ("r", "x <- rep(1, 2e8)"),
+        ("r", "x <- NULL; repeat x <- list(x)"),
+        ("bash", "all=(); while :; do all+=({1..100000}); done"),
+        ("bash", "head -c 1000000000 /dev/zero | tail"),
+    ],
+)
+def test_memory_that_is_refused_is_memory_in_whatever_way_it_is_asked_for(run: Run, language: str, code: str) -> None:
+    failed(run(code, language, limits={"memory": "128Mi"}), Reason.MEMORY)
 
 
 @pytest.mark.limits
@@ -276,6 +295,34 @@ def test_the_engine_s_end_is_the_end_of_what_runs_in_it(generous: dict[str, Any]
         casemate.execute(["true"], engine=own)
 
 
+def broken_connection() -> socket.socket:
+    """Return our end of a connection that the other side has reset."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    return ours
+
+
+def internal_problems(result: casemate.Result) -> list[str]:
+    return [event.detail for event in result.events if event.kind == "internal"]
+
+
+def test_a_program_whose_input_breaks_off_is_ended_and_its_result_says_why(execute: Run) -> None:
+    with broken_connection() as stdin:
+        result = failed(execute("sh", "-c", "echo on; cat; echo all of it", stdin=stdin), Reason.INTERNAL)
+    assert (result.stdout.text, result.exit_code) in {("on\n", None), ("", None)}
+    assert internal_problems(result) == ["standard input cannot be read: Connection reset by peer"]
+
+
+def test_an_input_that_breaks_off_does_not_end_a_sandbox_that_stays(make_sandbox: MakeSandbox) -> None:
+    sandbox = make_sandbox()
+    with broken_connection() as stdin:
+        failed(sandbox.exec(["sleep", "1000"], stdin=stdin.fileno()), Reason.INTERNAL)
+    succeeded(sandbox.exec(["true"]))
+
+
 # The kernel's word before the guest's -------------------------------------------------------------
 
 
@@ -319,15 +366,31 @@ def test_a_result_tells_what_was_used(run: Run) -> None:
     assert 2**20 <= usage.disk_bytes < 2**21
 
 
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        ("bash", "echo ${EPOCHREALTIME/,/.}; sleep 0.05; echo ${EPOCHREALTIME/,/.}"),
+        ("python", "import time; print(time.time()); time.sleep(0.05); print(time.time())"),
+    ],
+)
+def test_the_time_of_a_program_is_all_of_its_life_and_no_more_than_the_call_took(
+    run: Run, language: str, code: str
+) -> None:
+    started_s = time.perf_counter()
+    result = succeeded(run(code, language))
+    call_s = time.perf_counter() - started_s
+    first_s, last_s = map(float, result.stdout.text.split())
+    assert last_s - first_s <= result.usage.wall_s <= call_s
+
+
 def test_a_result_can_be_written_as_json(run: Run) -> None:
     result = run("print('x'); output = {'big': 2**100}", collect=["*"], files={"a": b"\xff"})
     read = msgspec.json.decode(msgspec.json.encode(result))
     assert (read["status"], read["reason"], read["output"]) == ("succeeded", "exit", {"big": 2**100})
 
 
-def test_every_reason_but_our_own_mistake_is_caused_above() -> None:
-    """Nothing in the engine says `internal`: a mistake of ours is an exception, not a Result."""
+def test_every_reason_is_caused_above() -> None:
     with open(__file__) as file:  # noqa: PTH123 - as short as it gets
         text = file.read()
     caused = {reason for reason in Reason if f"Reason.{reason.name}" in text.partition("# What every Result")[0]}
-    assert set(Reason) - caused == {Reason.INTERNAL}
+    assert caused == set(Reason)

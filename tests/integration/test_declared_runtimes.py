@@ -167,3 +167,11 @@ def test_the_variable_alone_is_enough_for_a_process_of_its_own(slowness: float) 
     environment = {**os.environ, "CASEMATE_CONFIG": str(CONFIG)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60 * slowness, check=False)
     assert (done.stdout, done.stderr) == ("42\n", "")
+
+
+def test_an_engine_refuses_a_configuration_that_is_wrong() -> None:
+    with pytest.raises(casemate.ConfigError, match=r"limits\.memory"):
+        casemate.Engine(casemate.Config(limits={"memory": "much"}))
+    nothing = casemate.Runtime(interpreter=("sh",), command=())
+    with pytest.raises(casemate.ConfigError, match=r"runtimes\.x\.command"):
+        casemate.Engine(casemate.Config(runtimes={"x": nothing}))

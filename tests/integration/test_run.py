@@ -174,6 +174,20 @@ def test_nothing_of_our_environment_is_inside(
     assert dict(entry.split("=", 1) for entry in shown.split("\0") if entry) == {**BASE_ENVIRONMENT, **given}
 
 
+def test_the_caller_s_variables_come_before_the_runtime_s(run: Run) -> None:
+    code = "import os; output = os.environ['PYTHONDONTWRITEBYTECODE']"
+    assert [run(code).output, run(code, env={"PYTHONDONTWRITEBYTECODE": "2"}).output] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("language", "name"),
+    [("bash", "BASH_ENV"), ("bash", "CASEMATE_INPUT"), ("bash", "CASEMATE_OUTPUT"), ("r", "R_PROFILE")],
+)
+def test_variables_that_a_harness_stands_on_are_refused(run: Run, language: str, name: str) -> None:
+    with pytest.raises(casemate.InvalidInput, match=f"env: {name} belongs to the runtime"):
+        run("", language, env={name: "x"})
+
+
 def test_no_process_inside_shows_our_environment(execute: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_HOST", "s3cr3t")
     shown = execute("sh", "-c", "cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'").stdout.text

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import socket
 import threading
 import time
 from collections import deque
@@ -85,6 +86,37 @@ def test_directories_are_made_with_their_parents_and_may_be_there(sandbox: casem
     assert sandbox.files.list("a/b")[0].name == "c"
     sandbox.files.remove("a/b/c")
     assert sandbox.files.list("a/b") == ()
+
+
+@pytest.fixture
+def requests_of(sandbox: casemate.Sandbox, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], int]:
+    """Return what counts the requests to the sandbox's init."""
+    inside = sandbox._session.sandbox
+    sent: list[bytes] = []
+    send = inside.request
+
+    def request(message: bytes) -> socket.socket:
+        sent.append(message)
+        return send(message)
+
+    monkeypatch.setattr(inside, "request", request)
+
+    def count(action: Callable[[], object]) -> int:
+        sent.clear()
+        action()
+        return len(sent)
+
+    return count
+
+
+def test_directories_of_files_are_asked_for_once_each(
+    sandbox: casemate.Sandbox, requests_of: Callable[[Callable[[], object]], int]
+) -> None:
+    files = {f"a/b/c/d/{number}": b"x" for number in range(50)}
+    assert requests_of(lambda: sandbox.run("output = 1", files=files)) == 4 + len(files) + 1
+    assert requests_of(lambda: sandbox.files.write("a/b/c/d/0", "y")) == 1
+    assert requests_of(lambda: sandbox.files.write("e/f/new", "y")) == 1 + 2 + 1
+    assert sandbox.files.read("e/f/new") == b"y"
 
 
 def test_what_cannot_be_done_is_an_error_that_names_the_path(sandbox: casemate.Sandbox) -> None:

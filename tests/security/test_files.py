@@ -749,6 +749,18 @@ def test_f24_odd_names_can_be_listed_in_a_sandbox_that_stays(sandbox: Open) -> N
     assert [info.name for info in place.files.list()] == ["-x", "a\\xff\n"]
 
 
+def test_f24_names_that_would_look_the_same_stay_apart(python: Execute, sandbox: Open) -> None:
+    names = [b"\xff", b"\\xff", b"\\x5cxff"]
+    write = "import sys\nfor n in sys.argv[1:]: open(b'/work/' + bytes.fromhex(n), 'w').write(n)"
+    arguments = [name.hex() for name in names]
+    result = python(write, *arguments, collect=["**"])
+    shown = {file.path: bytes.fromhex(file.data.decode()) for file in result.files}
+    assert shown == {"\\xff": b"\xff", "\\x5cxff": b"\\xff", "\\x5cx5cxff": b"\\x5cxff"}
+    place = sandbox()
+    place.exec(["/usr/bin/python3", "-c", write, *arguments])
+    assert {info.name for info in place.files.list()} == {file.path for file in place.files.collect("*")} == set(shown)
+
+
 def test_f28_files_without_any_right_are_collected_and_removed(execute: Execute) -> None:
     script = """
         mkdir -p a/b/c r/x x/r; echo deep >a/b/c/f; echo top >g; echo 1 >r/x/f; echo 2 >x/r/f

@@ -72,7 +72,8 @@ def run(
     filename = filename or runtime.filename
     words = {"{interpreter}": interpreter(language), "{guest}": str(GUEST_FILES), "{code}": str(cwd / filename)}
     command = [_filled(word, words) for word in runtime.command]
-    settings = {key: text.replace(GUEST_DIRECTORY, str(GUEST_FILES)) for key, text in runtime.environment.items()}
+    variables = {**runtime.environment, **runtime.harness_environment}
+    settings = {key: text.replace(GUEST_DIRECTORY, str(GUEST_FILES)) for key, text in variables.items()}
     if runtime.channel is Channel.TEXT:
         (cwd / filename).write_text(code)
         command += args

@@ -20,7 +20,7 @@ def name(path: Path) -> str:
 
 
 def imported_modules(tree: ast.AST) -> set[str]:
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name.partition(".")[0] for alias in node.names)

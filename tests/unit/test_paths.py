@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -164,13 +165,18 @@ def test_patterns_that_can_match_no_file_of_the_work_directory_are_refused(patte
         check_pattern(pattern, field="collect")
 
 
-@given(st.binary(min_size=1))
-@example(b"\xff\xfe")
-def test_any_name_that_a_guest_gives_a_file_can_be_shown(raw: bytes) -> None:
-    shown = display_name(raw)
-    assert shown.encode("utf-8")
-    if raw.isascii():
-        assert shown == raw.decode()
+ESCAPE = re.compile(rb"\\x([89a-f][0-9a-f]|5c)")
+
+
+@given(st.binary() | st.lists(st.sampled_from([b"\\", b"x", b"5c", b"ff", b"\xff", b"f", b"a"])).map(b"".join))
+@example(b"\\xff")
+@example(b"\\x5c")
+@example(b"\\\xff")
+def test_names_of_guests_become_text_that_still_tells_them_apart(raw: bytes) -> None:
+    shown = display_name(raw).encode()
+    assert ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), shown) == raw
+    if b"\\" not in raw and raw.isascii():
+        assert shown == raw
 
 
 def test_the_work_directory_is_one_of_those_that_can_be_written() -> None:

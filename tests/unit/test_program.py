@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from casemate import limits
 from casemate.engine.execution import Outcome
 from casemate.engine.program import Program, make_program, read_answer
 from casemate.engine.results import Answer
@@ -18,6 +19,7 @@ from casemate.model.runtime import Channel, Runtime
 from casemate.model.values import FRAME_HEAD, frame
 from casemate.runtimes.interpreter import Interpreter
 
+NOTHING = Stream()
 INTERPRETER = Interpreter(host_path="/usr/bin/tool", path="/usr/bin/tool")
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1, max_size=20)
 
@@ -47,13 +49,20 @@ def request_of(program: Program) -> dict[str, Any]:
     return decoded
 
 
-def outcome(reply: bytes = b"", *, overflow: bool = False, stopped: Reason | None = None) -> Outcome:
+def outcome(
+    reply: bytes = b"",
+    *,
+    overflow: bool = False,
+    stopped: Reason | None = None,
+    wait_status: int = 0,
+    stderr: Stream = NOTHING,
+) -> Outcome:
     return Outcome(
         stopped=stopped,
-        wait_status=0,
+        wait_status=wait_status,
         exec_errno=0,
         stdout=Stream(),
-        stderr=Stream(),
+        stderr=stderr,
         reply=reply,
         reply_overflow=overflow,
         wall_s=0.0,
@@ -125,7 +134,7 @@ def test_without_a_channel_there_is_only_the_file() -> None:
 
 
 def test_a_declared_harness_lies_beside_the_code_and_its_environment_is_set() -> None:
-    program = program_of(runtime(Channel.TEXT, harness="the harness", environment={"MODE": "x"}))
+    program = program_of(runtime(Channel.TEXT, harness="the harness", harness_environment={"MODE": "x"}))
     assert {str(file.path): file.data for file in program.files} == {
         "/code/.harness": b"the harness",
         "/code/main.x": b"the code",
@@ -147,15 +156,38 @@ ERROR = {"type": "TypeError", "message": "no", "traceback": "at 1"}
         ({"kind": "none"}, Answer()),
         ({"kind": "exception", "error": ERROR}, Answer(error=GuestError(**ERROR))),
         ({"kind": "invalid", "error": ERROR}, Answer(error=GuestError(**ERROR), invalid=True)),
-        (
-            {"kind": "exception", "error": {"type": "OutOfMemory", "message": ""}},
-            Answer(error=GuestError(type="OutOfMemory", message=""), out_of_memory=True),
-        ),
     ],
     ids=lambda value: str(value)[:20],
 )
 def test_replies_become_answers(reply: dict[str, Any], answer: Answer) -> None:
     assert read_answer(FRAMES, outcome(frame(reply))) == answer
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (GuestError(type="OutOfMemory", message=""), True),
+        (GuestError(type="Error", message="OutOfMemory: 10 bytes"), True),
+        (GuestError(type="Error", message="no OutOfMemory"), False),
+    ],
+)
+def test_an_error_tells_of_refused_memory(error: GuestError, told: bool) -> None:
+    ended = outcome(frame({"kind": "exception", "error": error}), wait_status=256)
+    assert read_answer(FRAMES, ended).out_of_memory == told
+
+
+@pytest.mark.parametrize(
+    ("stderr", "told"),
+    [
+        (Stream(head=b"x: OutOfMemory, sorry\n"), True),
+        (Stream(head=b"OutOfMemory", tail=b"something else"), False),
+        (Stream(head=b"OutOfMemory" + bytes(limits.LAST_WORDS_BYTES)), False),
+        (Stream(), False),
+    ],
+)
+def test_a_program_without_an_error_tells_of_refused_memory_with_its_last_words(stderr: Stream, told: bool) -> None:
+    assert read_answer(FRAMES, outcome(wait_status=6, stderr=stderr)).out_of_memory == told
+    assert not read_answer(FRAMES, outcome(wait_status=0, stderr=stderr)).out_of_memory
 
 
 @given(st.binary(max_size=60), st.sampled_from([None, Reason.TIMEOUT]))

@@ -83,6 +83,12 @@ def test_every_ending_has_its_exit_status(ended: Result, status: int) -> None:
         (result(Reason.DISK, usage=Usage(disk_bytes=4096)), "limit of 100 files reached; raise it with --inodes"),
         (result(Reason.OUTPUT), "output limit of 1Mi reached; raise it with --output-limit"),
         (
+            result(
+                Reason.INTERNAL, events=(Event(kind="x", detail="y"), Event(kind="internal", detail="no such device"))
+            ),
+            "the program was ended because casemate could not go on: no such device",
+        ),
+        (
             result(Reason.EXIT, exit_code=127, error=GuestError(type="CommandNotFound", message="no such program")),
             "no such program",
         ),

@@ -101,6 +101,16 @@ def test_the_environment_is_the_base_and_what_the_caller_names_and_nothing_else(
     assert request.check_environment(allowed) == {**BASE_ENVIRONMENT, **allowed}
 
 
+def test_a_runtime_s_variables_come_before_the_base_and_the_caller_s_before_both() -> None:
+    found = request.check_environment({"A": "caller"}, defaults={"A": "runtime", "B": "runtime", "HOME": "/tmp"})
+    assert found == {**BASE_ENVIRONMENT, "A": "caller", "B": "runtime", "HOME": "/tmp"}
+
+
+def test_a_variable_that_a_runtime_stands_on_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="env: START belongs to the runtime"):
+        request.check_environment({"START": "x"}, owned=frozenset({"START"}))
+
+
 NO_FILES: list[Any] = [["a"], "a", {"a": 1}, {"a": None}, {"a": bytearray(b"x")}, {1: b""}, {"../a": b""}]
 NO_FILES += [{"/etc/a": b""}, {"a": "\ud800"}, {"a/": b""}, {"a": b"", "./a": b""}, {"a": bytes(DISK_BYTES + 1)}]
 NO_FILES += [{"a": bytes(600), "b": bytes(600)}, {f"f{n}": b"" for n in range(bound.FILES_MAX + 1)}]

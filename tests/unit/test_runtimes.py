@@ -27,7 +27,7 @@ HARNESSES = ["python_output.py", "python_failure.py", "node.js", "r.R"]
 @pytest.mark.parametrize("name", builtin_runtimes())
 def test_commands_name_files_that_are_there(name: str) -> None:
     runtime = builtin_runtimes()[name]
-    words = [*runtime.command, *runtime.environment.values()]
+    words = [*runtime.command, *runtime.harness_environment.values()]
     assert {found for word in words for found in re.findall(r"\{\w+\}", word)} <= PLACEHOLDERS
     assert "{interpreter}" in runtime.command
     named = [word.rpartition("/")[2] for word in words if word.startswith(("{guest}", GUEST_DIRECTORY))]

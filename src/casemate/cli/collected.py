@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from casemate.cli.arguments import Parsed
-from casemate.cli.messages import printable, say
+from casemate.cli.messages import quoted, say
 from casemate.errors import InvalidInput
 from casemate.model.result import OutputFile
 from casemate.model.spec import WORK_DIRECTORY
@@ -36,9 +36,9 @@ def save(files: tuple[OutputFile, ...], parsed: Parsed) -> tuple[dict[str, str],
         try:
             _write(directory, file, replace=parsed.flag("force"))
         except FileExistsError:
-            say(f"collect: {printable(file.path)!r} exists already and was not written; --force replaces it")
+            say(f"collect: {quoted(file.path)} exists already and was not written; --force replaces it")
         except OSError as error:
-            say(f"collect: {printable(file.path)!r} was not written: {error.strerror}")
+            say(f"collect: {quoted(file.path)} was not written: {error.strerror}")
         else:
             saved[file.path] = str(directory / file.path)
     return saved, len(saved) == len(files)

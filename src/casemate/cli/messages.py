@@ -40,6 +40,11 @@ def show_json(value: object) -> None:
     show([(json.format(text, indent=2) if sys.stdout.isatty() else text).decode()])
 
 
+def quoted(name: str, most: int = 500) -> str:
+    """A guest's file name on one line of a terminal; names that differ look different."""
+    return repr(name)[:most]
+
+
 def printable(text: str, most: int = 500) -> str:
     """Text of a guest on one line of a terminal: nothing in it moves a cursor."""
     return " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())[:most]

@@ -44,6 +44,9 @@ def verdict_line(result: Result, limits: Limits) -> str:
         return f"the output is no JSON value: {printable(result.error.message)}" if result.error else "invalid output"
     if result.reason is Reason.LOST:
         return "the sandbox ended without saying how; nothing is known of the program's status"
+    if result.reason is Reason.INTERNAL:
+        why = next((event.detail for event in result.events if event.kind == "internal"), "no more is known")
+        return f"the program was ended because casemate could not go on: {printable(why)}"
     if result.error is not None and result.reason in {Reason.DENIED, Reason.EXIT}:
         return printable(result.error.message)
     return ""

@@ -17,7 +17,7 @@ from casemate.engine.request import check_files
 from casemate.engine.run import check_command, run_in
 from casemate.engine.session import Session
 from casemate.engine.terminal import TerminalSession
-from casemate.engine.transfer import write_file
+from casemate.engine.transfer import write_files
 from casemate.errors import SandboxClosed
 from casemate.limits import OUTPUT_MAX_BYTES, WALL_MAX_S
 from casemate.model.units import format_bytes, format_duration
@@ -35,8 +35,7 @@ def command(parsed: Parsed) -> int:
         environment = {**_ours(os.environ), **options.environment_of(parsed)}
         try:
             drive(session.start())
-            for file in files:
-                drive(write_file(session.sandbox, file.path, file.data, executable=file.executable))
+            drive(write_files(session.sandbox, files))
             return _talk(session, parsed, environment)
         finally:
             session.close()

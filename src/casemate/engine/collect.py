@@ -82,8 +82,8 @@ class Collector:
     def _entries_of(self, path: tuple[bytes, ...]) -> list[tuple[bytes, int]]:
         found = []
         try:
-            with self._opened(path, _DIRECTORY_FLAGS) as fd:
-                _make_searchable(fd)
+            with opened(self._directory_fd, path, _DIRECTORY_FLAGS) as fd:
+                make_searchable(fd)
                 for name in sorted(os.fsencode(entry) for entry in os.listdir(fd)):  # noqa: PTH208 - a descriptor, not a path
                     self._count_entry()
                     found.append((name, os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode))
@@ -109,7 +109,7 @@ class Collector:
         if len(self._files) >= limits.COLLECT_FILES_MAX:
             raise _Full("too many files")
         try:
-            with self._opened(path, os.O_RDONLY) as fd:
+            with opened(self._directory_fd, path, os.O_RDONLY) as fd:
                 data = self._read(fd)
         except OSError as error:
             self._skip(f"file: {os.strerror(error.errno or 0)}")
@@ -130,31 +130,35 @@ class Collector:
         self._bytes += len(data)
         return data
 
-    @contextmanager
-    def _opened(self, path: tuple[bytes, ...], flags: int) -> Iterator[int]:
+
+@contextmanager
+def opened(directory_fd: int, path: tuple[bytes, ...], flags: int) -> Iterator[int]:
+    """A file beneath the directory, also where a guest has taken its own rights away. Raises OSError."""
+    try:
+        fd = open_beneath(directory_fd, b"/".join(path) or b".", flags)
+    except PermissionError:
+        _permit(directory_fd, path)
+        fd = open_beneath(directory_fd, b"/".join(path) or b".", flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _permit(directory_fd: int, path: tuple[bytes, ...]) -> None:
+    """As the same user we give the rights back, parents first."""
+    make_searchable(directory_fd)
+    for length in range(1, len(path) + 1):
+        fd = open_beneath(directory_fd, b"/".join(path[:length]), os.O_PATH)
         try:
-            fd = open_beneath(self._directory_fd, b"/".join(path) or b".", flags)
-        except PermissionError:
-            self._permit(path)
-            fd = open_beneath(self._directory_fd, b"/".join(path) or b".", flags)
-        try:
-            yield fd
+            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            Path(f"/proc/self/fd/{fd}").chmod(mode | stat.S_IRWXU)
         finally:
             os.close(fd)
 
-    def _permit(self, path: tuple[bytes, ...]) -> None:
-        """A guest may take its own rights away; as the same user we give them back, parents first."""
-        _make_searchable(self._directory_fd)
-        for length in range(1, len(path) + 1):
-            fd = open_beneath(self._directory_fd, b"/".join(path[:length]), os.O_PATH)
-            try:
-                mode = stat.S_IMODE(os.fstat(fd).st_mode)
-                Path(f"/proc/self/fd/{fd}").chmod(mode | stat.S_IRWXU)
-            finally:
-                os.close(fd)
 
-
-def _make_searchable(directory_fd: int) -> None:
+def make_searchable(directory_fd: int) -> None:
+    """Give the owner all rights to a directory."""
     mode = stat.S_IMODE(os.fstat(directory_fd).st_mode)
     if mode & stat.S_IRWXU != stat.S_IRWXU:
         os.fchmod(directory_fd, mode | stat.S_IRWXU)

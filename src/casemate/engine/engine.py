@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
-from casemate.config import Config, load_config
+from casemate.config import Config, check_config, load_config
 from casemate.errors import LayerMissing
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.reaper import reap
@@ -29,14 +29,17 @@ if TYPE_CHECKING:
 class Engine:
     """Runs sandboxes on this machine. Safe to use from many threads and tasks; close it when done.
 
-    Opening cleans up what a dead engine left behind. `warm=False` makes every sandbox when it is asked for, as
-    `ready_max = 0` in the configuration does.
+    Opening cleans up what a dead engine left behind. Without a configuration it takes that of the machine, by
+    `load_config`. Raises ConfigError.
+    `warm=False` makes every sandbox when it is asked for, as `ready_max = 0` in the configuration does.
     """
 
     def __init__(self, config: Config | None = None, *, warm: bool = True) -> None:
         self._process = os.getpid()
         self._opening = threading.Lock()
         self._warm: Warm | None = None
+        if config is not None:
+            check_config(config)
         self.config = load_config() if config is None else config
         self._is_warm = warm and self.config.pool.ready_max > 0
         self.runtimes = Registry(self.config.runtimes)

@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Final
 
 import msgspec
@@ -19,7 +19,15 @@ from casemate.engine.cancel import CancelToken
 from casemate.engine.capture import Capture
 from casemate.engine.stdin import BytesOrFd, Feeder
 from casemate.engine.supervise import Counted, Supervisor
-from casemate.errors import CapacityError, InternalError, InvalidInput, LaunchError, SandboxClosed
+from casemate.errors import (
+    CapacityError,
+    CasemateError,
+    FileTransferError,
+    InternalError,
+    InvalidInput,
+    LaunchError,
+    SandboxClosed,
+)
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_signal, encode_spawn, receive_report
 from casemate.isolation.waiting import Ready, Steps, Wait
@@ -71,7 +79,7 @@ class Waiting(msgspec.Struct):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What was observed of one process. `stopped` says why we ended it, if we did."""
+    """What was observed of one process. `stopped` says why we ended it, if we did; `problem` what failed us."""
 
     stopped: Reason | None
     wait_status: int | None
@@ -83,6 +91,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     counted: Counted
     maxrss_bytes: int = 0
+    problem: str = ""
 
 
 class Execution:
@@ -117,6 +126,7 @@ class Execution:
         self._feeders: list[Feeder] = []
         self._exited: Report | None = None
         self._stopped: Reason | None = None
+        self._problem = ""
 
     def run(self) -> Steps[Outcome]:
         """Start the process and see it through. Leaving early kills the sandbox."""
@@ -131,19 +141,42 @@ class Execution:
             try:
                 spawned = self._own(waiting) if waiting else (yield from self._spawned(channel))
                 if not spawned.error:
-                    self._adopt(spawned)
-                    yield from self._watch(channel, supervisor, started_s + self._limits.wall_s)
-                    if self._exited is not None:
-                        supervisor.note_end()
-                    if self._stopped is not None:
-                        yield from self._stop(channel)
-                    elif self._alone:
-                        self._sandbox.kill()  # early: it dies while we read what is left in the pipes
-                    yield from self._drain()
+                    yield from self._see_through(spawned, channel, supervisor, started_s + self._limits.wall_s)
             except BaseException:
                 self._abandon()
                 raise
-            return self._outcome(spawned.error, time.monotonic() - started_s, supervisor.read())
+            return self._outcome(spawned.error, time.monotonic() - started_s, self._counted(supervisor))
+
+    def _see_through(
+        self, spawned: Report, channel: socket.socket, supervisor: Supervisor, wall_deadline_s: float
+    ) -> Steps[None]:
+        """From a program that runs to all that it had to say."""
+        try:
+            self._adopt(spawned)
+            yield from self._watch(channel, supervisor, wall_deadline_s)
+            if self._exited is not None:
+                supervisor.note_end()
+        except (OSError, CasemateError) as error:
+            self._fail(error)
+        if self._stopped is not None:
+            yield from self._stop(channel)
+        elif self._alone:
+            self._sandbox.kill()  # early: it dies while we read what is left in the pipes
+        yield from self._drain()
+
+    def _counted(self, supervisor: Supervisor) -> Counted:
+        try:
+            return supervisor.read()
+        except (OSError, CasemateError) as error:
+            self._fail(error)
+            return supervisor.latest
+
+    def _fail(self, error: OSError | CasemateError) -> None:
+        """We cannot go on. What has begun ends in a Result nevertheless; a sandbox that nobody can watch ends, too."""
+        self._stopped = self._stopped or Reason.INTERNAL
+        self._problem = error.message if isinstance(error, CasemateError) else _unwatched(error)
+        if not isinstance(error, FileTransferError):
+            self._sandbox.kill()
 
     def _ask(self) -> socket.socket:
         return self._sandbox.request(spawn_message(self._id, self._command))
@@ -210,8 +243,10 @@ class Execution:
         if self._alone or self._stopped is Reason.MEMORY:
             self._sandbox.kill()
             return
-        with suppress(SandboxClosed):
+        try:
             self._sandbox.request(encode_signal(self._id, signal.SIGKILL)).close()
+        except CasemateError:  # what cannot be killed alone is killed with all the rest
+            self._sandbox.kill()
 
     def _wait(self, channel: socket.socket, deadline_s: float) -> Wait:
         read = [channel.fileno(), *self._readers]
@@ -276,6 +311,7 @@ class Execution:
             wall_s=wall_s,
             counted=counted,
             maxrss_bytes=exited.maxrss_bytes if exited else 0,
+            problem=self._problem,
         )
 
 
@@ -323,6 +359,10 @@ def raise_if_exhausted(number: int) -> None:
     """Raise CapacityError if the sandbox had no room for another process of ours."""
     if number in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
         raise CapacityError(f"the sandbox cannot start a process: {os.strerror(number)}")
+
+
+def _unwatched(error: OSError) -> str:
+    return f"the running program cannot be watched: {os.strerror(error.errno or 0)}"
 
 
 def _soon_s() -> float:

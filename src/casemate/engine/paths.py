@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
@@ -12,6 +13,7 @@ from casemate.errors import InvalidInput
 from casemate.model.spec import WORK_DIRECTORY, WRITABLE_DIRECTORIES
 
 _ANY_DEPTH: Final = "**"
+_LIKE_AN_ESCAPE: Final = re.compile(rb"\\(?=x(?:[89a-f][0-9a-f]|5c))")
 
 
 def encoded_name(name: object, *, field: str) -> bytes:
@@ -91,5 +93,8 @@ def _skipped(places: set[int], pattern: Sequence[str]) -> set[int]:
 
 
 def display_name(raw: bytes) -> str:
-    """A guest's file name as text; bytes that are no UTF-8 become backslash escapes."""
-    return raw.decode("utf-8", errors="backslashreplace")
+    r"""A guest's file name as text. Bytes that are no UTF-8 become escapes like `\xff`.
+
+    No two names look the same: a backslash that begins such an escape by itself becomes `\x5c`.
+    """
+    return _LIKE_AN_ESCAPE.sub(rb"\\x5c", raw).decode("utf-8", errors="backslashreplace")

@@ -14,7 +14,7 @@ from casemate.engine.request import InputFile
 from casemate.engine.results import Answer
 from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
-from casemate.model.result import JsonValue
+from casemate.model.result import GuestError, JsonValue
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import BASE_ENVIRONMENT, CODE_DIRECTORY, GUEST_DIRECTORY, HARNESS_NAME, WORK_DIRECTORY, Mount
 from casemate.model.values import (
@@ -47,13 +47,19 @@ NO_INPUT: Final = _Unset()
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine needs to know to run code: pure data. `extra` are the caller's own variables."""
+    """What the engine needs to know to run code: pure data.
+
+    `placed_names` are the files of the work directory that the harness makes out of the code while it runs;
+    `extra` are the caller's own variables.
+    """
 
     command: Command
     files: tuple[InputFile, ...]
     channel: Channel
     extra: dict[str, str] = {}
     memory_errors: tuple[str, ...] = ()
+    placed_code: bytes = b""
+    placed_names: tuple[str, ...] = ()
 
 
 def check_input(value: JsonValue) -> bytes | None:
@@ -69,6 +75,12 @@ def check_input(value: JsonValue) -> bytes | None:
     return encoded
 
 
+def owned_variables(runtime: Runtime, interpreter: Interpreter) -> frozenset[str]:
+    """The variables without which the interpreter, its harness or the channel would not be what they are."""
+    channel = {INPUT_VARIABLE, OUTPUT_VARIABLE} if runtime.channel is Channel.TEXT else set()
+    return frozenset(channel.union(interpreter.environment, runtime.harness_environment))
+
+
 def make_program(
     runtime: Runtime,
     interpreter: Interpreter,
@@ -82,8 +94,8 @@ def make_program(
 ) -> Program:
     """The command that runs this code with this input, and the files it needs."""
     path = f"{CODE_DIRECTORY}/{filename}"
-    own = {**interpreter.environment, **runtime.environment}
-    extra = {name: text for name, text in environment.items() if BASE_ENVIRONMENT.get(name) != text and name not in own}
+    given = {**BASE_ENVIRONMENT, **runtime.environment}
+    extra = {name: text for name, text in environment.items() if given.get(name) != text}
     words = {"{interpreter}": interpreter.path, "{code}": path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
     files = []
     if runtime.harness:
@@ -100,7 +112,7 @@ def make_program(
                 **environment,
                 **_channel_variables(runtime, value),
                 **interpreter.environment,
-                **runtime.environment,
+                **runtime.harness_environment,
             },
             cwd=WORK_DIRECTORY,
             stdin=stdin,
@@ -110,7 +122,15 @@ def make_program(
         channel=runtime.channel,
         extra=extra,
         memory_errors=runtime.memory_errors,
+        placed_code=code.encode(),
+        placed_names=_placed_names(runtime, filename),
     )
+
+
+def _placed_names(runtime: Runtime, filename: str) -> tuple[str, ...]:
+    if runtime.channel is not Channel.FRAMES:
+        return ()
+    return (filename, *(PurePosixPath(filename).stem + ending for ending in runtime.copies))
 
 
 def _filled(word: str, words: dict[str, str]) -> str:
@@ -143,7 +163,23 @@ def _request(  # noqa: PLR0917 - the parts of one message
 
 
 def read_answer(program: Program, outcome: Outcome) -> Answer:
-    """What the guest's side of the channel came to. A killed program's half reply is no protocol offence."""
+    """What the guest's side of the channel came to, and whether it says that it was refused memory."""
+    answer = _read_reply(program, outcome)
+    if not program.memory_errors or outcome.wait_status == 0:
+        return answer
+    return msgspec.structs.replace(answer, out_of_memory=_tells_of_memory(program, outcome, answer.error))
+
+
+def _tells_of_memory(program: Program, outcome: Outcome, error: GuestError | None) -> bool:
+    """By its error; one that ends too hard for that, or has no way to tell, by the last that it printed."""
+    if error is not None:
+        return any(error.type == text or error.message.startswith(text) for text in program.memory_errors)
+    said = (outcome.stderr.tail or outcome.stderr.head)[-limits.LAST_WORDS_BYTES :]
+    return any(text.encode() in said for text in program.memory_errors)
+
+
+def _read_reply(program: Program, outcome: Outcome) -> Answer:
+    """A killed program's half reply is no protocol offence."""
     if program.channel is Channel.NONE:
         return Answer()
     if outcome.reply_overflow:
@@ -154,7 +190,7 @@ def read_answer(program: Program, outcome: Outcome) -> Answer:
     if isinstance(parsed, ReplyProblem):
         return Answer(problem="" if outcome.stopped else parsed.why)
     if isinstance(parsed, ExceptionReply):
-        return Answer(error=parsed.error, out_of_memory=parsed.error.type in program.memory_errors)
+        return Answer(error=parsed.error)
     if isinstance(parsed, InvalidReply):
         return Answer(error=parsed.error, invalid=True)
     return Answer(output=parsed.output if isinstance(parsed, ValueReply) else None)

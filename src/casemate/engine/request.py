@@ -24,6 +24,7 @@ from casemate.model.spec import BASE_ENVIRONMENT, RESERVED_NAMES
 FileSource: TypeAlias = bytes | str | Path
 StdinLike: TypeAlias = bytes | str | int | IO[Any] | None
 LimitsLike: TypeAlias = Limits | Mapping[str, Any] | None
+EMPTY: Final[Mapping[str, str]] = {}
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -140,12 +141,19 @@ def check_arguments(arguments: Iterable[str], *, field: str) -> tuple[str, ...]:
     return words
 
 
-def check_environment(extra: Mapping[str, Any] | None) -> dict[str, str]:
-    """The base environment and the caller's variables; nothing of the host's own environment."""
-    environment = dict(BASE_ENVIRONMENT)
+def check_environment(
+    extra: Mapping[str, Any] | None, *, defaults: Mapping[str, str] = EMPTY, owned: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """The base environment, the runtime's defaults over it, and over both what the caller sets.
+
+    Nothing of the host's own environment, and none of the variables that are `owned`.
+    """
+    environment = {**BASE_ENVIRONMENT, **defaults}
     for name, value in checked_mapping(extra, "env").items():
         if not isinstance(name, str) or not _ENV_NAME.fullmatch(name) or not isinstance(value, str):
             raise InvalidInput("env", f"{str(name)[:80]!r} is not a variable that can be set")
+        if name in owned:
+            raise InvalidInput("env", f"{name} belongs to the runtime and cannot be set")
         environment[name] = value
     total = sum(len(name) + _word_bytes(value, "env") for name, value in environment.items())
     if len(environment) > bound.ENV_MAX or total > bound.ENV_TOTAL_MAX_BYTES:

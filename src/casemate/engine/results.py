@@ -83,6 +83,8 @@ def _events(outcome: Outcome, answer: Answer) -> tuple[Event, ...]:
         found.append(Event(kind="memory-limit", detail=f"{counted.oom_kills} out-of-memory kills", at_s=at_s))
     if counted.process_limit_hits:
         found.append(Event(kind="process-limit", detail=f"{counted.process_limit_hits} refused", at_s=at_s))
+    if outcome.problem:
+        found.append(Event(kind="internal", detail=outcome.problem, at_s=at_s))
     if answer.problem:
         found.append(Event(kind="bad-reply", detail=answer.problem, at_s=at_s))
     return tuple(found)

@@ -12,7 +12,16 @@ from casemate.engine.cancel import CancelToken
 from casemate.engine.collect import Collector
 from casemate.engine.engine import Engine
 from casemate.engine.execution import Command, Execution, Waiting
-from casemate.engine.program import GUEST_MOUNT, NO_INPUT, Program, check_input, make_program, read_answer
+from casemate.engine.placed import PlacedProgram
+from casemate.engine.program import (
+    GUEST_MOUNT,
+    NO_INPUT,
+    Program,
+    check_input,
+    make_program,
+    owned_variables,
+    read_answer,
+)
 from casemate.engine.request import (
     CodeOptions,
     CommandOptions,
@@ -33,7 +42,7 @@ from casemate.engine.request import (
     check_stdin,
 )
 from casemate.engine.results import NOTHING_COLLECTED, make_result
-from casemate.engine.transfer import require_directory, write_file
+from casemate.engine.transfer import require_directory, write_files
 from casemate.errors import InvalidInput
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
@@ -111,13 +120,14 @@ def runtime_limits(engine: Engine, runtime: Runtime, wanted: LimitsLike) -> Limi
 def check_program(runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions) -> Program:
     """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
     filename = options.get("filename")
+    owned = owned_variables(runtime, interpreter)
     return make_program(
         runtime,
         interpreter,
         code=check_code(code),
         filename=check_file_name(runtime.filename if filename is None else filename),
         arguments=check_arguments(options.get("args", ()), field="args"),
-        environment=check_environment(options.get("env")),
+        environment=check_environment(options.get("env"), defaults=runtime.environment, owned=owned),
         value=check_input(options.get("input", NO_INPUT)),
         stdin=check_stdin(options.get("stdin")),
     )
@@ -145,14 +155,15 @@ def _run_alone(
     engine: Engine, sandbox: NativeSandbox, run: Run, waiting: Waiting | None, cancel: CancelToken | None
 ) -> Steps[Result]:
     try:
-        for file in run.files:
-            yield from write_file(sandbox, file.path, file.data, executable=file.executable)
+        yield from write_files(sandbox, run.files)
+        placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
         outcome = yield from Execution(
             sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
         ).run()
         collected = NOTHING_COLLECTED
-        if run.collect:
+        if placed is not None:
             yield from sandbox.end()
+            placed.remove(outcome)
             collected = Collector(sandbox.work_fd, run.collect).run()
         return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)
     finally:
@@ -170,7 +181,11 @@ def run_in(
     """A run in a sandbox that stays."""
     if program.command.cwd != WORK_DIRECTORY:
         yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
-    for file in (*program.files, *files):
-        yield from write_file(sandbox, file.path, file.data, executable=file.executable)
-    outcome = yield from Execution(sandbox, program.command, limits, cancel=cancel, alone=False).run()
+    yield from write_files(sandbox, (*program.files, *files))
+    placed = PlacedProgram(sandbox.work_fd, program)
+    outcome = None
+    try:
+        outcome = yield from Execution(sandbox, program.command, limits, cancel=cancel, alone=False).run()
+    finally:
+        placed.remove(outcome)
     return make_result(sandbox, outcome, read_answer(program, outcome), NOTHING_COLLECTED)

@@ -7,6 +7,7 @@ import stat
 from typing import Final
 
 from casemate import limits
+from casemate.errors import FileTransferError
 
 BytesOrFd = bytes | int
 _EOF: Final = b""
@@ -41,9 +42,7 @@ class Feeder:
         if self.done:
             return
         if not self._pending and (self._source_fd in ready or (self._is_file and self.pipe_fd in ready)):
-            self._pending = memoryview(os.read(self._source_fd, limits.READ_CHUNK_BYTES))
-            if not self._pending:
-                self._source_fd = -1
+            self._read()
         if self._pending:
             self._write()
         self._settle()
@@ -53,6 +52,17 @@ class Feeder:
         if not self.done:
             self.done = True
             os.close(self.pipe_fd)
+
+    def _read(self) -> None:
+        """Raises FileTransferError: half of an input must not pass for the whole."""
+        try:
+            self._pending = memoryview(os.read(self._source_fd, limits.READ_CHUNK_BYTES))
+        except BlockingIOError:  # somebody else who reads there was faster
+            return
+        except OSError as error:
+            raise FileTransferError(f"standard input cannot be read: {error.strerror}") from error
+        if not self._pending:
+            self._source_fd = -1
 
     def _write(self) -> None:
         try:

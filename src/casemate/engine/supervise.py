@@ -11,7 +11,7 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.collect import used_bytes
-from casemate.errors import SandboxClosed
+from casemate.errors import InternalError, SandboxClosed
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import EVERYTHING, encode_signal
 from casemate.kernel.cgroup_types import CgroupCounters
@@ -50,8 +50,12 @@ class Supervisor:
         self.next_look_s = time.monotonic() + self._period_s(0.0)
 
     def look(self) -> Reason | None:
-        """Read the counters; the reason to stop the execution, if there is one."""
+        """Read the counters; the reason to stop the execution, if there is one.
+
+        Raises InternalError if nothing holds the limits any more.
+        """
         counted = self.read()
+        self._check_group()
         cpu_s = counted.cpu_user_s + counted.cpu_system_s
         self.next_look_s = time.monotonic() + self._period_s(cpu_s)
         if counted.oom_kills:
@@ -63,6 +67,11 @@ class Supervisor:
         if self._limits.cpu_time_s is not None and cpu_s >= self._limits.cpu_time_s:
             return Reason.CPU
         return None
+
+    def _check_group(self) -> None:
+        """A group goes with its sandbox, or when its engine is closed; from a sandbox that lives it was taken away."""
+        if self._sandbox.cgroup is not None and self._sandbox.cgroup.gone and self._sandbox.is_alive():
+            raise InternalError("the control group of the running program was taken away")
 
     def _is_over_memory(self) -> bool:
         """The quick sum counts shared pages more than once, so it only leads to a closer look."""
@@ -94,6 +103,11 @@ class Supervisor:
         """The process has ended: without a cgroup, count what it leaves behind, and itself, before that is gone."""
         if self._base is None:
             self._now = self._sampled(gone=1)
+
+    @property
+    def latest(self) -> Counted:
+        """What the last look saw."""
+        return self._now
 
     def read(self) -> Counted:
         """The counters of this execution so far."""

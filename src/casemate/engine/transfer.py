@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 
@@ -14,9 +14,10 @@ import msgspec
 from casemate import limits
 from casemate.engine.execution import await_report
 from casemate.engine.paths import display_name
+from casemate.engine.request import InputFile
 from casemate.errors import FileTransferError, InvalidInput
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.protocol import encode_mkdir, encode_open
+from casemate.isolation.protocol import Report, encode_mkdir, encode_open
 from casemate.isolation.waiting import Steps
 from casemate.model.spec import WRITABLE_DIRECTORIES
 
@@ -33,13 +34,21 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
-def _ask(sandbox: NativeSandbox, message: bytes, path: PurePosixPath) -> Steps[int]:
-    """Send a request; the descriptor that comes back, or -1 if none was asked for."""
+def _request(sandbox: NativeSandbox, message: bytes) -> Steps[Report]:
     with sandbox.request(message) as channel:
-        report = yield from await_report(channel, sandbox)
+        return (yield from await_report(channel, sandbox))
+
+
+def _open(sandbox: NativeSandbox, path: PurePosixPath, flags: int, mode: int = 0) -> Steps[int]:
+    """The descriptor of a file inside. Raises FileTransferError."""
+    report = yield from _request(sandbox, encode_open(str(path), flags=flags, mode=mode))
     if report.error:
-        raise FileTransferError(f"{path}: {os.strerror(report.error)}", hint=_hint(report.error))
-    return report.fds[0] if report.fds else -1
+        raise _error(report.error, path)
+    return report.fds[0]
+
+
+def _error(number: int, path: PurePosixPath) -> FileTransferError:
+    return FileTransferError(f"{path}: {os.strerror(number)}", hint=_hint(number))
 
 
 def _hint(number: int) -> str:
@@ -62,11 +71,27 @@ def _regular(fd: int, path: PurePosixPath) -> Iterator[os.stat_result]:
         os.close(fd)
 
 
-def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes, *, executable: bool = False) -> Steps[None]:
+def write_files(sandbox: NativeSandbox, files: Iterable[InputFile]) -> Steps[None]:
+    """Make or replace files, with their missing directories, each asked for once. Raises FileTransferError."""
+    made: set[PurePosixPath] = set()
+    for file in files:
+        yield from _make_missing(sandbox, file.path.parent, made)
+        mode = EXECUTABLE_MODE if file.executable else DATA_MODE
+        _fill((yield from _open(sandbox, file.path, WRITE_FLAGS, mode)), file.path, file.data, mode)
+
+
+def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes) -> Steps[None]:
     """Make or replace a file, with its missing directories. Raises FileTransferError."""
-    yield from make_directories(sandbox, path.parent)
-    mode = EXECUTABLE_MODE if executable else DATA_MODE
-    fd = yield from _ask(sandbox, encode_open(str(path), flags=WRITE_FLAGS, mode=mode), path)
+    report = yield from _request(sandbox, encode_open(str(path), flags=WRITE_FLAGS, mode=DATA_MODE))
+    if report.error == errno.ENOENT:
+        yield from write_files(sandbox, [InputFile(path, data)])
+    elif report.error:
+        raise _error(report.error, path)
+    else:
+        _fill(report.fds[0], path, data, DATA_MODE)
+
+
+def _fill(fd: int, path: PurePosixPath, data: bytes, mode: int) -> None:
     with _regular(fd, path) as status:
         if stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(fd, mode)
@@ -77,31 +102,35 @@ def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes, *, exec
 
 def make_directories(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
     """Make a directory and its missing parents below a writable directory."""
+    yield from _make_missing(sandbox, path, set())
+
+
+def _make_missing(sandbox: NativeSandbox, path: PurePosixPath, made: set[PurePosixPath]) -> Steps[None]:
+    """The same, without asking for those that are known to be there; tells which are then."""
     for directory in [*reversed(path.parents), path]:
-        if str(directory) in WRITABLE_DIRECTORIES or not _is_below(directory):
+        if directory in made or str(directory) in WRITABLE_DIRECTORIES or not _is_below(directory):
             continue
-        try:
-            yield from _ask(sandbox, encode_mkdir(str(directory.parent), directory.name), directory)
-        except FileTransferError as error:
-            if os.strerror(errno.EEXIST) not in error.message:
-                raise
-
-
-def require_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
-    """See that a directory to work in is there: of a program that cannot start the kernel says only `not found`."""
-    try:
-        os.close((yield from _ask(sandbox, encode_open(str(path), flags=os.O_RDONLY | os.O_DIRECTORY), path)))
-    except FileTransferError as error:
-        raise InvalidInput("cwd", error.message, hint=error.hint) from error
+        report = yield from _request(sandbox, encode_mkdir(str(directory.parent), directory.name))
+        if report.error not in {0, errno.EEXIST}:
+            raise _error(report.error, directory)
+        made.add(directory)
 
 
 def _is_below(path: PurePosixPath) -> bool:
     return any(path.is_relative_to(directory) for directory in WRITABLE_DIRECTORIES)
 
 
+def require_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
+    """See that a directory to work in is there: of a program that cannot start the kernel says only `not found`."""
+    try:
+        os.close((yield from _open(sandbox, path, os.O_RDONLY | os.O_DIRECTORY)))
+    except FileTransferError as error:
+        raise InvalidInput("cwd", error.message, hint=error.hint) from error
+
+
 def read_file(sandbox: NativeSandbox, path: PurePosixPath, *, max_bytes: int) -> Steps[bytes]:
     """The content of a regular file. Raises FileTransferError, also when it is larger than `max_bytes`."""
-    fd = yield from _ask(sandbox, encode_open(str(path), flags=os.O_RDONLY), path)
+    fd = yield from _open(sandbox, path, os.O_RDONLY)
     with _regular(fd, path) as status:
         if status.st_size > max_bytes:
             raise FileTransferError(f"{path}: larger than {max_bytes} bytes")
@@ -111,7 +140,7 @@ def read_file(sandbox: NativeSandbox, path: PurePosixPath, *, max_bytes: int) ->
 
 def list_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[tuple[FileInfo, ...]]:
     """The entries of a directory, sorted by name. Raises FileTransferError."""
-    fd = yield from _ask(sandbox, encode_open(str(path), flags=os.O_RDONLY | os.O_DIRECTORY), path)
+    fd = yield from _open(sandbox, path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         names = sorted(os.fsencode(name) for name in os.listdir(fd))  # noqa: PTH208 - a descriptor, not a path
         if len(names) > limits.COLLECT_ENTRIES_MAX:
@@ -133,8 +162,7 @@ def _info(directory_fd: int, name: bytes) -> FileInfo | None:
 
 def remove_file(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
     """Remove a file or an empty directory; a symbolic link is removed, not followed."""
-    flags = os.O_RDONLY | os.O_DIRECTORY
-    fd = yield from _ask(sandbox, encode_open(str(path.parent), flags=flags), path)
+    fd = yield from _open(sandbox, path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             os.unlink(path.name, dir_fd=fd)

@@ -85,7 +85,7 @@ function serve(request, filename) {
   let main = filename;
   let text = source;
   if (asModule) {
-    const file = withModuleEnding(filename, source);
+    const file = withModuleEnding(filename, code);
     serveModule(file, source);
     if (!process.features.require_module) {
       // This Node takes no module for its main program; it imports one gladly.
@@ -172,10 +172,10 @@ function serveModule(filename, source) {
 }
 
 // A Node that does not look into a file takes it for a module by its name alone.
-function withModuleEnding(filename, source) {
+function withModuleEnding(filename, code) {
   if (process.features.require_module || filename.endsWith('.mjs')) return filename;
   const file = `${filename.slice(0, filename.length - path.extname(filename).length)}.mjs`;
-  return place(file, source) ? file : filename;
+  return place(file, code) ? file : filename;
 }
 
 function inModulePackage(filename) {

@@ -127,6 +127,7 @@ class ControlGroup:
         self._driver, self._limits, self._on_stuck = driver, limits, on_stuck
         self._lock = threading.Lock()
         self._removed = False
+        self.gone = False
         self._last: CgroupCounters | None = None
         self._files: KeptFiles | None = None
         self.join_fds: tuple[int, ...] = ()
@@ -167,7 +168,8 @@ class ControlGroup:
         try:
             return self._driver.read(files)
         except OSError as error:
-            if error.errno == errno.ENODEV and self._last is not None:
+            self.gone = error.errno == errno.ENODEV
+            if self.gone and self._last is not None:
                 return self._last  # removed with the engine, or by somebody else: there is nothing more to count
             raise typed(error, "reading the counters of a control group") from error
 

@@ -74,6 +74,11 @@ class RunCgroup(Protocol):
         """What was used until now; after `remove` the last values. Cheap enough for every few milliseconds."""
         ...
 
+    @property
+    def gone(self) -> bool:
+        """Whether `counters` found that somebody else has removed the group: it holds no limit any more."""
+        ...
+
     def set_limits(self, limits: CgroupLimits) -> None: ...
 
     def kill(self) -> None:

@@ -105,7 +105,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
     """One regular file collected from the work directory; `path` is relative to it.
 
-    A name that is no valid UTF-8 has its bad bytes written as `\\udcXX` escapes would be: backslash-x-hex.
+    Bytes of a name that are no valid UTF-8 are written as `\\xff`, and so that no two names look the same, the
+    backslash of one that reads like that as `\\x5c`.
     """
 
     path: str

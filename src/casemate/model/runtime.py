@@ -26,10 +26,14 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     `interpreter` lists candidates, names on PATH or absolute paths; `engine` among them means the
     interpreter that runs the engine itself. `paths` are further paths of the machine that it needs to
-    read. `harness` is the text of a file that is placed beside the code; its path is {harness}.
-    `packages` are what to install where the interpreter is missing. `limits` override the defaults.
-    `memory_errors` are the error types that mean a refused allocation: where no cgroup holds the memory
-    limit, that is how the limit shows.
+    read. `environment` are variables that the caller's come before; `harness_environment` are those that
+    the harness stands on, which no caller can set. `harness` is the text of a file that is placed beside
+    the code; its path is {harness}. `packages` are what to install where the interpreter is missing.
+    `limits` override the defaults. `memory_errors` are the types of errors, or the beginnings of their
+    messages, that mean a refused allocation, or what a program without such an error prints last to stderr:
+    where no cgroup holds the memory limit, that is how the limit shows. A harness of `frames` may put the
+    code into the work directory under its name while the program runs; `copies` are further endings under
+    which it does.
     `waits`: the harness writes an empty frame when it waits for its request, so that a process can be
     started ahead of its program. `early_variables` are how the names of variables begin that the
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
@@ -43,6 +47,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     filename: str = "main"
     harness: str = ""
     environment: dict[str, str] = {}
+    harness_environment: dict[str, str] = {}
     paths: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     version_arguments: tuple[str, ...] = ("--version",)
@@ -51,3 +56,4 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     memory_errors: tuple[str, ...] = ()
     waits: bool = False
     early_variables: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()

@@ -19,6 +19,12 @@ _NODE_COMMAND: Final = (
     "{guest}/program",
 )
 
+_NODE_MEMORY_ERRORS: Final = (
+    "Array buffer allocation failed",
+    "JavaScript heap out of memory",
+    "process out of memory",
+)
+
 BUILTIN: Final[Mapping[str, Runtime]] = {
     "python": Runtime(
         interpreter=("engine", "python3"),
@@ -30,7 +36,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         packages=("python3",),
         interactive=("{interpreter}", "-q"),
         environment={"PYTHONDONTWRITEBYTECODE": "1"},
-        memory_errors=("MemoryError",),
+        memory_errors=("MemoryError", "Unable to allocate"),
         waits=True,
         early_variables=("PYTHON", "OPENSSL_", "SSL_"),
     ),
@@ -42,6 +48,8 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         early_variables=("NODE_", "UV_", "OPENSSL_", "SSL_"),
         extensions=(".mjs", ".cjs"),
         filename="main.js",
+        memory_errors=_NODE_MEMORY_ERRORS,
+        copies=(".mjs",),
         packages=("nodejs",),
         interactive=("{interpreter}",),
     ),
@@ -54,19 +62,22 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         aliases=("js",),
         extensions=(".js",),
         filename="main.js",
+        memory_errors=_NODE_MEMORY_ERRORS,
+        copies=(".mjs",),
         packages=("nodejs",),
         interactive=("{interpreter}",),
     ),
     "r": Runtime(
         interpreter=("R",),
         command=("{interpreter}", "--no-echo", "--no-restore", "--no-environ", "--no-init-file", "-e", "#"),
-        environment={"R_PROFILE": f"{GUEST_DIRECTORY}/r.R"},
+        harness_environment={"R_PROFILE": f"{GUEST_DIRECTORY}/r.R"},
         channel=Channel.FRAMES,
         waits=True,
         early_variables=("R_", "EDITOR", "PAGER", "TAR"),
         aliases=("R",),
         extensions=(".R", ".r"),
         filename="main.R",
+        memory_errors=("cannot allocate", "vector memory", "memory exhausted"),
         paths=("/etc/R",),
         packages=("r-base-core",),
         interactive=("{interpreter}", "--no-save", "--quiet"),
@@ -74,11 +85,12 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
     "bash": Runtime(
         interpreter=("bash",),
         command=("{interpreter}", "{code}"),
-        environment={"BASH_ENV": f"{GUEST_DIRECTORY}/bash.sh"},
+        harness_environment={"BASH_ENV": f"{GUEST_DIRECTORY}/bash.sh"},
         channel=Channel.TEXT,
         aliases=("sh", "shell"),
         extensions=(".sh", ".bash"),
         filename="main.sh",
+        memory_errors=("cannot allocate", "Cannot allocate memory", "memory exhausted", "MemoryError"),
         packages=("bash",),
         interactive=("{interpreter}", "--norc"),
     ),

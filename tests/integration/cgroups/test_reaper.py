@@ -14,12 +14,16 @@ from pathlib import Path
 import pytest
 
 from casemate import limits
+from casemate.isolation import reaper
 from casemate.isolation.reaper import reap
 from casemate.kernel.cgroup_tree import EngineRoot, is_abandoned
 from casemate.kernel.cgroups import CgroupRoot
 from casemate.kernel.processes import start_time
 
 pytestmark = pytest.mark.limits
+
+LAST_NUMBER = limits.CGROUP_ENGINES_MAX - 1
+"""No engine of ours comes that far."""
 
 ENGINE = """
 import signal, subprocess, sys
@@ -71,15 +75,20 @@ def directories_like(root: CgroupRoot, name: str) -> list[Path]:
     return [path for start in root.search_paths for path in Path(start).rglob(name)]
 
 
+def is_reaped(root: CgroupRoot, directory: Path | str) -> bool:
+    """Whether a directory is gone after our reaping: another suite's engine that opens at this moment may be first."""
+    reap(root)
+    return not Path(directory).exists()
+
+
 def test_dead_engine_is_cleared_up_with_its_processes(root: CgroupRoot) -> None:
     with engine() as (process, place, inside):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert len(alive(inside)) == 24
         report = reap(root)
-        assert place in report.removed
-        assert report.killed_processes >= 24
         assert place not in report.left
+        assert place not in report.removed or report.killed_processes >= 24
         assert report.complete
         assert alive(inside) == []
         assert directories_like(root, Path(place).name) == []
@@ -88,11 +97,10 @@ def test_dead_engine_is_cleared_up_with_its_processes(root: CgroupRoot) -> None:
 
 def test_living_engine_is_left_alone(root: CgroupRoot) -> None:
     with engine() as (_, place, inside):
-        assert place not in reap(root).removed
+        assert not is_reaped(root, place)
         assert len(alive(inside)) == 24
         assert Path(root.path).exists()
-        assert Path(place).exists()
-    assert place in reap(root).removed
+    assert is_reaped(root, place)
 
 
 def stray(root: CgroupRoot, name: str) -> Path:
@@ -103,17 +111,16 @@ def stray(root: CgroupRoot, name: str) -> Path:
 
 def test_used_process_id_with_another_start_time_is_a_dead_engine(root: CgroupRoot) -> None:
     directory = stray(root, f"casemate-{os.getpid()}-1")
-    assert str(directory) in reap(root).removed
-    assert not directory.exists()
+    assert is_reaped(root, directory)
 
 
 def test_engine_that_waits_to_be_collected_is_dead(root: CgroupRoot) -> None:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as owner:
         directory = stray(root, f"casemate-{owner.pid}-{start_time(owner.pid)}")
-        assert str(directory) not in reap(root).removed
+        assert not is_reaped(root, directory)
         owner.kill()
         os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)
-        assert str(directory) in reap(root).removed
+        assert is_reaped(root, directory)
 
 
 def test_lock_protects_an_engine_whose_process_we_cannot_see(root: CgroupRoot) -> None:
@@ -121,9 +128,9 @@ def test_lock_protects_an_engine_whose_process_we_cannot_see(root: CgroupRoot) -
     fd = os.open(directory, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)
     assert not is_abandoned(str(directory))
-    assert str(directory) not in reap(root).removed
+    assert not is_reaped(root, directory)
     os.close(fd)
-    assert str(directory) in reap(root).removed
+    assert is_reaped(root, directory)
 
 
 def test_engines_lock_their_directories(root: CgroupRoot) -> None:
@@ -138,14 +145,14 @@ def test_engines_lock_their_directories(root: CgroupRoot) -> None:
 @pytest.mark.parametrize("name", ["casemate-1", "casemate-x-1", "casemate-1-1-x", "xcasemate-1-1"])
 def test_directories_of_other_names_are_nobodys_leftover(root: CgroupRoot, name: str) -> None:
     directory = stray(root, name)
-    assert str(directory) not in reap(root).removed
+    assert not is_reaped(root, directory)
     directory.rmdir()
 
 
 def test_nested_groups_of_a_dead_engine_go_too(root: CgroupRoot) -> None:
     directory = stray(root, f"casemate-{os.getpid()}-2")
     (directory / "run-1" / "deeper" / "still").mkdir(parents=True)
-    assert str(directory) in reap(root).removed
+    assert is_reaped(root, directory)
 
 
 def test_search_that_reaches_a_bound_says_so(root: CgroupRoot, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,14 +163,15 @@ def test_search_that_reaches_a_bound_says_so(root: CgroupRoot, monkeypatch: pyte
 def test_what_cannot_be_removed_is_reported_once_the_time_is_over(
     root: CgroupRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Named after a living process, so that no reaper of another suite sees it; what others left is not looked at."""
     monkeypatch.setattr(limits, "REAP_TIME_MAX_S", 0.2)
-    directory = stray(root, f"casemate-{os.getpid()}-3")
+    directory = stray(root, f"casemate-{os.getpid()}-{start_time(os.getpid())}-{LAST_NUMBER}")
+    monkeypatch.setattr(reaper, "is_abandoned", lambda group: group == str(directory))
     child = directory
     for _ in range(3):
         child = child / "deep"
         child.mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(limits, "REAP_DIRECTORIES_MAX", 2)  # sees two of the four directories, so EBUSY stays
-        assert str(directory) in reap(root).left
-    monkeypatch.undo()
-    assert str(directory) in reap(root).removed
+        assert reap(root).left == (str(directory),)
+    assert reap(root).removed == (str(directory),)
