@@ -90,7 +90,7 @@ def test_usage_is_that_of_the_run_and_not_of_its_making(warm: Any) -> None:
 
 def test_the_time_limit_starts_with_the_program(warming: casemate.Engine, warm: Any, generous: dict[str, Any]) -> None:
     """However long it has waited before."""
-    options = {"limits": {**generous, "cpu_time": "1s"}}
+    options: dict[str, Any] = {"limits": {**generous, "cpu_time": "1s"}}
     key = warm_key(prepare_code(warming, "pass", runtime="python", **options))
     assert warming.warm.keep(key, 1, limits.LAUNCH_TIMEOUT_S)
     assert warm("output = 1", **options).output == 1
