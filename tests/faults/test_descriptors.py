@@ -144,7 +144,7 @@ def test_no_engine_opens_without_control_groups_for_want_of_a_descriptor(engine:
 
 def test_program_that_cannot_be_watched_for_want_of_a_descriptor() -> None:
     """Without control groups a running program is watched through files that are opened anew each time."""
-    with casemate.Engine(Config(engine=EngineConfig(cgroup="none"))) as engine, ExitStack() as stack:
+    with casemate.Engine(Config(engine=EngineConfig(cgroup="none")), warm=False) as engine, ExitStack() as stack:
         assert casemate.execute(["true"], engine=engine).ok
         before = take_census(engine)
         result = casemate.execute(
