@@ -197,7 +197,7 @@ class Execution:
     def _adopt(self, spawned: Report) -> None:
         fds = list(spawned.fds)
         if self._command.stdin is not None or self._waiting is not None:
-            self._feed(fds.pop(0), self._command.stdin or b"")
+            self._feed(fds.pop(0), b"" if self._command.stdin is None else self._command.stdin)
         self._readers = {fds[0]: STREAMS[0], fds[1]: STREAMS[1]}
         if self._command.request is not None:
             self._feed(fds[2], self._command.request)
