@@ -5,12 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
+from casemate import limits as bound
 from casemate.config import Config, check_config, load_config
-from casemate.errors import LayerMissing
+from casemate.errors import CapacityError, InvalidInput, LayerMissing
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.reaper import reap
 from casemate.isolation.waiting import Steps
@@ -22,8 +23,10 @@ from casemate.model.spec import SandboxSpec
 from casemate.runtimes.registry import Registry
 
 if TYPE_CHECKING:
+    from casemate.engine.request import LimitsLike
     from casemate.engine.run import Run
     from casemate.engine.warm import Warm, WarmSandbox
+    from casemate.pool.ready import PoolStatistics
 
 
 class Engine:
@@ -58,6 +61,30 @@ class Engine:
         if Layer.CGROUP in spec.require and isinstance(self.backend.cgroups, CgroupUnavailable):
             raise LayerMissing([Layer.CGROUP], hint=self.backend.cgroups.hint)
         return self.backend.start(spec)
+
+    def keep_ready(
+        self, runtime: str, count: int, *, limits: LimitsLike = None, require: Iterable[Layer | str] = ()
+    ) -> None:
+        """Keep that many sandboxes of a runtime ready for runs with these limits, and wait until they are.
+
+        0 leaves it to demand again. Limits of the run alone (`timeout`, `output`) do not matter. Raises InvalidInput,
+        or CapacityError if they cannot be made.
+        """
+        from casemate.engine.run import prepare_code
+        from casemate.engine.warm import warm_key
+
+        if not 0 <= count <= bound.POOL_KEPT_MAX:
+            raise InvalidInput("count", f"{count} is outside 0 to {bound.POOL_KEPT_MAX}")
+        key = warm_key(prepare_code(self, "", runtime=runtime, limits=limits, require=require))
+        if not self.warm.keep(key, count, bound.LAUNCH_TIMEOUT_S):
+            raise CapacityError(f"{count} sandboxes of {runtime} cannot be made ready: {self._pool_problem()}")
+
+    def _pool_problem(self) -> str:
+        return next((each.problem for each in self.pools() if each.problem), "no room within the pool's memory")
+
+    def pools(self) -> tuple[PoolStatistics, ...]:
+        """The kinds of sandboxes that are made ahead, and how many of each there are."""
+        return () if self._warm is None else self._warm.statistics()
 
     @contextmanager
     def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
