@@ -184,10 +184,17 @@ def test_every_key_of_the_configuration_is_documented() -> None:
 
 
 def test_defaults_of_a_runtime_are_those_of_the_code() -> None:
-    table = next(table for table in tables(REFERENCE / "configuration.md") if "default" in table[0])
+    table = next(table for table in tables(REFERENCE / "configuration.md") if table[0] == ["key", "meaning", "default"])
     shown = {row[0].strip("`"): row[2] for row in table[1:]}
     assert set(shown) == fields(Runtime)
     for field in msgspec.structs.fields(Runtime):
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         expected = "required" if field.required else f"`{msgspec.json.encode(default).decode()}`"
         assert shown[field.name].partition(", ")[0] == expected, field.name
+
+
+def test_defaults_of_the_pool_are_those_of_the_code() -> None:
+    shown = {row[0]: row[2].strip("`") for row in first_column("configuration.md", "key of the pool")}
+    pool = config.PoolConfig()
+    memory, idle = format_bytes(int(pool.memory)), format_duration(float(pool.idle))
+    assert shown == {"ready_max": str(pool.ready_max), "memory": memory, "idle": idle}
