@@ -35,12 +35,15 @@ packages-run:
 packages-dev: | packages-run
 	@tools/packages.sh dev
 
+# Bytecode is made here and not at the first start, which may be in an environment that forbids to write it.
 .venv/.ready-run: pyproject.toml uv.lock hatch_build.py | packages-run
-	tools/uv.sh sync --quiet --frozen --no-dev --inexact
+	tools/uv.sh sync --quiet --frozen --no-dev --inexact --compile-bytecode
+	$(PYTHON) -m compileall -q src
 	@touch $@
 
 .venv/.ready-dev: pyproject.toml uv.lock hatch_build.py | packages-run packages-dev
-	tools/uv.sh sync --quiet --frozen
+	tools/uv.sh sync --quiet --frozen --compile-bytecode
+	$(PYTHON) -m compileall -q src
 	@touch .venv/.ready-run $@
 
 native: $(LAUNCHER) ## rebuild the launcher if native/ has changed
