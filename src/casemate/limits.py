@@ -84,6 +84,9 @@ BURIALS_WAITING_MAX: Final = 32
 HANG_UP_TIMEOUT_S: Final = 1.0
 SUPERVISE_PERIOD_S: Final = 0.1
 SUPERVISE_PERIOD_MIN_S: Final = 0.002
+WITHOUT_CGROUP_PERIOD_S: Final = 0.02
+THROTTLE_DEBT_S: Final = 0.03
+"""How far ahead of its processor share a sandbox without a control group may run before it is stopped."""
 
 # The launch plan ------------------------------------------------------------------------------
 PLAN_MAX_BYTES: Final = 96 * KIB

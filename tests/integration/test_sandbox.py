@@ -269,6 +269,17 @@ def test_each_run_has_limits_of_its_own_and_the_sandbox_goes_on(sandbox: casemat
 
 
 @pytest.mark.limits
+def test_a_run_is_not_charged_for_those_before_it(sandbox: casemate.Sandbox) -> None:
+    busy = ["sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"]
+    first = sandbox.exec(busy).usage
+    once_s = first.cpu_user_s + first.cpu_system_s
+    for _ in range(3):
+        result = sandbox.exec(busy, limits={"cpu_time": 2.5 * once_s + 0.1})
+        assert result.ok, result.reason
+        assert result.usage.cpu_user_s + result.usage.cpu_system_s < 2 * once_s + 0.1
+
+
+@pytest.mark.limits
 def test_a_timeout_takes_the_program_s_children_with_it(sandbox: casemate.Sandbox) -> None:
     result = sandbox.exec(["sh", "-c", "sleep 1000 & sleep 1001 & wait"], limits={"timeout": "200ms"})
     assert result.reason is Reason.TIMEOUT

@@ -36,7 +36,7 @@ def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collec
             wait_status=outcome.wait_status,
             exec_errno=outcome.exec_errno,
             oom_kills=counted.oom_kills,
-            process_limit_hits=counted.process_limit_hits,
+            process_limit_hits=max(counted.process_limit_hits, counted.process_limit_reached),
             disk_full=is_full(sandbox.work_fd),
             guest_exception=answer.error is not None,
             output_invalid=answer.invalid,
@@ -83,6 +83,8 @@ def _events(outcome: Outcome, answer: Answer) -> tuple[Event, ...]:
         found.append(Event(kind="memory-limit", detail=f"{counted.oom_kills} out-of-memory kills", at_s=at_s))
     if counted.process_limit_hits:
         found.append(Event(kind="process-limit", detail=f"{counted.process_limit_hits} refused", at_s=at_s))
+    elif counted.process_limit_reached:
+        found.append(Event(kind="process-limit", detail="all in use", at_s=at_s))
     if outcome.problem:
         found.append(Event(kind="internal", detail=outcome.problem, at_s=at_s))
     if answer.problem:

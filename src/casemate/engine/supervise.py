@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from contextlib import suppress
 from typing import Final
 
 import msgspec
 
 from casemate import limits
 from casemate.engine.collect import used_bytes
-from casemate.errors import InternalError, SandboxClosed
+from casemate.errors import InternalError
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.protocol import EVERYTHING, encode_signal
 from casemate.kernel.cgroup_types import CgroupCounters
-from casemate.kernel.watchdog import sample
+from casemate.kernel.watchdog import TreeSample, sample
 from casemate.model.resources import Limits
 from casemate.model.result import Reason
 
-WITHOUT_CGROUP_PERIOD_S: Final = 0.02
-THROTTLE_DEBT_S: Final = 0.03
-"""How far ahead of its processor share a sandbox may run before it is stopped for a while."""
+NOTHING: Final = TreeSample(memory_bytes=0, processes=0, cpu_user_s=0.0, cpu_system_s=0.0)
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
-    """What the kernel counted for one execution."""
+    """What the kernel counted for one execution.
+
+    Without a control group nobody counts refusals: `process_limit_reached` says that no more were allowed.
+    """
 
     cpu_user_s: float = 0.0
     cpu_system_s: float = 0.0
@@ -33,6 +31,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     processes_peak: int | None = None
     oom_kills: int = 0
     process_limit_hits: int = 0
+    process_limit_reached: bool = False
 
 
 class Supervisor:
@@ -42,11 +41,13 @@ class Supervisor:
         self._sandbox = sandbox
         self._limits = wanted
         self._base = sandbox.cgroup.counters() if sandbox.cgroup else None
+        self._sampled_base = NOTHING
         self._memory_peak = 0
         self._processes_peak = 0
         self._now = Counted()
-        self._started_s = time.monotonic()
-        self._is_stopped = False
+        if self._base is None:
+            self._sampled_base = sample(sandbox.pid) or NOTHING
+            sandbox.throttle.enter(_cpu_s(self._sampled_base), time.monotonic())
         self.next_look_s = time.monotonic() + self._period_s(0.0)
 
     def look(self) -> Reason | None:
@@ -56,12 +57,12 @@ class Supervisor:
         """
         counted = self.read()
         self._check_group()
-        cpu_s = counted.cpu_user_s + counted.cpu_system_s
+        cpu_s = _cpu_s(counted)
         self.next_look_s = time.monotonic() + self._period_s(cpu_s)
         if counted.oom_kills:
             return Reason.MEMORY
         if self._base is None:
-            self._throttle(cpu_s)
+            self._sandbox.throttle.look(_cpu_s(self._sampled_base) + cpu_s, time.monotonic())
         if self._base is None and self._is_over_memory():
             return Reason.MEMORY
         if self._limits.cpu_time_s is not None and cpu_s >= self._limits.cpu_time_s:
@@ -84,20 +85,8 @@ class Supervisor:
 
     def close(self) -> None:
         """Leave nothing stopped behind in a sandbox that goes on."""
-        if self._is_stopped:
-            self._signal_everything(signal.SIGCONT)
-
-    def _throttle(self, cpu_s: float) -> None:
-        """Hold a processor share without a cgroup: stop everything inside, go on when the debt is paid."""
-        debt_s = cpu_s - self._limits.cpus * (time.monotonic() - self._started_s)
-        wanted = debt_s > (0.0 if self._is_stopped else THROTTLE_DEBT_S)
-        if wanted != self._is_stopped:
-            self._is_stopped = wanted
-            self._signal_everything(signal.SIGSTOP if wanted else signal.SIGCONT)
-
-    def _signal_everything(self, number: int) -> None:
-        with suppress(SandboxClosed):
-            self._sandbox.request(encode_signal(EVERYTHING, number)).close()
+        if self._base is None:
+            self._sandbox.throttle.leave()
 
     def note_end(self) -> None:
         """The process has ended: without a cgroup, count what it leaves behind, and itself, before that is gone."""
@@ -124,19 +113,23 @@ class Supervisor:
         self._memory_peak = max(self._memory_peak, now.memory_bytes)
         self._processes_peak = max(self._processes_peak, now.processes + gone)
         return Counted(
-            cpu_user_s=max(now.cpu_user_s, self._now.cpu_user_s),
-            cpu_system_s=max(now.cpu_system_s, self._now.cpu_system_s),
+            cpu_user_s=max(now.cpu_user_s - self._sampled_base.cpu_user_s, self._now.cpu_user_s),
+            cpu_system_s=max(now.cpu_system_s - self._sampled_base.cpu_system_s, self._now.cpu_system_s),
             memory_peak_bytes=self._memory_peak,
             processes_peak=self._processes_peak,
-            process_limit_hits=int(self._processes_peak >= self._limits.processes),
+            process_limit_reached=self._processes_peak >= self._limits.processes,
         )
 
     def _period_s(self, cpu_s: float) -> float:
         """Until the processor limit can be reached at the earliest, within bounds."""
-        period_s = limits.SUPERVISE_PERIOD_S if self._base is not None else WITHOUT_CGROUP_PERIOD_S
+        period_s = limits.SUPERVISE_PERIOD_S if self._base is not None else limits.WITHOUT_CGROUP_PERIOD_S
         if self._limits.cpu_time_s is not None:
             period_s = min(period_s, (self._limits.cpu_time_s - cpu_s) / max(1.0, self._limits.cpus))
         return max(period_s, limits.SUPERVISE_PERIOD_MIN_S)
+
+
+def _cpu_s(used: Counted | TreeSample) -> float:
+    return used.cpu_user_s + used.cpu_system_s
 
 
 def _since(base: CgroupCounters, now: CgroupCounters) -> Counted:

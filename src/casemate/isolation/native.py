@@ -23,6 +23,7 @@ from casemate.isolation.launcher import Launcher
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import FAILED_STAGES, CgroupKind, Report, ReportKind, receive_report
 from casemate.isolation.steps import LaunchPlan, StepKind, encode_plan
+from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
 from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
@@ -61,6 +62,7 @@ class NativeSandbox:
         self.cgroup = cgroup
         self.isolation = isolation
         self.limits = limits
+        self.throttle = Throttle(self, limits.cpus)
         self._control = control
         self._pidfd = pidfd
         self._resources = resources
