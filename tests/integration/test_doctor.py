@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from casemate.kernel.hostids import can_lend
 from casemate.model.layers import REQUIRED
 
+TRIES = 5
 DOCTOR = (sys.executable, "-m", "casemate", "doctor")
 LIMIT_S = 30
 USER_NAMESPACE = ("unshare", "--user", "--map-root-user")
@@ -54,6 +56,21 @@ def test_this_machine_reaches_the_standard_tier(slowness: float) -> None:
         assert layer(report, name)["state"] == "works", layer(report, name)
     assert (layer(report, "host-uid")["state"] == "works") == can_lend()
     assert (layer(report, "cgroup")["state"] == "works") == bool(report["cgroup"]["version"])
+
+
+@pytest.mark.root
+def test_what_a_dead_engine_left_is_removed_and_named(slowness: float) -> None:
+    place = doctor(slowness)[1]["cgroup"]["path"]
+    leftover = Path(place, f"casemate-{os.getpid()}-1")
+
+    def is_told() -> bool:
+        leftover.mkdir()
+        _, report = doctor(slowness)
+        assert not leftover.exists()
+        assert str(leftover) not in report["cgroup"]["left"]
+        return str(leftover) in report["cgroup"]["removed"]
+
+    assert any(is_told() for _ in range(TRIES)), "unless an engine beside was quicker, each time"
 
 
 def test_without_control_groups_it_says_why_and_how_to_mend_it(slowness: float) -> None:

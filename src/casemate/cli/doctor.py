@@ -56,7 +56,8 @@ def _cgroup(engine: Engine) -> CgroupFacts:
     cgroups = engine.backend.cgroups
     if isinstance(cgroups, CgroupUnavailable):
         return CgroupFacts(reason=cgroups.reason, hint=cgroups.hint)
-    return CgroupFacts(version=cgroups.version, path=str(Path(cgroups.path).parent))
+    place = str(Path(cgroups.path).parent)
+    return CgroupFacts(version=cgroups.version, path=place, removed=engine.reaped.removed, left=engine.reaped.left)
 
 
 def _own_namespaces() -> dict[str, str]:
@@ -71,7 +72,7 @@ def _lines(report: Report, style: Style) -> list[str]:
     for required, title in TITLES.items():
         findings = [finding for finding in report.layers if finding.required is required]
         lines += [style.paint(title, "bold"), *(line for finding in findings for line in _layer(finding, style)), ""]
-    return [*lines, *_summary(report, style)]
+    return [*lines, *_leftovers(report.cgroup, style), *_summary(report, style)]
 
 
 def _layer(finding: Finding, style: Style) -> list[str]:
@@ -84,6 +85,13 @@ def _layer(finding: Finding, style: Style) -> list[str]:
         # Never wrapped: it is there to be copied.
         lines.append(" " * indent + style.paint(f"mend: {finding.mend}", "yellow"))
     return lines
+
+
+def _leftovers(cgroup: CgroupFacts, style: Style) -> list[str]:
+    """What dead engines had left: a word on what is gone now, each that is not by its path."""
+    done = [f"{style.mark(good=True)} removed {len(cgroup.removed)} control groups of dead engines"]
+    stuck = [f"{style.mark(good=False)} left by a dead engine, cannot be removed: {path}" for path in cgroup.left]
+    return [*(done if cgroup.removed else []), *stuck]
 
 
 def _summary(report: Report, style: Style) -> list[str]:

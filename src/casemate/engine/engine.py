@@ -13,7 +13,7 @@ from casemate import limits as bound
 from casemate.config import Config, check_config, load_config
 from casemate.errors import CapacityError, InvalidInput, LayerMissing
 from casemate.isolation.native import NativeBackend, NativeSandbox
-from casemate.isolation.reaper import reap
+from casemate.isolation.reaper import ReapReport, reap
 from casemate.isolation.waiting import Steps
 from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.kernel.cgroups import open_root
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 class Engine:
     """Runs sandboxes on this machine. Safe to use from many threads and tasks; close it when done.
 
-    Opening cleans up what a dead engine left behind. Without a configuration it takes that of the machine, by
+    Opening cleans up what a dead engine left behind; `reaped` says what that was.
+    Without a configuration it takes that of the machine, by
     `load_config`. Raises ConfigError.
     `warm=False` makes every sandbox when it is asked for, as `ready_max = 0` in the configuration does.
     """
@@ -46,11 +47,12 @@ class Engine:
         self.config = load_config() if config is None else config
         self._is_warm = warm and self.config.pool.ready_max > 0
         self.runtimes = Registry(self.config.runtimes)
+        self.reaped = ReapReport()
         with ExitStack() as stack:
             cgroups = open_root(choice=self.config.engine.cgroup or None)
             if not isinstance(cgroups, CgroupUnavailable):
                 stack.callback(cgroups.close)
-                reap(cgroups)
+                self.reaped = reap(cgroups)
             host_ids = stack.enter_context(HostIds()) if can_lend() else None
             self.backend = NativeBackend(cgroups=cgroups, host_ids=host_ids)
             stack.callback(self.backend.close)

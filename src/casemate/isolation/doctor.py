@@ -55,12 +55,17 @@ UNTESTED: Final = (State.UNTESTED, "not tested: no sandbox can be started", "")
 
 
 class CgroupFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How control groups can be used: `version` is empty where they cannot, `reason` then says why."""
+    """How control groups can be used: `version` is empty where they cannot, `reason` then says why.
+
+    `removed` are those that dead engines had left, `left` those of them that cannot be removed.
+    """
 
     version: str = ""
     path: str = ""
     reason: str = ""
     hint: str = ""
+    removed: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):

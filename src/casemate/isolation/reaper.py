@@ -39,7 +39,8 @@ def reap(root: CgroupRoot, *, within_s: float | None = None) -> ReapReport:
     Safe beside living engines and other reapers; repeating it changes nothing. Directories of other
     users, which we could not remove, are not looked at. Everything is killed before anything is waited
     for, so that one process that will not die holds up nothing but the wait, `REAP_TIME_MAX_S` unless
-    told otherwise. Raises CapacityError or LaunchError if the hierarchies cannot be searched.
+    told otherwise. What others have closed to us holds nothing of ours. Raises CapacityError for want of descriptors
+    or memory.
     """
     deadline = time.monotonic() + (limits.REAP_TIME_MAX_S if within_s is None else within_s)
     search = _Search(root.search_paths, deadline)
@@ -97,5 +98,5 @@ class _Search:
 def _is_ours_to_remove(directory: str) -> bool:
     try:
         return os.geteuid() in {0, Path(directory).lstat().st_uid}
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return False

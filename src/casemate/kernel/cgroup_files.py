@@ -201,17 +201,24 @@ def has_subgroups(directory: str) -> bool:
     """Whether a group has groups inside; their number is in the link count, which saves listing its files."""
     try:
         return Path(directory).stat().st_nlink > _LINKS_OF_A_LEAF
-    except _GONE:
+    except OSError as error:
+        _pass_unless_exhausted(error)
         return False
 
 
 def subgroups(directory: str) -> list[str]:
-    """The groups directly inside one group."""
+    """The groups directly inside one group; none where we may not look: anybody can close a directory of theirs."""
     try:
         with os.scandir(directory) as entries:
             return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except _GONE:
+    except OSError as error:
+        _pass_unless_exhausted(error)
         return []
+
+
+def _pass_unless_exhausted(error: OSError) -> None:
+    if error.errno in _EXHAUSTED_HERE:
+        raise error
 
 
 def remove_tree(directory: str, deadline: float) -> tuple[bool, frozenset[int]]:

@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -22,6 +24,7 @@ from casemate.kernel.processes import start_time
 
 pytestmark = pytest.mark.limits
 
+STRANGER = 1_234
 LAST_NUMBER = limits.CGROUP_ENGINES_MAX - 1
 """No engine of ours comes that far."""
 
@@ -153,6 +156,35 @@ def test_nested_groups_of_a_dead_engine_go_too(root: CgroupRoot) -> None:
     directory = stray(root, f"casemate-{os.getpid()}-2")
     (directory / "run-1" / "deeper" / "still").mkdir(parents=True)
     assert is_reaped(root, directory)
+
+
+@pytest.fixture
+def stranger_s_place() -> Iterator[Path]:
+    """A directory that an ordinary user can reach; who is root acts as one meanwhile, for whom rights count."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        place = Path(directory)
+        place.chmod(0o777)
+        before = os.geteuid()
+        os.seteuid(before or STRANGER)
+        try:
+            yield place
+        finally:
+            os.seteuid(before)
+            for closed in place.iterdir():
+                closed.chmod(0o700)
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o300, 0o400])
+def test_directory_that_is_closed_to_us_holds_up_nothing(stranger_s_place: Path, mode: int) -> None:
+    closed = stranger_s_place / "closed"
+    (closed / "casemate-999999999-1").mkdir(parents=True)
+    closed.chmod(mode)
+    ours = stranger_s_place / "casemate-999999999-2"
+    ours.mkdir()
+    report = reap(Mock(search_paths=(str(stranger_s_place),)))
+    assert report.removed[-1:] == (str(ours),)
+    assert report.left == ()
+    assert report.complete
 
 
 def test_search_that_reaches_a_bound_says_so(root: CgroupRoot, monkeypatch: pytest.MonkeyPatch) -> None:
