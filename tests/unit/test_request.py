@@ -137,8 +137,18 @@ def test_files_come_as_bytes_as_text_and_from_paths_with_their_execute_bit(tmp_p
     }
 
 
-def test_an_endless_file_of_ours_is_read_only_up_to_the_limit() -> None:
-    refused("files", {"a": Path("/dev/zero")})
+def test_a_huge_file_of_ours_is_read_only_up_to_the_limit(tmp_path: Path) -> None:
+    huge = tmp_path / "huge"
+    huge.touch()
+    os.truncate(huge, 2**40)
+    refused("files", {"a": huge})
+
+
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for source in (pipe, Path("/dev/zero"), tmp_path, Path("a\0b")):
+        refused("files", {"a": source})
 
 
 @pytest.mark.parametrize("value", ["*.csv", [1], None, ["../x"], [""], ["/etc/*"]])

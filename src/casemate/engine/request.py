@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -186,11 +187,23 @@ def _content(source: FileSource, room: int) -> tuple[bytes, bool]:
     if not isinstance(source, Path):
         raise InvalidInput("files", f"a file is bytes, text or a Path, not {type(source).__name__}")
     try:
-        with source.open("rb") as file:
-            data = file.read(room + 1)
-        return data, bool(source.stat().st_mode & 0o111)
-    except OSError as error:
-        raise InvalidInput("files", f"cannot read {str(source)[:200]!r}: {error.strerror}") from error
+        return _file_content(source, room)
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidInput("files", f"cannot read {str(source)[:200]!r}: {problem}") from error
+
+
+def _file_content(source: Path, room: int) -> tuple[bytes, bool]:
+    """Opened without blocking: a named pipe would have us wait for somebody to write."""
+    fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read(room + 1), bool(mode & 0o111)
+    finally:
+        os.close(fd)
 
 
 def check_patterns(patterns: Iterable[str]) -> tuple[str, ...]:
