@@ -105,10 +105,17 @@ class SandboxClosed(CasemateError):
 
 
 class FileTransferError(CasemateError):
-    """A file could not be moved into or out of the sandbox; the message names the path inside."""
+    """A file could not be moved into or out of the sandbox; the message names the path inside.
+
+    `errno` is the kernel's answer (0 if the refusal is ours).
+    """
 
     code = "file_transfer"
     http_status = 422
+
+    def __init__(self, message: str, *, errno: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
 
 
 class CapacityError(CasemateError):

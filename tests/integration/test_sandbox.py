@@ -12,12 +12,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import casemate
+from casemate import limits
+from casemate.engine.collect import names_in
 from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.model.result import Reason
 from casemate.model.spec import WRITABLE_DIRECTORIES
@@ -151,6 +154,48 @@ def test_a_link_is_removed_and_not_what_it_leads_to(sandbox: casemate.Sandbox) -
     sandbox.exec(["sh", "-c", "echo kept > target; ln -s target link"])
     sandbox.files.remove("link")
     assert [entry.name for entry in sandbox.files.list()] == ["target"]
+
+
+def test_a_directory_is_not_made_where_something_else_is(sandbox: casemate.Sandbox) -> None:
+    sandbox.files.write("a", b"")
+    assert sandbox.exec(["ln", "-s", "/tmp", "link"]).ok
+    for path in ("a", "a/b", "a/b/c", "link"):
+        with pytest.raises(casemate.FileTransferError, match="Not a directory") as caught:
+            sandbox.files.make_directory(path)
+        assert caught.value.errno == errno.ENOTDIR
+
+
+def test_a_directory_that_is_there_is_made_again_without_a_word(sandbox: casemate.Sandbox) -> None:
+    sandbox.files.make_directory("a/b")
+    sandbox.files.make_directory("a/b")
+    assert sandbox.exec(["chmod", "300", "a/b"]).ok
+    sandbox.files.make_directory("a/b")
+    sandbox.files.write("a/b/c", b"1")
+    assert sandbox.files.read("a/b/c") == b"1"
+
+
+def test_a_directory_that_cannot_be_looked_into_is_an_error_of_ours(sandbox: casemate.Sandbox) -> None:
+    assert sandbox.exec(["sh", "-c", "mkdir shut; touch shut/file; chmod 400 shut"]).ok
+    if os.geteuid() == 0:
+        assert [entry.name for entry in sandbox.files.list("shut")] == ["file"]
+        return
+    with pytest.raises(casemate.FileTransferError, match="shut: Permission denied"):
+        sandbox.files.list("shut")
+
+
+def test_a_directory_is_not_read_beyond_the_bound(
+    sandbox: casemate.Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "COLLECT_ENTRIES_MAX", 2)
+    for name in "abcd":
+        sandbox.files.write(name, b"")
+        (tmp_path / name).touch()
+    with pytest.raises(casemate.FileTransferError, match="more than 2 entries"):
+        sandbox.files.list()
+    with ExitStack() as stack:
+        fd = os.open(tmp_path, os.O_RDONLY)
+        stack.callback(os.close, fd)
+        assert len(names_in(fd)) == 3
 
 
 @pytest.mark.parametrize("path", ["../a", "/etc/a", "", "/work/../etc/a", "/proc/self/environ", "a\0"])

@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -84,7 +85,7 @@ class Collector:
         try:
             with opened(self._directory_fd, path, _DIRECTORY_FLAGS) as fd:
                 make_searchable(fd)
-                for name in sorted(os.fsencode(entry) for entry in os.listdir(fd)):  # noqa: PTH208 - a descriptor, not a path
+                for name in names_in(fd):
                     self._count_entry()
                     found.append((name, os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode))
         except OSError as error:
@@ -155,6 +156,12 @@ def _permit(directory_fd: int, path: tuple[bytes, ...]) -> None:
             Path(f"/proc/self/fd/{fd}").chmod(mode | stat.S_IRWXU)
         finally:
             os.close(fd)
+
+
+def names_in(directory_fd: int) -> list[bytes]:
+    """The names in a directory, sorted; one more than the bound says that there are too many to sort at all."""
+    with os.scandir(directory_fd) as entries:
+        return sorted(os.fsencode(entry.name) for entry in islice(entries, limits.COLLECT_ENTRIES_MAX + 1))
 
 
 def make_searchable(directory_fd: int) -> None:

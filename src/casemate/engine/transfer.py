@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import msgspec
 
 from casemate import limits
+from casemate.engine.collect import names_in
 from casemate.engine.execution import await_report
 from casemate.engine.paths import display_name
 from casemate.engine.request import InputFile
@@ -43,12 +44,12 @@ def _open(sandbox: NativeSandbox, path: PurePosixPath, flags: int, mode: int = 0
     """The descriptor of a file inside. Raises FileTransferError."""
     report = yield from _request(sandbox, encode_open(str(path), flags=flags, mode=mode))
     if report.error:
-        raise _error(report.error, path)
+        raise _refused(report.error, path)
     return report.fds[0]
 
 
-def _error(number: int, path: PurePosixPath) -> FileTransferError:
-    return FileTransferError(f"{path}: {os.strerror(number)}", hint=_hint(number))
+def _refused(number: int, path: PurePosixPath) -> FileTransferError:
+    return FileTransferError(f"{path}: {os.strerror(number)}", errno=number, hint=_hint(number))
 
 
 def _hint(number: int) -> str:
@@ -66,7 +67,7 @@ def _regular(fd: int, path: PurePosixPath) -> Iterator[os.stat_result]:
             raise FileTransferError(f"{path}: not a regular file")
         yield status
     except OSError as error:
-        raise FileTransferError(f"{path}: {error.strerror}", hint=_hint(error.errno or 0)) from error
+        raise _refused(error.errno or 0, path) from error
     finally:
         os.close(fd)
 
@@ -86,7 +87,7 @@ def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes) -> Step
     if report.error == errno.ENOENT:
         yield from write_files(sandbox, [InputFile(path, data)])
     elif report.error:
-        raise _error(report.error, path)
+        raise _refused(report.error, path)
     else:
         _fill(report.fds[0], path, data, DATA_MODE)
 
@@ -111,9 +112,20 @@ def _make_missing(sandbox: NativeSandbox, path: PurePosixPath, made: set[PurePos
         if directory in made or str(directory) in WRITABLE_DIRECTORIES or not _is_below(directory):
             continue
         report = yield from _request(sandbox, encode_mkdir(str(directory.parent), directory.name))
-        if report.error not in {0, errno.EEXIST}:
-            raise _error(report.error, directory)
+        if report.error == errno.EEXIST:
+            yield from _see_directory(sandbox, directory)
+        elif report.error:
+            raise _refused(report.error, directory)
         made.add(directory)
+
+
+def _see_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
+    """Raises FileTransferError if something else has this name. A directory may well be one that cannot be read."""
+    try:
+        os.close((yield from _open(sandbox, path, os.O_RDONLY | os.O_DIRECTORY)))
+    except FileTransferError as error:
+        if error.errno != errno.EACCES:
+            raise
 
 
 def _is_below(path: PurePosixPath) -> bool:
@@ -142,10 +154,12 @@ def list_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[tuple[F
     """The entries of a directory, sorted by name. Raises FileTransferError."""
     fd = yield from _open(sandbox, path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        names = sorted(os.fsencode(name) for name in os.listdir(fd))  # noqa: PTH208 - a descriptor, not a path
+        names = names_in(fd)
         if len(names) > limits.COLLECT_ENTRIES_MAX:
             raise FileTransferError(f"{path}: more than {limits.COLLECT_ENTRIES_MAX} entries")
         return tuple(info for name in names if (info := _info(fd, name)))
+    except OSError as error:
+        raise _refused(error.errno or 0, path) from error
     finally:
         os.close(fd)
 
@@ -169,6 +183,6 @@ def remove_file(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[None]:
         except IsADirectoryError:
             os.rmdir(path.name, dir_fd=fd)
     except OSError as error:
-        raise FileTransferError(f"{path}: {error.strerror}") from error
+        raise _refused(error.errno or 0, path) from error
     finally:
         os.close(fd)
