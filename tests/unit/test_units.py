@@ -17,6 +17,7 @@ from casemate.model.units import format_bytes, format_duration, parse_bytes, par
 
 BYTE_UNITS = {"": 1, "K": 1000, "Ki": 1024, "M": 1000**2, "Mi": 1024**2, "G": 1000**3, "Gi": 1024**3}
 BYTE_UNITS |= {"T": 1000**4, "Ti": 1024**4, "B": 1, "KB": 1000, "KiB": 1024, "MB": 1000**2, "MiB": 1024**2}
+BYTE_UNITS |= {"GB": 1000**3, "GiB": 1024**3, "TB": 1000**4, "TiB": 1024**4}
 SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 DECIMALS = st.from_regex(r"[0-9]{1,18}(\.[0-9]{1,9})?", fullmatch=True)
 PARSERS: list[Any] = [parse_bytes, parse_duration, parse_number]
@@ -51,6 +52,16 @@ def test_durations_as_people_write_them(text: str, seconds: float) -> None:
 @given(DECIMALS, st.sampled_from(sorted(BYTE_UNITS)))
 def test_sizes_are_exact(number: str, unit: str) -> None:
     assert parse_bytes(number + unit, field="memory") == int(Fraction(number) * BYTE_UNITS[unit])
+
+
+@given(DECIMALS, st.text("KMGTPiBb ", max_size=4))
+@example("5", "iB")
+def test_a_size_has_a_unit_that_is_known_or_is_refused(number: str, unit: str) -> None:
+    if unit.strip() in BYTE_UNITS:
+        assert parse_bytes(number + unit, field="memory") == int(Fraction(number) * BYTE_UNITS[unit.strip()])
+        return
+    with pytest.raises(InvalidInput, match="is not a size"):
+        parse_bytes(number + unit, field="memory")
 
 
 @given(DECIMALS, st.sampled_from(sorted(SECONDS)))

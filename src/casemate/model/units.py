@@ -11,7 +11,7 @@ from casemate.errors import InvalidInput
 
 _Number = TypeVar("_Number", int, float)
 _NUMBER: Final = r"(\d{1,18}(?:\.\d{1,9})?)"
-_BYTES: Final = re.compile(_NUMBER + r"\s*([KMGT]i?|[KMGT]?i?B|)", re.ASCII)
+_BYTES: Final = re.compile(_NUMBER + r"\s*((?:[KMGT]i?)?B?)", re.ASCII)
 _DURATION: Final = re.compile(_NUMBER + r"\s*(us|ms|s|m|min|h|d|)", re.ASCII)
 _PLAIN: Final = re.compile(_NUMBER, re.ASCII)
 _BYTE_FACTORS: Final = {
