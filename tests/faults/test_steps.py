@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -14,11 +14,13 @@ import pytest
 from tests.faults.leftovers import Census, assert_nothing_left
 
 import casemate
+from casemate.engine.drive import drive
 from casemate.isolation import native
 from casemate.isolation.host import read_host_facts
 from casemate.isolation.plan import Surroundings, make_plan
 from casemate.isolation.protocol import FAILED_STAGES
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
+from casemate.model.layers import Layer
 from casemate.model.spec import Mount, SandboxSpec
 
 MISSING: Final = "no/such/place"
@@ -244,6 +246,27 @@ def test_root_that_may_make_no_device_nodes_shows_the_machine_s_and_says_so() ->
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["1 False", "1 False", "layer_missing", "layer_missing"]
+
+
+def layers_of(engine: casemate.Engine, *mounts: Mount, require: Iterable[Layer] = ()) -> tuple[Layer, ...]:
+    sandbox = drive(engine.start(SandboxSpec(mounts=mounts, require=frozenset(require))))
+    sandbox.close()
+    return sandbox.isolation.layers
+
+
+def test_one_mount_without_an_overlay_costs_no_other_run_its_private_base(
+    engine: casemate.Engine, before: Census
+) -> None:
+    """No kernel mounts an overlay over /proc/sys, whose names are compared in a way of their own."""
+    usual = layers_of(engine)
+    odd = Mount("/proc/sys", "/opt/odd")
+    with pytest.raises(casemate.LayerMissing):
+        layers_of(engine, odd, require=[Layer.PRIVATE_BASE])
+    assert layers_of(engine, odd) == tuple(layer for layer in usual if layer is not Layer.PRIVATE_BASE)
+    with pytest.raises(casemate.LayerMissing):
+        layers_of(engine, odd, require=[Layer.PRIVATE_BASE])
+    assert layers_of(engine, Mount("/usr/share", "/opt/even")) == usual
+    assert_nothing_left(engine, before)
 
 
 @pytest.mark.parametrize("pages", [1, 2, 4, 8])

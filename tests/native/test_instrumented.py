@@ -18,7 +18,10 @@ from tests.native.instruments import Instrument
 from tests.native.plans import real_plans, real_requests
 
 import casemate
+from casemate.engine.program import GUEST_MOUNT
+from casemate.engine.run import find_runtime
 from casemate.isolation.launcher import Launcher
+from casemate.isolation.rootfs import private_directories
 from casemate.model.result import Reason
 
 
@@ -41,7 +44,11 @@ def engine(build: Path, tmp_path: Path) -> Iterator[casemate.Engine]:
         opened.backend._launcher.close()
         opened.backend._launcher = Launcher(instrumented.program)
         if build.name.startswith("valgrind"):
-            opened.backend._host = msgspec.structs.replace(opened.backend._host, overlay=False, device_nodes=False)
+            mounts = (GUEST_MOUNT, *find_runtime(opened, "python")[1].mounts)
+            shared = private_directories(opened.backend.host, mounts)
+            opened.backend._host = msgspec.structs.replace(
+                opened.backend.host, overlay_refused=shared, device_nodes=False
+            )
         yield opened
     assert instrumented.reports == ""
 

@@ -42,8 +42,8 @@ HOSTS = st.builds(
             "uid": st.sampled_from([0, 61234]),
             "cpus": CPUS,
             "landlock_abi": st.integers(0, 9),
-            "overlay": st.booleans(),
             "device_nodes": st.booleans(),
+            "overlay_refused": st.frozensets(st.sampled_from(["/usr", "/etc", "/a", "/usr/share"])),
             "hard_limits": st.dictionaries(
                 st.sampled_from([resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_DATA]),
                 st.sampled_from([resource.RLIM_INFINITY, 512, 2**31]),
@@ -212,15 +212,20 @@ def test_limits_of_resources_never_exceed_what_we_have_ourselves(limits: Limits,
     assert (resource.RLIMIT_CPU in table) == (not cgroup and limits.cpu_time_s is not None)
 
 
-@given(HOSTS, st.booleans())
-def test_layers_are_the_required_ones_and_those_that_the_plan_really_has(host: HostFacts, cgroup: bool) -> None:
+@given(HOSTS, MOUNTS, st.booleans())
+def test_layers_are_the_required_ones_and_those_that_the_plan_really_has(
+    host: HostFacts, mounts: tuple[Mount, ...], cgroup: bool
+) -> None:
+    spec = SandboxSpec(mounts=mounts)
     around = around_of(host, Limits(), cgroup=cgroup)
-    layers = planning.layers_in_force(host, around)
-    plan = make_plan(SandboxSpec(), host, around)
+    layers = planning.layers_in_force(spec, host, around)
+    plan = make_plan(spec, host, around)
+    bound_sources = {plan.steps[index].arguments[0] for index, *_ in arguments(plan, StepKind.BIND)}
     assert layers[: len(REQUIRED)] == REQUIRED
     assert (Layer.CGROUP in layers) == cgroup
     assert (Layer.LANDLOCK in layers) == bool(arguments(plan, StepKind.LANDLOCK))
-    assert (Layer.PRIVATE_BASE in layers) == bool(arguments(plan, StepKind.OVERLAY))
+    shared = bound_sources.intersection(host.etc) or not bound_sources.isdisjoint(host.overlay_refused)
+    assert (Layer.PRIVATE_BASE in layers) == (not shared)
     assert (Layer.PRIVATE_DEVICES in layers) == bool(arguments(plan, StepKind.DEVICES))
     assert (Layer.HOST_UID in layers) == (around.uid != host.uid)
 

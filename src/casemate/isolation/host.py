@@ -65,9 +65,9 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan needs to know of the machine.
 
     `proc_files` and `proc_directories` are what everybody can read at the top of /proc, `sysctls` what there
-    is of machine-wide facts below /proc/sys. `overlay` says whether an overlay can be mounted in a user namespace,
-    `device_nodes` whether we can make any: both only a try can tell. `hard_limits` are our own, by number of the
-    resource; nobody can be given more.
+    is of machine-wide facts below /proc/sys. `overlay_refused` are directories over which no overlay can be mounted in
+    a user namespace, `device_nodes` says whether we can make any: both only a try can tell. `hard_limits` are our
+    own, by number of the resource; nobody can be given more.
     """
 
     uid: int
@@ -84,7 +84,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     cpus: tuple[int, ...]
     landlock_abi: int
     hard_limits: tuple[tuple[int, int], ...] = ()
-    overlay: bool = True
+    overlay_refused: frozenset[str] = frozenset()
     device_nodes: bool = True
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -197,19 +197,26 @@ class NativeBackend:
 
     def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
         """Build one sandbox. Raises LayerMissing, CapacityError or LaunchError; then nothing is left."""
+        # Ends: each refusal takes something out of the next plan, and a plan has only so much.
         while True:
             try:
-                return (yield from self._start(spec))
+                return (yield from self._start(spec, self._host))
             except _Refused as refused:
-                self._host = msgspec.structs.replace(self._host, **{refused.fact: False})
+                self._learn(refused)
                 if refused.layer in spec.require:
                     raise LayerMissing([refused.layer]) from refused
 
-    def _start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
-        host = self._host
+    def _learn(self, refused: _Refused) -> None:
+        """For all plans from now on. Two threads at once may forget one thing; then it is refused once more."""
+        facts: dict[str, Any] = {"device_nodes": False}
+        if refused.layer is Layer.PRIVATE_BASE:
+            facts = {"overlay_refused": self._host.overlay_refused | {refused.directory}}
+        self._host = msgspec.structs.replace(self._host, **facts)
+
+    def _start(self, spec: SandboxSpec, host: HostFacts) -> Steps[NativeSandbox]:
         with ExitStack() as stack:
             around, cgroup = self._surroundings(spec.limits, stack)
-            layers = layers_in_force(host, around)
+            layers = layers_in_force(spec, host, around)
             missing = sorted(spec.require.difference(layers))
             if missing:
                 raise LayerMissing(missing)
@@ -260,12 +267,15 @@ class NativeBackend:
 
 
 class _Refused(Exception):
-    """What an additional layer needs cannot be done here; the next plan does without. At most once for each layer."""
+    """What an additional layer needs cannot be done here; the next plan does without.
 
-    def __init__(self, layer: Layer, fact: str) -> None:
+    For the private base `directory` is the one over which no overlay can be mounted.
+    """
+
+    def __init__(self, layer: Layer, directory: str = "") -> None:
         super().__init__(f"{layer} cannot be had here")
         self.layer = layer
-        self.fact = fact
+        self.directory = directory
 
 
 def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: ExitStack) -> Steps[Report]:
@@ -289,13 +299,14 @@ def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
     if report.kind is not ReportKind.FAILED or not -len(FAILED_STAGES) <= report.value < len(plan.steps):
         return InternalError(f"unexpected report {report.kind} from the launcher")
     if report.value == DEVICES_STAGE and report.error in DEVICES_REFUSED:
-        return _Refused(Layer.PRIVATE_DEVICES, "device_nodes")
+        return _Refused(Layer.PRIVATE_DEVICES)
     if report.value < 0:
         hint = "run `casemate doctor`" if report.error in {errno.EPERM, errno.EACCES, errno.ENOSPC} else ""
         return LaunchError(FAILED_STAGES[report.value], report.error, problem, hint=hint)
     step = plan.steps[report.value]
     if step.kind is StepKind.OVERLAY and report.error in OVERLAY_REFUSED:
-        return _Refused(Layer.PRIVATE_BASE, "overlay")
+        source = plan.steps[step.arguments[0]].arguments[0]  # the sources are the first steps
+        return _Refused(Layer.PRIVATE_BASE, source)
     return LaunchError(str(step), report.error, problem)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from casemate.isolation import landlock, seccomp
 from casemate.isolation.host import HostFacts
-from casemate.isolation.rootfs import build_root
+from casemate.isolation.rootfs import build_root, private_directories
 from casemate.isolation.steps import PLANS_CACHED, LaunchPlan, Step, StepKind
 from casemate.model.layers import REQUIRED, Layer
 from casemate.model.resources import Limits
@@ -63,13 +63,13 @@ def uses_landlock(host: HostFacts) -> bool:
     return host.landlock_abi >= landlock.ABI_SHARED_RENAME
 
 
-def layers_in_force(host: HostFacts, around: Surroundings) -> tuple[Layer, ...]:
-    """The layers that a start on this machine has, in the order of the glossary."""
+def layers_in_force(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> tuple[Layer, ...]:
+    """The layers that this start has on this machine, in the order of the glossary."""
     extra = {
         Layer.CGROUP: around.cgroup,
         Layer.LANDLOCK: uses_landlock(host),
         Layer.HOST_UID: around.uid != host.uid,
-        Layer.PRIVATE_BASE: host.overlay,
+        Layer.PRIVATE_BASE: private_directories(host, spec.mounts).isdisjoint(host.overlay_refused),
         Layer.PRIVATE_DEVICES: host.device_nodes,
     }
     return REQUIRED + tuple(layer for layer, present in extra.items() if present)

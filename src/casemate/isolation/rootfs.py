@@ -115,6 +115,9 @@ class Builder:
     def file(self, target: str, content: str = "") -> None:
         self.add(StepKind.FILE, target, 0o444, content.encode())
 
+    def has_overlay(self, path: str) -> bool:
+        return path not in self.host.overlay_refused
+
     def base(self, path: str, target: str) -> None:
         """A directory of the machine, read-only: through an overlay of its own if that works here.
 
@@ -122,7 +125,7 @@ class Builder:
         reach other sandboxes, and no host path shows in mountinfo.
         """
         self.directory(target)
-        if self.host.overlay:
+        if self.has_overlay(path):
             other = f"{self.host.staging}/{EMPTY_DIRECTORY}"
             self.add(StepKind.OVERLAY, self.source(path), other, target, BASE_ATTRIBUTES)
         else:
@@ -130,6 +133,12 @@ class Builder:
 
     def bind(self, path: str, target: str, attributes: int = BASE_ATTRIBUTES, device: int = 0) -> None:
         self.add(StepKind.BIND, self.source(path), target, attributes, device)
+
+
+def private_directories(host: HostFacts, mounts: tuple[Mount, ...]) -> frozenset[str]:
+    """The directories of the machine that are shown through an overlay where that works."""
+    base = (f"/{entry.name}" for entry in host.base if not entry.link)
+    return frozenset({*base, ETC, *(mount.source for mount in mounts)})
 
 
 def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus: int) -> Builder:
@@ -162,7 +171,7 @@ def _add_base(builder: Builder) -> None:
 def _add_etc(builder: Builder) -> None:
     for target, content in ETC_FILES.items():
         builder.file(target, content)
-    if builder.host.overlay:
+    if builder.has_overlay(ETC):
         builder.base(ETC, ETC_OVERLAY)
     for path, real in zip(builder.host.etc, builder.host.etc_real, strict=True):
         _add_path(builder, path, real)
@@ -176,7 +185,7 @@ def _add_path(builder: Builder, path: str, real: str) -> None:
     else:
         builder.directory(str(PurePosixPath(target).parent))
         builder.file(target)
-    if builder.host.overlay and PurePosixPath(real).is_relative_to(ETC):
+    if builder.has_overlay(ETC) and PurePosixPath(real).is_relative_to(ETC):
         builder.add(StepKind.BIND_OWN, ETC_OVERLAY + real.removeprefix(ETC), target, BASE_ATTRIBUTES)
     else:
         builder.bind(path, target)
@@ -234,7 +243,7 @@ def _add_proc(builder: Builder, limits: Limits, cpus: int) -> None:
         builder.add(StepKind.COVER, MASK_FILE, f"proc/{name}")
     for name in procfs.masked(builder.host.proc_directories, procfs.OPEN_DIRECTORIES):
         builder.add(StepKind.COVER, MASK_DIRECTORY, f"proc/{name}")
-    if builder.host.overlay:
+    if builder.has_overlay(ETC):
         builder.add(StepKind.COVER, MASK_DIRECTORY, ETC_OVERLAY)
     builder.add(StepKind.BIND_OWN, "proc/sys", "proc/sys", BASE_ATTRIBUTES | NO_EXEC)
     for path in builder.host.sysctls:
