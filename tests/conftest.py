@@ -1,11 +1,14 @@
-"""What every test may rely on: which tests run for whom, and how slow this machine is."""
+"""What every test may rely on: which tests run for whom, how slow this machine is, and an engine."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+
+import casemate
 
 settings.register_profile("casemate", deadline=None, database=None, print_blob=True)
 settings.load_profile("casemate")
@@ -24,3 +27,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def slowness() -> float:
     """Return by how much bounds of time are to be stretched: an emulated machine sets CASEMATE_TEST_SLOWNESS."""
     return float(os.environ.get("CASEMATE_TEST_SLOWNESS", "1"))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[casemate.Engine]:
+    """Open an engine whose launcher runs and that makes nothing ahead, for one module."""
+    with casemate.Engine(warm=False) as opened:
+        assert casemate.execute(["true"], engine=opened).ok
+        yield opened

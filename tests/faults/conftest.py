@@ -1,9 +1,8 @@
-"""One warm engine for all faults that it survives, and a fresh one for those that it does not."""
+"""What a fault may not leave anything in: the machine as it was before."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 from tests.faults.leftovers import Census, take_census
@@ -15,13 +14,6 @@ import casemate
 def no_garbage_of_others() -> None:
     """Descriptors of earlier tests' objects in cycles (a page's `CancelToken`) would be closed at any moment later."""
     gc.collect()
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine(warm=False) as opened:
-        assert casemate.execute(["true"], engine=opened).ok
-        yield opened
 
 
 @pytest.fixture

@@ -114,16 +114,20 @@ def test_the_loop_goes_on_while_programs_run(options: dict[str, Any]) -> None:
     run_on_a_loop(test)
 
 
+async def cancel_when(running: asyncio.Event, task: asyncio.Task[object]) -> None:
+    await running.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 def test_a_cancelled_task_has_killed_its_sandbox_when_it_ends(
     options: dict[str, Any], settled: Callable[[], list[int]]
 ) -> None:
     async def test() -> None:
         running = asyncio.Event()
         task = asyncio.create_task(casemate.aexecute(LEFT_EARLY, on_output=lambda _: running.set(), **options))
-        await running.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancel_when(running, task)
         assert settled() == []
 
     run_on_a_loop(test)
@@ -231,10 +235,7 @@ def test_cancelling_whoever_iterates_kills_the_run(options: dict[str, Any], sett
                     running.set()
 
         task = asyncio.create_task(listen())
-        await running.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancel_when(running, task)
         assert settled() == []
 
     run_on_a_loop(test)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import msgspec
 import pytest
 from tests.integration.programs import PROGRAMS
+from tests.results import kinds_of
 
 import casemate
 from casemate.kernel.cgroup_types import CgroupUnavailable
@@ -194,7 +195,7 @@ def test_more_than_the_memory_is_memory(run: Run, language: str, by_cgroup: bool
     result = run(PROGRAMS[language]["memory"], language, limits={"memory": "128Mi"})
     failed(result, Reason.MEMORY)
     if by_cgroup:
-        assert "memory-limit" in {event.kind for event in result.events}
+        assert "memory-limit" in kinds_of(result)
         assert (result.usage.memory_peak_bytes or 0) > 64 * 2**20
 
 
@@ -242,7 +243,7 @@ def test_more_files_than_inodes_is_disk(execute: Run) -> None:
 def test_more_than_the_processes_is_processes(execute: Run) -> None:
     script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1000 & done; wait"
     result = failed(execute("sh", "-c", script, limits={"processes": 5}), Reason.PROCESSES)
-    assert "process-limit" in {event.kind for event in result.events}
+    assert "process-limit" in kinds_of(result)
     assert (result.usage.processes_peak or 0) <= 6
 
 

@@ -25,13 +25,6 @@ FDS_PER_MESSAGE_MAX = 253
 ANSWER_TIMEOUT_MS = 10_000
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine(warm=False) as opened:
-        assert casemate.execute(["true"], engine=opened).ok
-        yield opened
-
-
 @pytest.fixture
 def sandbox(engine: casemate.Engine) -> Iterator[NativeSandbox]:
     started = drive(engine.start(SandboxSpec()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import pytest
+from tests.results import kinds_of
 
 import casemate
 from casemate import Reason, Result, Sandbox, Status
@@ -35,10 +36,6 @@ def is_over(result: Result) -> bool:
     return (result.status, result.reason) == (Status.FAILED, Reason.MEMORY)
 
 
-def kinds(result: Result) -> set[str]:
-    return {event.kind for event in result.events}
-
-
 # M1 M2 M3 M12 M15: pages ------------------------------------------------------------------------------
 
 
@@ -55,7 +52,7 @@ def test_m1_memory_beyond_the_limit_is_the_reason_within_a_second(
         assert is_over(result), result
     assert result.usage.wall_s < 1 + slowness / 2
     if cgroup != "none":
-        assert "memory-limit" in kinds(result)
+        assert "memory-limit" in kinds_of(result)
         assert result.usage.memory_peak_bytes is not None
         assert LIMIT_BYTES * 0.9 < result.usage.memory_peak_bytes <= LIMIT_BYTES
 
@@ -75,7 +72,7 @@ def test_m1_memory_of_the_program_itself_is_no_different(run_probe: Execute, cgr
 def test_m1_below_the_limit_nothing_happens(run_probe: Execute, answers: Parse) -> None:
     result = run_probe("memory", "heap", "16", limits={"memory": LIMIT})
     assert answers(result) == {"heap": "OK"}
-    assert "memory-limit" not in kinds(result)
+    assert "memory-limit" not in kinds_of(result)
 
 
 @pytest.mark.limits

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.results import kinds_of
 
 import casemate
 from casemate import CasemateError, InvalidInput, Reason, Result, Sandbox, SandboxClosed, Status
@@ -44,10 +45,6 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def events(result: Result) -> set[str]:
-    return {event.kind for event in result.events}
-
-
 # P1 P2 P3 P9 P18: too many ---------------------------------------------------------------------------
 
 
@@ -61,7 +58,7 @@ def test_p1_p2_a_bomb_is_held_at_the_limit_and_killed_at_the_timeout(
     result = run_probe("processes", bomb, limits=limits)
     took_s = time.monotonic() - started_s
     assert (result.status, result.reason) == (Status.FAILED, Reason.TIMEOUT)
-    assert "process-limit" in events(result)
+    assert "process-limit" in kinds_of(result)
     assert result.usage.processes_peak is None or 1 < result.usage.processes_peak <= PROCESSES
     assert took_s < bomb_s + 15 * slowness
 
@@ -72,7 +69,7 @@ def test_p1_p2_exactly_the_limit_is_possible(run_probe: Execute, answers: Parse,
     result = run_probe("processes", attack, limits={"processes": PROCESSES})
     assert answers(result) == {"then": "EAGAIN", "made": str(PROCESSES - 1)}
     if cgroup != "none":
-        assert "process-limit" in events(result)
+        assert "process-limit" in kinds_of(result)
 
 
 FORK_AND_FAIL: Final = """
