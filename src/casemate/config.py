@@ -20,7 +20,6 @@ from casemate.model.units import parse_bytes, parse_duration
 
 CONFIG_VARIABLE: Final = "CASEMATE_CONFIG"
 CGROUP_VARIABLE: Final = "CASEMATE_CGROUP"
-CONFIG_MAX_BYTES: Final = 1024 * 1024
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,11 +100,11 @@ def read_config(path: Path) -> Config:
     """One file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
-            data = file.read(CONFIG_MAX_BYTES + 1)
+            data = file.read(bound.CONFIG_MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(str(path), f"cannot be read: {error.strerror}") from error
-    if len(data) > CONFIG_MAX_BYTES:
-        raise ConfigError(str(path), f"is larger than {CONFIG_MAX_BYTES} bytes")
+    if len(data) > bound.CONFIG_MAX_BYTES:
+        raise ConfigError(str(path), f"is larger than {bound.CONFIG_MAX_BYTES} bytes")
     return parse_config(data, name=str(path))
 
 

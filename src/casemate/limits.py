@@ -91,7 +91,24 @@ THROTTLE_DEBT_S: Final = 0.03
 # The launch plan ------------------------------------------------------------------------------
 PLAN_MAX_BYTES: Final = 96 * KIB
 PLAN_STEPS_MAX: Final = 512
+PLANS_CACHED_MAX: Final = 64
 MESSAGE_MAX_BYTES: Final = 160 * KIB
+REPORT_FDS_MAX: Final = 8
+
+# What every sandbox has besides, whatever a run asks for ------------------------------------------
+ROOT_SIZE_BYTES: Final = 4 * MIB
+ROOT_INODES: Final = 2048
+DEVICES_SIZE_BYTES: Final = 4 * KIB
+DEVICES_INODES: Final = 32
+STACK_SOFT_BYTES: Final = 8 * MIB
+STACK_HARD_BYTES: Final = 64 * MIB
+PENDING_SIGNALS_MAX: Final = 1024
+PROCESSES_SLACK: Final = 64
+"""With a cgroup the process limit is its; the per-user limit stands a little higher, as a second wall."""
+CPUINFO_FULL_MAX: Final = 2
+CPUINFO_LISTED_MAX: Final = 256
+TERMINAL_SIDE_MAX_CHARS: Final = 4096
+"""Rows or columns."""
 
 # Host ids that runs get when the engine is root: above systemd's container range, below 2**31 --
 UID_RANGE_START: Final = 1_900_000_000
@@ -127,6 +144,9 @@ CPU_PERIOD_MAX_US: Final = 1_000_000
 CPU_QUOTA_MIN_US: Final = 1_000
 SANDBOX_INIT_PROCESSES: Final = 1
 
+CGROUP_MOVE_PASSES_MAX: Final = 3
+"""How often an engine looks for processes of its own that have to leave its group."""
+
 # Clearing up after a dead engine ----------------------------------------------------------------
 REAP_TIME_MAX_S: Final = 2.0
 REAP_DIRECTORIES_MAX: Final = 10_000
@@ -136,3 +156,11 @@ REAP_DEPTH_MAX: Final = 16
 WATCH_PROCESSES_MAX: Final = PROCESSES_MAX + 1_024
 WATCH_TASKS_MAX: Final = 2 * PROCESSES_MAX
 PROC_FILE_MAX_BYTES: Final = 1 * MIB
+
+# Reading the machine and its configuration --------------------------------------------------------
+CONFIG_MAX_BYTES: Final = 1 * MIB
+SETTING_FILE_MAX_BYTES: Final = 64 * KIB
+VERSION_TEXT_MAX_CHARS: Final = 100
+
+# At a terminal --------------------------------------------------------------------------------
+TYPED_AHEAD_MAX_BYTES: Final = 64 * KIB

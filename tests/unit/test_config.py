@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from casemate.config import CONFIG_MAX_BYTES, Config, config_paths, load_config, parse_config, read_config
+from casemate import limits
+from casemate.config import Config, config_paths, load_config, parse_config, read_config
 from casemate.errors import ConfigError, UnknownRuntime
 from casemate.model.runtime import Channel, Runtime
 from casemate.runtimes.registry import Registry, builtin_runtimes
@@ -201,7 +202,7 @@ def test_a_home_that_is_closed_to_us_is_no_error(tmp_path: Path) -> None:
 
 
 def test_a_file_over_the_bound_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_bytes(b"#" * (CONFIG_MAX_BYTES + 1))
+    (tmp_path / "c.toml").write_bytes(b"#" * (limits.CONFIG_MAX_BYTES + 1))
     with pytest.raises(ConfigError, match="larger than"):
         read_config(tmp_path / "c.toml")
 

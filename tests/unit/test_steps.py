@@ -215,5 +215,5 @@ def test_every_number_that_fits_is_taken(kind: ReportKind, number: int, value: i
 def test_more_descriptors_than_there_is_room_for_are_told_and_none_is_left() -> None:
     before = open_descriptors()
     with pytest.raises(CapacityError):
-        received(REPORT.pack(ReportKind.SPAWNED, 1, 1, 0, 0, 0, 0), [0] * (protocol.REPORT_FDS_MAX + 2))
+        received(REPORT.pack(ReportKind.SPAWNED, 1, 1, 0, 0, 0, 0), [0] * (limits.REPORT_FDS_MAX + 2))
     assert open_descriptors() == before

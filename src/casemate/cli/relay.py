@@ -16,11 +16,10 @@ from typing import Final
 
 from casemate import limits
 from casemate.engine.drive import drive
-from casemate.engine.terminal import DIMENSION_MAX, TerminalSession
+from casemate.engine.terminal import TerminalSession
 
 STDIN: Final = 0
 STDOUT: Final = 1
-TYPED_AHEAD_MAX_BYTES: Final = 64 * 1024
 SIZE_FALLBACK: Final = (24, 80)
 
 
@@ -32,7 +31,7 @@ def window_size() -> tuple[int, int]:
         return SIZE_FALLBACK
     if rows == 0 or columns == 0:
         return SIZE_FALLBACK
-    return min(rows, DIMENSION_MAX), min(columns, DIMENSION_MAX)
+    return min(rows, limits.TERMINAL_SIDE_MAX_CHARS), min(columns, limits.TERMINAL_SIDE_MAX_CHARS)
 
 
 @contextmanager
@@ -88,7 +87,7 @@ class Relay:
         poll.register(self._terminal.exit_fd, select.POLLIN)
         if self._output_open:
             poll.register(self._terminal.fd, select.POLLIN | (select.POLLOUT if self._typed else 0))
-        if self._stdin_open and len(self._typed) < TYPED_AHEAD_MAX_BYTES:
+        if self._stdin_open and len(self._typed) < limits.TYPED_AHEAD_MAX_BYTES:
             poll.register(STDIN, select.POLLIN)
         left_s = None if self._deadline_s is None else max(0.0, self._deadline_s - time.monotonic())
         events = poll.poll(None if left_s is None else left_s * 1000)

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, show, show_json
 from casemate.cli.style import Style, style_for, table
@@ -20,7 +21,6 @@ from casemate.model.runtime import Runtime
 from casemate.runtimes.interpreter import Interpreter, find_interpreter
 
 VERSION_TIMEOUT: Final = "10s"
-VERSION_TEXT_MAX_CHARS: Final = 100
 _NUMBER: Final = re.compile(r"\d+(\.\d+)+")
 
 
@@ -75,7 +75,7 @@ def _version_text(engine: Engine, name: str, interpreter: Interpreter, arguments
     finally:
         session.close()
     text = (result.stdout.text.strip() or result.stderr.text.strip()) if result.ok else ""
-    return printable(text.partition("\n")[0], VERSION_TEXT_MAX_CHARS)
+    return printable(text.partition("\n")[0], limits.VERSION_TEXT_MAX_CHARS)
 
 
 def _lines(rows: list[Row], style: Style) -> list[str]:

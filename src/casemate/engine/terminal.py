@@ -20,8 +20,6 @@ from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import SpawnFlag, encode_signal, encode_spawn, receive_report
 from casemate.isolation.waiting import Steps, Wait
 
-DIMENSION_MAX = 4096
-
 
 class TerminalSession:
     """The steps behind `Terminal` and `AsyncTerminal`; `fd` is the leading side of the pseudo-terminal."""
@@ -108,7 +106,7 @@ class TerminalSession:
 
 def check_size(rows: int, columns: int) -> None:
     """A window that can exist. Raises InvalidInput."""
-    if not (0 < rows <= DIMENSION_MAX and 0 < columns <= DIMENSION_MAX):
+    if not (0 < rows <= limits.TERMINAL_SIDE_MAX_CHARS and 0 < columns <= limits.TERMINAL_SIDE_MAX_CHARS):
         raise InvalidInput("size", f"{rows} by {columns} is no size of a terminal")
 
 

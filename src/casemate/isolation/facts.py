@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits
 from casemate.isolation.launcher import PROGRAM
 from casemate.kernel.hostids import has_range
 from casemate.kernel.landlock import abi_version
@@ -18,8 +19,6 @@ NAMESPACES: Final = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
 CONTAINER_MARKS: Final = {"/.dockerenv": "docker", "/run/.containerenv": "podman"}
 HARMLESS_COVERS: Final = ("/proc/sys/fs/binfmt_misc", "/proc/fs/nfsd")
 """Mount points in /proc that the kernel keeps empty for good; they hide nothing."""
-
-SMALL_FILE_MAX_BYTES: Final = 65_536
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +115,6 @@ def _text(path: str) -> str:
     """What a file says; nothing where it is not there or not for us, which is an answer, too."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(SMALL_FILE_MAX_BYTES).decode(errors="replace")
+            return file.read(limits.SETTING_FILE_MAX_BYTES).decode(errors="replace")
     except OSError:
         return ""

@@ -9,10 +9,11 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits as bound
 from casemate.isolation import landlock, seccomp
 from casemate.isolation.host import HostFacts
 from casemate.isolation.rootfs import build_root, private_directories
-from casemate.isolation.steps import PLANS_CACHED, LaunchPlan, Step, StepKind
+from casemate.isolation.steps import LaunchPlan, Step, StepKind
 from casemate.model.layers import REQUIRED, Layer
 from casemate.model.resources import Limits
 from casemate.model.spec import GUEST_ID, HOSTNAME, WORK_DIRECTORY, WRITABLE_DIRECTORIES, Mount, SandboxSpec
@@ -25,12 +26,6 @@ CLONE_NEWUSER: Final = 0x10000000
 CLONE_NEWPID: Final = 0x20000000
 NAMESPACES: Final = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
 """All but the network namespace, which the keeper makes beside them and a step of the plan enters."""
-
-STACK_SOFT_BYTES: Final = 8 * 1024 * 1024
-STACK_HARD_BYTES: Final = 64 * 1024 * 1024
-PENDING_SIGNALS: Final = 1024
-PROCESSES_SLACK: Final = 64
-"""With a cgroup the process limit is its; the per-user limit stands a little higher, as a second wall."""
 
 NO_CORE_DUMP_BYTES: Final = 1
 """A limit of 0 would still feed a core_pattern pipe on the host; 1 byte is too small for any dump."""
@@ -83,16 +78,16 @@ def affinity_mask(cpus: tuple[int, ...]) -> bytes:
 
 def resource_limits(limits: Limits, *, cgroup: bool) -> dict[int, tuple[int, int]]:
     """The rlimits, as belt and braces beside a cgroup and as the first wall without one."""
-    processes = limits.processes + 1 + (PROCESSES_SLACK if cgroup else 0)
+    processes = limits.processes + 1 + (bound.PROCESSES_SLACK if cgroup else 0)
     table = {
         resource.RLIMIT_CORE: (NO_CORE_DUMP_BYTES, NO_CORE_DUMP_BYTES),
         resource.RLIMIT_FSIZE: (limits.disk_bytes, limits.disk_bytes),
         resource.RLIMIT_NOFILE: (limits.open_files, limits.open_files),
         resource.RLIMIT_NPROC: (processes, processes),
-        resource.RLIMIT_STACK: (STACK_SOFT_BYTES, STACK_HARD_BYTES),
+        resource.RLIMIT_STACK: (bound.STACK_SOFT_BYTES, bound.STACK_HARD_BYTES),
         resource.RLIMIT_MEMLOCK: (0, 0),
         resource.RLIMIT_MSGQUEUE: (0, 0),
-        resource.RLIMIT_SIGPENDING: (PENDING_SIGNALS, PENDING_SIGNALS),
+        resource.RLIMIT_SIGPENDING: (bound.PENDING_SIGNALS_MAX, bound.PENDING_SIGNALS_MAX),
         resource.RLIMIT_NICE: (0, 0),
         resource.RLIMIT_RTPRIO: (0, 0),
     }
@@ -116,7 +111,7 @@ def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> Launc
     )
 
 
-@lru_cache(maxsize=PLANS_CACHED)
+@lru_cache(maxsize=bound.PLANS_CACHED_MAX)
 def _steps(
     limits: Limits, mounts: tuple[Mount, ...], host: HostFacts, cpus: tuple[int, ...], *, cgroup: bool
 ) -> tuple[Step, ...]:

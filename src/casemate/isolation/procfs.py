@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from casemate import limits as bound
 from casemate.model.resources import Limits
 
 OPEN_FILES: Final = frozenset({"consoles", "crypto", "devices", "dma", "execdomains", "filesystems", "misc", "version"})
@@ -13,8 +14,6 @@ so what a newer kernel adds is closed until somebody looked at it."""
 OPEN_DIRECTORIES: Final = frozenset({"sys", "sysvipc"})
 """`sys` is made read-only, `sysvipc` is the sandbox's own."""
 
-CPUINFO_FULL_MAX: Final = 2
-CPUINFO_LISTED_MAX: Final = 256
 _SLIM_FIELDS: Final = ("processor", "vendor_id", "model name", "cpu MHz", "cache size")
 
 
@@ -33,7 +32,7 @@ def meminfo(limits: Limits) -> str:
 
 def stat(cpus: int) -> str:
     """One line for each visible processor; counters are zero."""
-    names = ["cpu ", *(f"cpu{number}" for number in range(min(cpus, CPUINFO_LISTED_MAX)))]
+    names = ["cpu ", *(f"cpu{number}" for number in range(min(cpus, bound.CPUINFO_LISTED_MAX)))]
     lines = "".join(f"{name} 0 0 0 0 0 0 0 0 0 0\n" for name in names)
     return lines + "intr 0\nctxt 0\nbtime 0\nprocesses 1\nprocs_running 1\nprocs_blocked 0\n"
 
@@ -47,9 +46,8 @@ def cpuinfo(host_text: str, cpus: int) -> str:
     if not blocks:
         return ""
     first = blocks[0]
-    shown = [
-        _numbered(first if n < CPUINFO_FULL_MAX else _slim(first), n) for n in range(min(cpus, CPUINFO_LISTED_MAX))
-    ]
+    count = min(cpus, bound.CPUINFO_LISTED_MAX)
+    shown = [_numbered(first if n < bound.CPUINFO_FULL_MAX else _slim(first), n) for n in range(count)]
     return "\n\n".join(shown) + "\n\n"
 
 

@@ -12,12 +12,12 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits
 from casemate.errors import CapacityError
 from casemate.isolation.steps import encode_values
 
 REPORT: Final = struct.Struct("<IIiiQQQ")
-REPORT_FDS_MAX: Final = 8
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(REPORT_FDS_MAX * array.array("i").itemsize)
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(limits.REPORT_FDS_MAX * array.array("i").itemsize)
 EVERYTHING: Final = 0
 """In a signal request: every process of the sandbox but its init."""
 

@@ -22,8 +22,6 @@ NO_SUID: Final = 0x2
 NO_DEVICES: Final = 0x4
 NO_EXEC: Final = 0x8
 BASE_ATTRIBUTES: Final = READ_ONLY | NO_SUID | NO_DEVICES
-ROOT_SIZE_BYTES: Final = 4 * 1024 * 1024
-ROOT_INODES: Final = 2048
 SCRATCH_OWN_INODES: Final = 1 + len(WRITABLE_DIRECTORIES)
 """Of the tmpfs itself, so that the guest gets as many as its limit says."""
 
@@ -45,8 +43,6 @@ DEVICES: Final = {
 }
 """Their numbers: the major one in the upper byte."""
 
-DEVICES_SIZE_BYTES: Final = 4096
-DEVICES_INODES: Final = 32
 DEVICE_DIRECTORY: Final = "dev"
 DIRECTORIES: Final = (
     "dev/pts",
@@ -144,7 +140,7 @@ def private_directories(host: HostFacts, mounts: tuple[Mount, ...]) -> frozenset
 def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus: int) -> Builder:
     """All steps between the new identity and the pivot, in order."""
     builder = Builder(host)
-    options = f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},size={ROOT_SIZE_BYTES},nr_inodes={ROOT_INODES}"
+    options = f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},size={bound.ROOT_SIZE_BYTES},nr_inodes={bound.ROOT_INODES}"
     builder.add(StepKind.ROOT, host.staging, options)
     _add_devices(builder)
     for name in DIRECTORIES:
@@ -203,7 +199,7 @@ def _add_devices(builder: Builder) -> None:
     """
     builder.directory(DEVICE_DIRECTORY)
     if builder.host.device_nodes:
-        size, inodes = str(DEVICES_SIZE_BYTES), str(DEVICES_INODES)
+        size, inodes = str(bound.DEVICES_SIZE_BYTES), str(bound.DEVICES_INODES)
         builder.add(StepKind.DEVICES, DEVICE_DIRECTORY, NO_SUID | NO_EXEC, size, inodes, tuple(DEVICES.items()))
         return
     for name, number in DEVICES.items():

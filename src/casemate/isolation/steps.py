@@ -19,8 +19,6 @@ from casemate.errors import InternalError
 
 PLAN_MAGIC: Final = 0x4C504D43
 PLAN_VERSION: Final = 2
-PLANS_CACHED: Final = 64
-
 
 WireValue: TypeAlias = Any
 """int, str, bytes, a sequence of str, or of (str, int), as the shape says."""
@@ -132,7 +130,7 @@ def encode_values(shapes: str, values: Sequence[Any]) -> bytes:
     return b"".join(encode_value(shape, value) for shape, value in zip(shapes, values, strict=True))
 
 
-@lru_cache(maxsize=PLANS_CACHED)
+@lru_cache(maxsize=limits.PLANS_CACHED_MAX)
 def encode_steps(steps: tuple[Step, ...]) -> bytes:
     """The steps in their wire form: kind, length, payload."""
     parts = []

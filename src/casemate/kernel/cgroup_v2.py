@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 OWN_LEAF: Final = "casemate-self"
 _ENABLE: Final = " ".join(f"+{controller}" for controller in V2_CONTROLLERS)
 _MICROSECONDS: Final = 1e-6
-_MOVE_PASSES: Final = 3
 _NEEDED_FILES: Final = ("memory.max", "pids.max", "cpu.max")
 _COUNTERS: Final = {
     "cpu": "cpu.stat",
@@ -140,7 +139,7 @@ def _move_into_leaf(base: str) -> None:
 
     The leaf stays: it is where this process lives, and another engine may use the group by now.
     """
-    for _ in range(_MOVE_PASSES):
+    for _ in range(bound.CGROUP_MOVE_PASSES_MAX):
         ours = {str(pid) for pid in process_tree(os.getpid())}
         inside = read_words(base, "cgroup.procs")
         if not inside or not ours.issuperset(inside):
