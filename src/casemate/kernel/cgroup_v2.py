@@ -61,7 +61,6 @@ class V2Run:
         write_value(self._directory, "cpu.max", f"{quota_us} {period_us}")
         if before is None:
             write_if_present(self._directory, "memory.swap.max", "0")
-            write_if_present(self._directory, "memory.oom.group", "1")
 
     def open_joins(self) -> tuple[int, ...]:
         return open_all([self._directory], os.O_PATH | os.O_DIRECTORY)
