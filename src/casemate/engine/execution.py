@@ -90,7 +90,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     reply_overflow: bool
     wall_s: float
     counted: Counted
-    maxrss_bytes: int = 0
     problem: str = ""
 
 
@@ -310,7 +309,6 @@ class Execution:
             reply_overflow=self._reply_overflow,
             wall_s=wall_s,
             counted=counted,
-            maxrss_bytes=exited.maxrss_bytes if exited else 0,
             problem=self._problem,
         )
 

@@ -16,10 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from casemate.errors import InternalError
-
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
 
 class Access(IntFlag):
@@ -57,9 +55,6 @@ class Restrict(IntFlag):
     LOG_SUBDOMAINS_OFF = 1 << 2
 
 
-ABI_KNOWN: Final = 7
-"""The newest interface that is used in full; later kernels accept everything of it."""
-
 ABI_SHARED_RENAME: Final = 2
 """Below this version every rename or link from one directory into another fails, whatever the rules say."""
 
@@ -72,18 +67,14 @@ _ADDED: Final = (
 _ABI_SCOPES: Final = 6
 _ABI_QUIET: Final = 7
 
-ON_FILES: Final = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE | Access.IOCTL_DEV
-"""The rights that a rule about anything but a directory may carry; the kernel refuses others there."""
-
 READ_EXECUTE: Final = Access.EXECUTE | Access.READ_FILE | Access.READ_DIR
 
 
 class PathRule(msgspec.Struct, frozen=True):
-    """Rights on one path and, if it is a directory, on all below it."""
+    """Rights on a directory and on all below it."""
 
     path: str
     access: Access
-    is_file: bool = False
 
 
 class LandlockRules(msgspec.Struct, frozen=True):
@@ -94,29 +85,17 @@ class LandlockRules(msgspec.Struct, frozen=True):
     restrict_flags: Restrict = Restrict(0)
     rules: tuple[PathRule, ...] = ()
 
-    @property
-    def in_force(self) -> bool:
-        return bool(self.handled_fs)
-
 
 def handled(abi: int) -> Access:
     """Return every right over files that this version of the interface can control."""
     return reduce(or_, (rights for since, rights in _ADDED if since <= abi), Access(0))
 
 
-def ruleset(
-    abi: int,
-    read_execute: tuple[str, ...],
-    read_write: tuple[str, ...],
-    files: Collection[str] = (),
-) -> LandlockRules:
-    """Return the ruleset for these paths; `files` names those among them that are not directories.
+def ruleset(abi: int, read_execute: tuple[str, ...], read_write: tuple[str, ...]) -> LandlockRules:
+    """Return the ruleset for these directories, empty where the kernel has no Landlock.
 
     Where a path stands in both lists the rights add up. What no rule covers is denied.
     """
-    stray = sorted(set(files) - {*read_execute, *read_write})
-    if stray:
-        raise InternalError("Landlock: no rights are given to the files " + ", ".join(stray))
     known = handled(abi)
     if not known:
         return LandlockRules()
@@ -125,11 +104,9 @@ def ruleset(
         scoped=Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL if abi >= _ABI_SCOPES else Scope(0),
         # A guest probing its walls must not be able to fill the host's audit log with denials.
         restrict_flags=Restrict.LOG_SAME_EXEC_OFF | Restrict.LOG_SUBDOMAINS_OFF if abi >= _ABI_QUIET else Restrict(0),
-        rules=(*_rules(read_execute, READ_EXECUTE & known, files), *_rules(read_write, known, files)),
+        rules=(*_rules(read_execute, READ_EXECUTE & known), *_rules(read_write, known)),
     )
 
 
-def _rules(paths: tuple[str, ...], access: Access, files: Collection[str]) -> Iterator[PathRule]:
-    for path in paths:
-        is_file = path in files
-        yield PathRule(path=path, access=access & ON_FILES if is_file else access, is_file=is_file)
+def _rules(paths: tuple[str, ...], access: Access) -> Iterator[PathRule]:
+    return (PathRule(path=path, access=access) for path in paths)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from casemate.errors import InvalidInput
 from casemate.isolation.bpf import (
     AND,
     JUMP,
@@ -59,19 +58,9 @@ class SeccompPolicy(msgspec.Struct, frozen=True):
     verdicts: tuple[tuple[int, Verdict], ...]
     otherwise: Answer = ENOSYS
 
-    def allowing(self, *names: str) -> SeccompPolicy:
-        """Return this policy with the named calls wholly open; for runtimes that bring walls of their own."""
-        unknown = [name for name in names if name not in NUMBERS]
-        if unknown:
-            raise InvalidInput("seccomp.allow", "unknown system call " + ", ".join(map(repr, unknown)))
-        return self._answering(None, names)
-
     def lacking(self, *names: str) -> SeccompPolicy:
         """Return this policy with the named calls answered as by a kernel that does not know them."""
-        return self._answering(ENOSYS, names)
-
-    def _answering(self, answer: Answer, names: Iterable[str]) -> SeccompPolicy:
-        return policy_of({**dict(self.verdicts), **{NUMBERS[name]: answer for name in names}}, self.otherwise)
+        return policy_of({**dict(self.verdicts), **{NUMBERS[name]: ENOSYS for name in names}}, self.otherwise)
 
 
 def policy_of(verdicts: Mapping[int, Verdict], otherwise: Answer = ENOSYS) -> SeccompPolicy:

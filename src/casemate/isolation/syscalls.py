@@ -65,8 +65,6 @@ _RANGES: Final = (
 NUMBERS: Final = {name: first + index for first, names in _RANGES for index, name in enumerate(names.split())}
 """The number of every call that Linux has had on x86-64, up to `rseq_slice_yield` of Linux 7.0."""
 
-NAMES: Final = {number: name for name, number in NUMBERS.items()}
-
 
 class Group(msgspec.Struct, frozen=True):
     """Calls that are answered alike: `errno` is the answer, `None` means that the kernel decides."""

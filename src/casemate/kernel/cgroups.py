@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Final
 from casemate.errors import ConfigError
 from casemate.kernel.cgroup_files import typed
 from casemate.kernel.cgroup_mounts import V2_CONTROLLERS, CgroupMount, parse_membership, parse_mounts
-from casemate.kernel.cgroup_types import CgroupCounters, CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
+from casemate.kernel.cgroup_types import CgroupRoot, CgroupUnavailable
 from casemate.kernel.cgroup_v1 import open_v1
 from casemate.kernel.cgroup_v2 import open_v2
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-__all__ = ["CgroupCounters", "CgroupLimits", "CgroupRoot", "CgroupUnavailable", "RunCgroup", "open_root"]
 
 _KEY: Final = "CASEMATE_CGROUP"
 _OFF: Final = "none"

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from casemate.kernel.cgroup_mounts import parse_membership, parse_mounts
-from casemate.kernel.cgroups import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup, open_root
+from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
+from casemate.kernel.cgroups import open_root
 from casemate.limits import MIB
 
 JOIN = """

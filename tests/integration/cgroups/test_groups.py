@@ -17,7 +17,8 @@ from casemate import limits as bound
 from casemate.errors import CapacityError, InternalError, LaunchError, SandboxClosed
 from casemate.kernel import cgroup_files
 from casemate.kernel.cgroup_tree import ControlGroup, EngineRoot
-from casemate.kernel.cgroups import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup, open_root
+from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
+from casemate.kernel.cgroups import open_root
 from casemate.limits import MIB
 
 pytestmark = pytest.mark.limits

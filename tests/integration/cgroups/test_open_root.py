@@ -14,8 +14,9 @@ import pytest
 from casemate.errors import ConfigError
 from casemate.kernel.cgroup_files import remove_tree
 from casemate.kernel.cgroup_mounts import parse_membership, parse_mounts
+from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable
 from casemate.kernel.cgroup_v2 import DELEGATE_HINT, OWN_LEAF
-from casemate.kernel.cgroups import CgroupLimits, CgroupRoot, CgroupUnavailable, open_root
+from casemate.kernel.cgroups import open_root
 
 Limits = Callable[..., CgroupLimits]
 STRANGER = 54_321

@@ -19,7 +19,7 @@ from casemate import limits
 from casemate.isolation import reaper
 from casemate.isolation.reaper import reap
 from casemate.kernel.cgroup_tree import EngineRoot, is_abandoned
-from casemate.kernel.cgroups import CgroupRoot
+from casemate.kernel.cgroup_types import CgroupRoot
 from casemate.kernel.processes import start_time
 
 pytestmark = pytest.mark.limits
@@ -30,7 +30,8 @@ LAST_NUMBER = limits.CGROUP_ENGINES_MAX - 1
 
 ENGINE = """
 import signal, subprocess, sys
-from casemate.kernel.cgroups import CgroupLimits, open_root
+from casemate.kernel.cgroup_types import CgroupLimits
+from casemate.kernel.cgroups import open_root
 root = open_root(choice=None)
 for number in range(3):
     group = root.create(f"run-{number}", CgroupLimits(memory_bytes=2**26, processes=20, cpus=1.0))
