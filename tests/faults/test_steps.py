@@ -18,7 +18,7 @@ from casemate.engine.drive import drive
 from casemate.isolation import native
 from casemate.isolation.host import read_host_facts
 from casemate.isolation.plan import Surroundings, make_plan
-from casemate.isolation.protocol import FAILED_STAGES
+from casemate.isolation.protocol import FAILED_STAGES, Stage
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
 from casemate.model.layers import Layer
 from casemate.model.spec import Mount, SandboxSpec
@@ -218,7 +218,10 @@ def test_device_nodes_that_cannot_be_made(
         use_plan(patch, change)
         with pytest.raises(casemate.LaunchError) as caught:
             casemate.execute(["true"], engine=engine)
-    assert (caught.value.step, errno.errorcode[caught.value.errno]) == (FAILED_STAGES[-12], errno.errorcode[expected])
+    assert (caught.value.step, errno.errorcode[caught.value.errno]) == (
+        FAILED_STAGES[Stage.DEVICES],
+        errno.errorcode[expected],
+    )
     assert_nothing_left(engine, before)
 
 
@@ -289,7 +292,7 @@ def test_root_without_room(
     assert_nothing_left(engine, before)
 
 
-FINAL_CHECK: Final = FAILED_STAGES[-10]
+FINAL_CHECK: Final = FAILED_STAGES[Stage.LOCKDOWN]
 EARLIER: Final = {
     StepKind.IDENTITY: ("directory dev", FINAL_CHECK),
     StepKind.ROOT: ("directory dev",),
@@ -353,7 +356,7 @@ def test_plan_that_leaves_out_a_namespace(
         use_plan(patch, without)
         with pytest.raises(casemate.LaunchError) as caught:
             casemate.execute(["true"], engine=engine)
-    assert (caught.value.step, caught.value.errno) == (FAILED_STAGES[-1], errno.EINVAL)
+    assert (caught.value.step, caught.value.errno) == (FAILED_STAGES[Stage.PLAN], errno.EINVAL)
     assert_nothing_left(engine, before)
 
 

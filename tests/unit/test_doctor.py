@@ -24,7 +24,7 @@ from casemate.isolation.doctor import (
     examine,
 )
 from casemate.isolation.facts import NAMESPACES, Facts, mount_points, parse_status, read_facts
-from casemate.isolation.protocol import FAILED_STAGES
+from casemate.isolation.protocol import FAILED_STAGES, Stage
 from casemate.model.layers import ADDITIONAL, REQUIRED, Layer, Tier
 
 ALL_CAPABILITIES = (1 << 41) - 1
@@ -242,7 +242,7 @@ CASES = [
     (
         "a control group that cannot be entered",
         DEBIAN_ROOT,
-        failed(FAILED_STAGES[-3], errno.EBUSY),
+        failed(FAILED_STAGES[Stage.CGROUP], errno.EBUSY),
         (Layer.LIMITS, "cannot be entered", "CASEMATE_CGROUP=none"),
     ),
     (

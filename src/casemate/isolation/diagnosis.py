@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from casemate.isolation.facts import Facts
-from casemate.isolation.protocol import FAILED_STAGES
+from casemate.isolation.protocol import FAILED_STAGES, Stage
 from casemate.model.layers import Layer
 
 CAPABILITY_SETGID: Final = 6
@@ -18,12 +18,12 @@ CAPABILITY_SETUID: Final = 7
 CAPABILITY_ADMIN: Final = 21
 SECCOMP_FILTER: Final = 2
 LAUNCHER: Final = "launcher"
-CGROUP: Final = FAILED_STAGES[-3]
-CLONE: Final = FAILED_STAGES[-4]
-SETGROUPS: Final = FAILED_STAGES[-5]
-GROUP_MAP: Final = FAILED_STAGES[-6]
-USER_MAP: Final = FAILED_STAGES[-7]
-NETWORK: Final = FAILED_STAGES[-11]
+CGROUP: Final = FAILED_STAGES[Stage.CGROUP]
+CLONE: Final = FAILED_STAGES[Stage.CLONE]
+SETGROUPS: Final = FAILED_STAGES[Stage.SETGROUPS]
+GROUP_MAP: Final = FAILED_STAGES[Stage.GID_MAP]
+USER_MAP: Final = FAILED_STAGES[Stage.UID_MAP]
+NETWORK: Final = FAILED_STAGES[Stage.NETWORK]
 NAMESPACE_STAGES: Final = frozenset({CLONE, NETWORK, SETGROUPS, GROUP_MAP, USER_MAP})
 MOUNT_STEPS: Final = frozenset({"root", "tmpfs", "bind", "overlay", "devpts", "proc", "pivot", "cover", "read"})
 REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})

@@ -21,7 +21,7 @@ from casemate.errors import CapacityError, InternalError, LaunchError, LayerMiss
 from casemate.isolation.host import HostFacts, read_host_facts
 from casemate.isolation.launcher import Launcher
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
-from casemate.isolation.protocol import FAILED_STAGES, CgroupKind, Report, ReportKind, receive_report
+from casemate.isolation.protocol import FAILED_STAGES, CgroupKind, Report, ReportKind, Stage, receive_report
 from casemate.isolation.steps import LaunchPlan, StepKind, encode_plan
 from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
@@ -36,8 +36,7 @@ from casemate.model.spec import SandboxSpec
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
 OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
 DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
-DEVICES_STAGE: Final = -12
-"""Of `FAILED_STAGES`: root, but that of a container without the right to make device nodes."""
+"""To root, but that of a container without the right to make device nodes."""
 
 KILL_STEP: Final = "ending the sandbox"
 
@@ -296,9 +295,9 @@ def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: E
 def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
     """What failed, in words. A report of an unknown step is a mistake of ours."""
     problem = os.strerror(report.error)
-    if report.kind is not ReportKind.FAILED or not -len(FAILED_STAGES) <= report.value < len(plan.steps):
+    if report.kind is not ReportKind.FAILED or not min(Stage) <= report.value < len(plan.steps):
         return InternalError(f"unexpected report {report.kind} from the launcher")
-    if report.value == DEVICES_STAGE and report.error in DEVICES_REFUSED:
+    if report.value == Stage.DEVICES and report.error in DEVICES_REFUSED:
         return _Refused(Layer.PRIVATE_DEVICES)
     if report.value < 0:
         hint = "run `casemate doctor`" if report.error in {errno.EPERM, errno.EACCES, errno.ENOSPC} else ""

@@ -6,7 +6,7 @@ import array
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum, IntFlag
 from typing import Final
 
@@ -62,21 +62,38 @@ class CgroupKind(IntEnum):
     INTO = 2
 
 
-FAILED_STAGES: Final = {
-    -1: "check of the launch plan",
-    -2: "start of the keeper",
-    -3: "entering the cgroup",
-    -4: "creating the namespaces",
-    -5: "writing setgroups",
-    -6: "writing the group map",
-    -7: "writing the user map",
-    -8: "report of the keeper",
-    -9: "start of init",
-    -10: "final check of the walls",
-    -11: "making the network namespace",
-    -12: "making the device nodes",
+class Stage(IntEnum):
+    """Where a start can fail outside the steps of the plan."""
+
+    PLAN = -1
+    FORK = -2
+    CGROUP = -3
+    CLONE = -4
+    SETGROUPS = -5
+    GID_MAP = -6
+    UID_MAP = -7
+    REPORT = -8
+    INIT = -9
+    LOCKDOWN = -10
+    NETWORK = -11
+    DEVICES = -12
+
+
+FAILED_STAGES: Final[Mapping[int, str]] = {
+    Stage.PLAN: "check of the launch plan",
+    Stage.FORK: "start of the keeper",
+    Stage.CGROUP: "entering the cgroup",
+    Stage.CLONE: "creating the namespaces",
+    Stage.SETGROUPS: "writing setgroups",
+    Stage.GID_MAP: "writing the group map",
+    Stage.UID_MAP: "writing the user map",
+    Stage.REPORT: "report of the keeper",
+    Stage.INIT: "start of init",
+    Stage.LOCKDOWN: "final check of the walls",
+    Stage.NETWORK: "making the network namespace",
+    Stage.DEVICES: "making the device nodes",
 }
-"""Where a start failed when it was in no step of the plan."""
+"""The stages in words."""
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
