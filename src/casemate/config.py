@@ -20,6 +20,7 @@ from casemate.model.units import parse_bytes, parse_duration
 
 CONFIG_VARIABLE: Final = "CASEMATE_CONFIG"
 CGROUP_VARIABLE: Final = "CASEMATE_CGROUP"
+CGROUP_KEY: Final = "engine.cgroup"
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -94,6 +95,11 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
     if choice is not None:
         config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, cgroup=choice))
     return config
+
+
+def cgroup_source(config: Config, environment: Mapping[str, str] = os.environ) -> str:
+    """What chose the control group, the variable or the key, for messages about it."""
+    return CGROUP_VARIABLE if environment.get(CGROUP_VARIABLE) == config.engine.cgroup else CGROUP_KEY
 
 
 def read_config(path: Path) -> Config:

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from casemate import limits
-from casemate.config import Config, config_paths, load_config, parse_config, read_config
+from casemate.config import Config, EngineConfig, cgroup_source, config_paths, load_config, parse_config, read_config
 from casemate.errors import ConfigError, UnknownRuntime
 from casemate.model.runtime import Channel, Runtime
 from casemate.runtimes.registry import Registry, builtin_runtimes
@@ -168,6 +168,13 @@ def test_the_first_file_that_is_there_counts(tmp_path: Path) -> None:
     (folder / "config.toml").write_bytes(FULL)
     assert load_config({"XDG_CONFIG_HOME": str(tmp_path)}).engine.cgroup == "none"
     assert load_config({"XDG_CONFIG_HOME": str(tmp_path / "nothing")}).engine.cgroup == ""
+
+
+def test_messages_name_what_chose_the_cgroup() -> None:
+    config = Config(engine=EngineConfig(cgroup="here"))
+    assert cgroup_source(config, {}) == "engine.cgroup"
+    assert cgroup_source(config, {"CASEMATE_CGROUP": "elsewhere"}) == "engine.cgroup"
+    assert cgroup_source(config, {"CASEMATE_CGROUP": "here"}) == "CASEMATE_CGROUP"
 
 
 def test_the_variable_for_the_cgroup_goes_over_the_file(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ from casemate.engine.engine import Engine
 from casemate.engine.program import NO_INPUT
 from casemate.engine.run import prepare_code, run_alone
 from casemate.errors import InvalidInput
-
-DEFAULT_RUNTIME = "python"
+from casemate.runtimes.registry import DEFAULT_RUNTIME
 
 
 class Source(NamedTuple):

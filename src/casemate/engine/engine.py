@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
 from casemate import limits as bound
-from casemate.config import Config, check_config, load_config
+from casemate.config import Config, cgroup_source, check_config, load_config
 from casemate.errors import CapacityError, InvalidInput, LayerMissing
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.reaper import ReapReport, reap
@@ -32,9 +32,8 @@ if TYPE_CHECKING:
 class Engine:
     """Runs sandboxes on this machine. Safe to use from many threads and tasks; close it when done.
 
-    Opening cleans up what a dead engine left behind; `reaped` says what that was.
-    Without a configuration it takes that of the machine, by
-    `load_config`. Raises ConfigError.
+    Opening cleans up what a dead engine left behind; `reaped` says what that was. Without a configuration it takes
+    that of the machine, by `load_config`. Raises ConfigError.
     `warm=False` makes every sandbox when it is asked for, as `ready_max = 0` in the configuration does.
     """
 
@@ -49,7 +48,7 @@ class Engine:
         self.runtimes = Registry(self.config.runtimes)
         self.reaped = ReapReport()
         with ExitStack() as stack:
-            cgroups = open_root(choice=self.config.engine.cgroup or None)
+            cgroups = open_root(choice=self.config.engine.cgroup or None, source=cgroup_source(self.config))
             if not isinstance(cgroups, CgroupUnavailable):
                 stack.callback(cgroups.close)
                 self.reaped = reap(cgroups)

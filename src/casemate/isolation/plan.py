@@ -101,31 +101,33 @@ def resource_limits(limits: Limits, *, cgroup: bool) -> dict[int, tuple[int, int
 
 def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> LaunchPlan:
     """Everything the launcher has to do, in its order (see the module docstrings of steps and rootfs)."""
+    processors = Step(StepKind.AFFINITY, (affinity_mask(around.cpus),))
+    before, after = _steps(spec.limits, spec.mounts, host, len(around.cpus), cgroup=around.cgroup)
     return LaunchPlan(
         clone_flags=NAMESPACES,
         uid_inside=GUEST_ID,
         uid_outside=around.uid,
         gid_inside=GUEST_ID,
         gid_outside=around.gid,
-        steps=_steps(spec.limits, spec.mounts, host, around.cpus, cgroup=around.cgroup),
+        steps=(*before, processors, *after),
     )
 
 
 @lru_cache(maxsize=bound.PLANS_CACHED_MAX)
 def _steps(
-    limits: Limits, mounts: tuple[Mount, ...], host: HostFacts, cpus: tuple[int, ...], *, cgroup: bool
-) -> tuple[Step, ...]:
-    root = build_root(host, limits, mounts, len(cpus))
+    limits: Limits, mounts: tuple[Mount, ...], host: HostFacts, cpus: int, *, cgroup: bool
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """All steps before and after the choice of processors, which is another one at every start."""
+    root = build_root(host, limits, mounts, cpus)
     steps = [Step(StepKind.SOURCE, (path,)) for path in root.sources]
     steps += [Step(StepKind.IDENTITY), Step(StepKind.HOSTNAME, (HOSTNAME,))]
     steps += root.steps
     steps += [Step(StepKind.PIVOT), Step(StepKind.EXPOSE, (WORK_DIRECTORY,)), Step(StepKind.NETWORK)]
-    steps += _lockdown(limits, host, cpus, cgroup=cgroup)
-    return tuple(steps)
+    return tuple(steps), tuple(_lockdown(limits, host, cgroup=cgroup))
 
 
-def _lockdown(limits: Limits, host: HostFacts, cpus: tuple[int, ...], *, cgroup: bool) -> list[Step]:
-    steps = [Step(StepKind.AFFINITY, (affinity_mask(cpus),))]
+def _lockdown(limits: Limits, host: HostFacts, *, cgroup: bool) -> list[Step]:
+    steps = []
     ours = dict(host.hard_limits)
     for number, (soft, hard) in resource_limits(limits, cgroup=cgroup).items():
         most = ours.get(number, resource.RLIM_INFINITY)

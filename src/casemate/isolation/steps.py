@@ -130,19 +130,16 @@ def encode_values(shapes: str, values: Sequence[Any]) -> bytes:
     return b"".join(encode_value(shape, value) for shape, value in zip(shapes, values, strict=True))
 
 
-@lru_cache(maxsize=limits.PLANS_CACHED_MAX)
-def encode_steps(steps: tuple[Step, ...]) -> bytes:
-    """The steps in their wire form: kind, length, payload."""
-    parts = []
-    for step in steps:
-        payload = encode_values(SHAPES[step.kind], step.arguments)
-        parts.append(struct.pack("<II", step.kind, len(payload)) + payload)
-    return b"".join(parts)
+@lru_cache(maxsize=limits.STEPS_CACHED_MAX)
+def encode_step(step: Step) -> bytes:
+    """One step in its wire form: kind, length, payload."""
+    payload = encode_values(SHAPES[step.kind], step.arguments)
+    return struct.pack("<II", step.kind, len(payload)) + payload
 
 
 def encode_plan(plan: LaunchPlan, *, cgroup_kind: int, cgroup_fds: int) -> bytes:
     """The plan as the launcher reads it. Raises InternalError if it is larger than the launcher takes."""
-    body = encode_steps(plan.steps)
+    body = b"".join(map(encode_step, plan.steps))
     length = struct.calcsize("<11I") + len(body)
     if length > limits.PLAN_MAX_BYTES or len(plan.steps) > limits.PLAN_STEPS_MAX:
         raise InternalError(f"launch plan of {length} bytes and {len(plan.steps)} steps is too large")

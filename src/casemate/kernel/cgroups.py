@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from casemate.config import CGROUP_VARIABLE
 from casemate.errors import ConfigError
 from casemate.kernel.cgroup_files import typed
 from casemate.kernel.cgroup_mounts import V2_CONTROLLERS, CgroupMount, parse_membership, parse_mounts
@@ -15,30 +16,30 @@ from casemate.kernel.cgroup_v2 import open_v2
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_KEY: Final = "CASEMATE_CGROUP"
 _OFF: Final = "none"
 
 
-def open_root(*, choice: str | None) -> CgroupRoot | CgroupUnavailable:
+def open_root(*, choice: str | None, source: str = CGROUP_VARIABLE) -> CgroupRoot | CgroupUnavailable:
     """The place for an engine's control groups, or why there is none.
 
-    `choice` is the setting CASEMATE_CGROUP: None finds a place below our own group, `none` switches
-    control groups off, and a path names the group to use, either as `/proc/self/cgroup` would name it
-    (`/casemate`; version 1: in every hierarchy) or as a directory below a mount of control groups.
+    With the `choice` None a place below our own group is found, `none` switches control groups off, and a
+    path names the group to use, either as `/proc/self/cgroup` would name it (`/casemate`; version 1: in
+    every hierarchy) or as a directory below a mount of control groups. `source` is what it came from.
     Raises ConfigError if it is neither, CapacityError or LaunchError if we cannot even look.
     """
     if choice == _OFF:
-        return CgroupUnavailable(reason=f"switched off by {_KEY}={_OFF}", hint=f"unset {_KEY}")
+        mend = f"unset {source}" if source == CGROUP_VARIABLE else f"remove {source} from the configuration"
+        return CgroupUnavailable(reason=f"switched off by {source}={_OFF}", hint=mend)
     try:
-        return _open(choice)
+        return _open(choice, source)
     except OSError as error:
         raise typed(error, "looking for control groups") from error
 
 
-def _open(choice: str | None) -> CgroupRoot | CgroupUnavailable:
+def _open(choice: str | None, source: str) -> CgroupRoot | CgroupUnavailable:
     mounts = parse_mounts(_read("/proc/self/mountinfo"))
     groups = parse_membership(_read("/proc/self/cgroup"))
-    chosen = None if choice is None else _group_of(choice, mounts)
+    chosen = None if choice is None else _group_of(choice, source, mounts)
     unified = [mount for mount in mounts if mount.version == "v2"]
     for mount in unified[::-1]:
         if _carries_all(mount) or len(unified) == len(mounts):
@@ -60,10 +61,10 @@ def _carries_all(mount: CgroupMount) -> bool:
     return controllers.exists() and set(V2_CONTROLLERS) <= set(controllers.read_text().split())
 
 
-def _group_of(choice: str, mounts: Sequence[CgroupMount]) -> str:
+def _group_of(choice: str, source: str, mounts: Sequence[CgroupMount]) -> str:
     """The name of the chosen group in its hierarchy."""
     if not choice.startswith("/") or ".." in choice.split("/"):
-        raise ConfigError(_KEY, f"must be `{_OFF}` or an absolute path without `..`, not {choice!r}")
+        raise ConfigError(source, f"must be `{_OFF}` or an absolute path without `..`, not {choice!r}")
     choice = "/" + choice.strip("/")
     points = [mount for mount in mounts if choice == mount.point or choice.startswith(mount.point + "/")]
     if not points:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import casemate
+from casemate.config import Config, EngineConfig
 from casemate.errors import ConfigError
 from casemate.kernel.cgroup_files import remove_tree
 from casemate.kernel.cgroup_mounts import parse_membership, parse_mounts
@@ -77,6 +79,18 @@ def test_switched_off_says_so() -> None:
     assert isinstance(answer, CgroupUnavailable)
     assert "CASEMATE_CGROUP=none" in answer.reason
     assert answer.hint == "unset CASEMATE_CGROUP"
+
+
+def test_what_switched_them_off_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CASEMATE_CGROUP", raising=False)
+    with casemate.Engine(Config(engine=EngineConfig(cgroup="none"))) as engine:
+        answer = engine.backend.cgroups
+    assert isinstance(answer, CgroupUnavailable)
+    assert "engine.cgroup=none" in answer.reason
+    assert answer.hint == "remove engine.cgroup from the configuration"
+    with pytest.raises(ConfigError) as caught:
+        casemate.Engine(Config(engine=EngineConfig(cgroup="relative")))
+    assert caught.value.field == "engine.cgroup"
 
 
 @pytest.mark.parametrize("choice", ["", "yes", "relative/path", "/../etc", "/a/../../b"])
