@@ -181,3 +181,16 @@ def test_kinds_are_bounded(factory: Factory, pool: ReadyPool[str, int], monkeypa
         pool.done(name)
     assert len(pool.statistics()) == 2
     assert factory.made == []
+
+
+def test_without_room_for_a_thread_there_is_nothing_ready_and_no_error(
+    pool: ReadyPool[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert [pool.take("a") for _ in range(4)] == [None] * 4
+    assert pool.take("a") is None
+    assert pool.wait_ready("a", 1, WAIT_S)

@@ -175,13 +175,17 @@ class ReadyPool(Generic[K, T]):
     def _wake(self) -> None:
         now_s = time.monotonic()
         if not self._threads and any(kind.missing(now_s, self._bounds) > 0 for kind in self._kinds.values()):
-            self._threads = [
-                threading.Thread(target=self._work, name=f"casemate-pool-{number}", daemon=True)
-                for number in range(limits.POOL_THREADS)
-            ]
-            for thread in self._threads:
-                thread.start()
+            self._start()
         self._changed.notify_all()
+
+    def _start(self) -> None:
+        for number in range(limits.POOL_THREADS):
+            thread = threading.Thread(target=self._work, name=f"casemate-pool-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # there is room for no more threads: whoever takes starts cold, and it is tried again
+            self._threads.append(thread)
 
     def _work(self) -> None:
         while True:
