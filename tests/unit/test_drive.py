@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import os
+import select
+import socket
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from casemate.engine import drive as drive_module
 from casemate.engine.drive import drive, drive_async, iterate, iterate_async
+from casemate.errors import CapacityError
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.result import Chunk
 
@@ -44,10 +53,12 @@ class Noted:
     def __init__(self, items: list[Wait | Chunk], value: Any = None) -> None:
         self.items = items
         self.value = value
+        self.started = False
         self.closed = False
         self.answers: list[Ready] = []
 
     def steps(self) -> Steps[Any]:
+        self.started = True
         try:
             for item in self.items:
                 self.answers.append((yield item))
@@ -103,6 +114,31 @@ def test_the_other_side_s_end_wakes_both_readers_and_writers(driver: Any) -> Non
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+def test_what_can_only_be_ready_is_ready_at_once(driver: Any, tmp_path: Path, make_pipe: Callable[[], Pipe]) -> None:
+    """Files, devices and closed descriptors: poll says so, epoll refuses them."""
+    silent, _ = make_pipe()
+    closed = os.dup(silent)
+    os.close(closed)
+    (tmp_path / "file").touch()
+    with (tmp_path / "file").open() as file, Path("/dev/null").open() as null:
+        noted = Noted([Wait(read=(silent, fd)) for fd in (file.fileno(), null.fileno(), closed)])
+        driver(noted.steps())
+        assert noted.answers == [{file.fileno()}, {null.fileno()}, {closed}]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_one_descriptor_may_be_waited_for_both_ways(driver: Any) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        while not select.select([], [], [ours], 0)[2] and select.select([], [ours], [], 0)[1]:
+            ours.send(bytes(65536), socket.MSG_DONTWAIT)
+        theirs.send(b"x")
+        noted = Noted([Wait(read=(ours.fileno(),), write=(ours.fileno(),))])
+        driver(noted.steps())
+        assert noted.answers == [{ours.fileno()}]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("from_now_s", [-1.0, 0.0, 0.02])
 def test_a_deadline_ends_the_wait_with_nothing_ready_and_never_early(
     driver: Any, from_now_s: float, make_pipe: Callable[[], Pipe]
@@ -132,6 +168,72 @@ def test_both_drivers_say_the_same_of_the_same_steps(script: list[str], value: i
     assert outcomes[0][0] == value
 
 
+def test_two_tasks_may_wait_for_the_same_descriptor(make_pipe: Callable[[], Pipe]) -> None:
+    reader, writer = make_pipe()
+
+    async def wait_twice() -> None:
+        both = [Noted([Wait(read=(reader,))]) for _ in range(2)]
+        tasks = [asyncio.create_task(drive_async(noted.steps())) for noted in both]
+        await asyncio.sleep(0)
+        os.write(writer, b"x")
+        async with asyncio.timeout(10):
+            await asyncio.gather(*tasks)
+        assert [noted.answers for noted in both] == [[{reader}], [{reader}]]
+
+    asyncio.run(wait_twice())
+
+
+def test_a_task_whose_share_another_took_waits_on(make_pipe: Callable[[], Pipe]) -> None:
+    """An answer with nothing in it means that the time is over, and nothing else."""
+    reader, writer = make_pipe()
+
+    def take_one() -> Steps[bytes]:
+        while True:
+            assert (yield Wait(read=(reader,))) == {reader}
+            with suppress(BlockingIOError):
+                return os.read(reader, 1)
+
+    async def take_turns() -> list[bytes]:
+        tasks = [asyncio.create_task(drive_async(take_one())) for _ in range(5)]
+        for number in range(5):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            os.write(writer, b"%d" % number)
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*tasks)
+
+    assert sorted(asyncio.run(take_turns())) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@pytest.mark.parametrize("refused", ["_register", "add_reader"])
+def test_a_wait_that_cannot_be_set_up_leaves_nothing_on_the_loop(
+    refused: str, make_pipe: Callable[[], Pipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of descriptors or of memory, at each of the places where the kernel may say so."""
+    reader, _ = make_pipe()
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def wait_in_vain() -> None:
+        loop, listeners = asyncio.get_running_loop(), listened_to()
+        with monkeypatch.context() as patch:
+            if refused == "add_reader":
+                patch.setattr(loop, "add_reader", refuse)
+            else:
+                patch.setattr(drive_module, refused, refuse)
+            noted = Noted([Wait(read=(reader,))])
+            with pytest.raises(CapacityError):
+                await drive_async(noted.steps())
+        assert noted.closed
+        assert listened_to() == listeners
+        await drive_async(Noted([Wait(read=(reader,), deadline_s=0.0)]).steps())
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    asyncio.run(wait_in_vain())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 # Leaving early ------------------------------------------------------------------------------------
 
 
@@ -159,6 +261,41 @@ def test_what_the_steps_raise_comes_out(driver: Any) -> None:
 
     with pytest.raises(Stop):
         driver(steps())
+
+
+def test_an_interrupt_at_any_line_of_the_driver_ends_the_steps() -> None:
+    """Ctrl-C comes where it likes: between the output and the listener too."""
+    line, finished = 0, False
+    while not finished:
+        noted = Noted([chunk(0), Wait(deadline_s=0.0)])
+        steps = noted.steps()  # held, so that nothing but the driver closes them
+        with interrupted_at(line, drive):
+            drive(steps, lambda _: None)
+            finished = True
+        assert noted.closed or not noted.started
+        line += 1
+    assert line > 6
+
+
+@contextmanager
+def interrupted_at(number: int, function: Callable[..., Any]) -> Iterator[None]:
+    """Raise KeyboardInterrupt before the n-th line that the function comes to, and take it back here."""
+    lines = itertools.count()
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code is not function.__code__:
+            return None
+        if event == "line" and next(lines) == number:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with suppress(KeyboardInterrupt):
+            yield
+    finally:
+        sys.settrace(before)
 
 
 def test_closing_an_iterator_ends_the_steps() -> None:
@@ -200,30 +337,33 @@ def test_a_complete_iteration_on_a_loop_hands_over_the_value() -> None:
     assert values == ["value"]
 
 
-def cancelled(start: Callable[[Steps[Any]], Coroutine[Any, Any, Any]], noted: Noted) -> None:
-    async def cancel_soon() -> None:
-        task = asyncio.create_task(start(noted.steps()))
-        await asyncio.sleep(0)  # up to the first wait
-        assert noted.answers
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert noted.closed
-
-    asyncio.run(cancel_soon())
+async def cancel_soon(start: Callable[[Steps[Any]], Coroutine[Any, Any, Any]], noted: Noted) -> None:
+    task = asyncio.create_task(start(noted.steps()))
+    await asyncio.sleep(0)  # up to the first wait
+    assert noted.answers
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert noted.closed
 
 
 def test_a_cancelled_task_ends_the_steps_and_leaves_the_loop_without_their_descriptors(
     make_pipe: Callable[[], Pipe],
 ) -> None:
     reader, _ = make_pipe()
-    cancelled(drive_async, Noted([chunk(0), Wait(read=(reader,))]))
 
-    async def reuse() -> None:
-        loop = asyncio.get_running_loop()
-        assert not loop.remove_reader(reader)
+    async def cancel_and_look() -> None:
+        listeners = listened_to()
+        await cancel_soon(drive_async, Noted([chunk(0), Wait(read=(reader,))]))
+        assert listened_to() == listeners
 
-    asyncio.run(reuse())
+    asyncio.run(cancel_and_look())
+
+
+def listened_to() -> set[int]:
+    """The descriptors that the running loop watches."""
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    return set(selector.get_map())
 
 
 def test_many_steps_wait_on_one_loop_at_once(make_pipe: Callable[[], Pipe]) -> None:

@@ -6,17 +6,25 @@ Leaving a driver early (an exception, a cancelled task, a closed iterator) close
 
 from __future__ import annotations
 
+import errno
 import select
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import closing
-from typing import Generic, TypeVar
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from casemate.errors import CapacityError
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.result import Chunk
 
+if TYPE_CHECKING:
+    import asyncio
+
 T = TypeVar("T")
-NOTHING_READY: Ready = frozenset()
+NOTHING_READY: Final[Ready] = frozenset()
+
+_ALWAYS_READY: Final = frozenset({errno.EPERM, errno.EBADF})
+"""How epoll refuses what poll calls ready: a file that never blocks, and one that is closed."""
 
 
 class _End(Generic[T]):
@@ -36,19 +44,15 @@ def _advance(steps: Steps[T], ready: Ready | None) -> Wait | Chunk | _End[T]:
 
 def drive(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None = None) -> T:
     """Run the steps to their end in this thread; live output goes to `on_chunk`."""
-    iterator = iterate(steps)
-    while True:
-        try:
-            chunk = next(iterator)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        if on_chunk is not None:
+    with closing(iterate(steps)) as chunks:
+        while True:
             try:
+                chunk = next(chunks)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            if on_chunk is not None:
                 on_chunk(chunk)
-            except BaseException:
-                iterator.close()
-                raise
 
 
 def iterate(steps: Steps[T]) -> Generator[Chunk, None, T]:
@@ -69,12 +73,18 @@ def _timeout_s(wait: Wait) -> float | None:
     return None if wait.deadline_s is None else max(0.0, wait.deadline_s - time.monotonic())
 
 
+def _interest(wait: Wait) -> dict[int, int]:
+    """What to look for on each descriptor; the numbers are the same for poll and epoll."""
+    masks = dict.fromkeys(wait.read, select.POLLIN)
+    for fd in wait.write:
+        masks[fd] = masks.get(fd, 0) | select.POLLOUT
+    return masks
+
+
 def _poll(wait: Wait) -> Ready:
     poll = select.poll()
-    for fd in wait.read:
-        poll.register(fd, select.POLLIN)
-    for fd in wait.write:
-        poll.register(fd, select.POLLOUT)
+    for fd, mask in _interest(wait).items():
+        poll.register(fd, mask)
     timeout_s = _timeout_s(wait)
     # Rounded up: waking a fraction of a millisecond early would only spin.
     events = poll.poll(None if timeout_s is None else int(timeout_s * 1000) + (timeout_s > 0))
@@ -83,16 +93,12 @@ def _poll(wait: Wait) -> Ready:
 
 async def drive_async(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None = None) -> T:
     """Run the steps to their end on the running loop."""
-    with closing(steps):
-        item = _advance(steps, None)
-        while not isinstance(item, _End):
-            ready = NOTHING_READY
-            if isinstance(item, Wait):
-                ready = await _wait_async(item)
-            elif on_chunk is not None:
-                on_chunk(item)
-            item = _advance(steps, ready)
-        return item.value
+    values: list[T] = []
+    async with aclosing(iterate_async(steps, values.append)) as chunks:
+        async for chunk in chunks:
+            if on_chunk is not None:
+                on_chunk(chunk)
+    return values[0]
 
 
 async def iterate_async(steps: Steps[T], on_end: Callable[[T], None]) -> AsyncGenerator[Chunk, None]:
@@ -110,27 +116,47 @@ async def iterate_async(steps: Steps[T], on_end: Callable[[T], None]) -> AsyncGe
 
 
 async def _wait_async(wait: Wait) -> Ready:
+    """Wait with an epoll of our own: a loop keeps one listener for each descriptor, and others may wait for it too."""
+    try:
+        with select.epoll() as poll:
+            always_ready = _register(poll, wait)
+            while True:
+                await _wake(poll.fileno(), 0.0 if always_ready else _timeout_s(wait))
+                ready = always_ready.union(fd for fd, _ in poll.poll(0))
+                # Another task that was woken for the same may have been quicker.
+                if ready or _timeout_s(wait) == 0.0:
+                    return ready
+    except OSError as error:
+        raise CapacityError(f"nothing left to wait with: {error.strerror}") from error
+
+
+def _register(poll: select.epoll, wait: Wait) -> Ready:
+    """Ask for what the wait is for; returns what epoll refuses, as poll would: regular files, closed descriptors."""
+    refused = set()
+    for fd, mask in _interest(wait).items():
+        try:
+            poll.register(fd, mask)
+        except OSError as error:
+            if error.errno not in _ALWAYS_READY:
+                raise
+            refused.add(fd)
+    return frozenset(refused)
+
+
+async def _wake(fd: int, timeout_s: float | None) -> None:
+    """Let the loop run until the descriptor is readable or the time is over, and at least once."""
     import asyncio  # some 30 ms that a run without a loop does not pay
 
     loop = asyncio.get_running_loop()
-    wake = loop.create_future()
-    ready: set[int] = set()
-
-    def note(fd: int) -> None:
-        ready.add(fd)
-        if not wake.done():
-            wake.set_result(None)
-
-    for fd in wait.read:
-        loop.add_reader(fd, note, fd)
-    for fd in wait.write:
-        loop.add_writer(fd, note, fd)
+    woken = loop.create_future()
+    loop.add_reader(fd, _note, woken)
     try:
-        await asyncio.wait([wake], timeout=_timeout_s(wait))
+        await asyncio.wait([woken], timeout=timeout_s)
     finally:
-        wake.cancel()
-        for fd in wait.read:
-            loop.remove_reader(fd)
-        for fd in wait.write:
-            loop.remove_writer(fd)
-    return frozenset(ready)
+        loop.remove_reader(fd)
+        woken.cancel()
+
+
+def _note(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)
