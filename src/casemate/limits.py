@@ -43,6 +43,8 @@ CAPTURE_HEAD_BYTES: Final = 512 * KIB
 CAPTURE_TAIL_BYTES: Final = 512 * KIB
 READ_CHUNK_BYTES: Final = 64 * KIB
 DRAIN_MAX_BYTES: Final = 4 * MIB
+DRAIN_READS_MAX: Final = 1024
+"""For each stream; the kernel keeps at most a few hundred pieces in a pipe."""
 VALUE_MAX_BYTES: Final = 10 * MIB
 VALUE_DEPTH_MAX: Final = 200
 VALUE_CONTAINERS_MAX: Final = 500_000
@@ -76,12 +78,15 @@ COLLECT_TIME_MAX_S: Final = 10.0
 
 # How long we wait -----------------------------------------------------------------------------
 LAUNCH_TIMEOUT_S: Final = 20.0
+LAUNCH_RETRY_S: Final = 0.1
 REQUEST_TIMEOUT_S: Final = 10.0
 KILL_TIMEOUT_S: Final = 10.0
 DYING_S: Final = 0.25
 BURIALS_WAITING_MAX: Final = 32
 """Killed sandboxes that one engine takes apart beside its other work."""
 HANG_UP_TIMEOUT_S: Final = 1.0
+TURN_MAX_S: Final = 0.005
+"""How long work on an event loop goes on before it lets the others go first."""
 SUPERVISE_PERIOD_S: Final = 0.1
 SUPERVISE_PERIOD_MIN_S: Final = 0.002
 WITHOUT_CGROUP_PERIOD_S: Final = 0.02

@@ -15,7 +15,7 @@ from tests.faults.leftovers import Census, assert_nothing_left, descriptors, tak
 import casemate
 from casemate.config import Config, EngineConfig
 from casemate.isolation.launcher import PROGRAM, Launcher
-from casemate.model.result import Reason
+from casemate.model.result import Chunk, Reason
 
 FREE_MAX = 60
 """More than any action here needs."""
@@ -182,6 +182,24 @@ def test_launcher_and_init_without_descriptors(
     assert len(failures) > 3
     assert set(failures) <= {casemate.CapacityError, casemate.LaunchError}
     assert_nothing_left(engine, before)
+
+
+def test_a_program_is_killed_without_any_descriptor(engine: casemate.Engine, before: Census) -> None:
+    with casemate.Sandbox("bash", engine=engine) as sandbox:
+        assert cancelled_without_descriptors(sandbox).reason is Reason.CANCELLED
+        assert sandbox.exec(["sh", "-c", "pgrep sleep || echo none"]).stdout.text == "none\n"
+    assert_nothing_left(engine, before)
+
+
+def cancelled_without_descriptors(sandbox: casemate.Sandbox) -> casemate.Result:
+    token = casemate.CancelToken()
+    with ExitStack() as used_up:
+
+        def cancel(_: Chunk) -> None:
+            used_up.enter_context(free_descriptors(0))
+            token.cancel()
+
+        return sandbox.exec(["sh", "-c", "echo on; sleep 1000"], cancel=token, on_output=cancel)
 
 
 def test_sandbox_whose_own_descriptors_are_used_up(engine: casemate.Engine, before: Census) -> None:

@@ -29,9 +29,9 @@ Scenario = Callable[[casemate.Engine], Steps[Any]]
 Leave = Callable[[Steps[Any]], None]
 
 
-def code_run(engine: casemate.Engine) -> Steps[Any]:
+def code_run(engine: casemate.Engine, token: casemate.CancelToken | None = None) -> Steps[Any]:
     run = prepare_code(engine, CODE, runtime="python", input=[1], files={"a/b": b"x"}, collect=["**/*"], stdin=b"text")
-    return run_alone(engine, run)
+    return run_alone(engine, run, token)
 
 
 def command_run(engine: casemate.Engine) -> Steps[Any]:
@@ -180,6 +180,60 @@ def test_tasks_cancelled_at_each_wait(
                 break
     assert number >= 4
     assert_nothing_left(engine, before)
+
+
+WAITS_AFTER_CANCEL_MAX = 2
+"""For the answer to a request that is on its way, and for the end of the sandbox whose files are wanted."""
+
+Cancellable = Callable[[casemate.CancelToken], Steps[casemate.Result]]
+
+
+def cancelled_at(number: int, scenario: Cancellable) -> tuple[casemate.Result, bool]:
+    """The Result of a run whose token is used at its n-th wait, and whether it came to that many."""
+    token, wait, count = casemate.CancelToken(), drive._poll, 0
+
+    def use_token(item: Wait) -> Ready:
+        nonlocal count
+        if count == number:
+            token.cancel()
+        count += 1
+        return wait(item)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drive, "_poll", use_token)
+        result = drive.drive(scenario(token))
+    assert count <= number + 1 + WAITS_AFTER_CANCEL_MAX
+    return result, count > number
+
+
+def test_token_used_at_each_wait(engine: casemate.Engine, before: Census) -> None:
+    """Start, files, the program, its end, what is collected: all of it ends, and says why."""
+    number = 0
+    while (ending := cancelled_at(number, lambda token: code_run(engine, token)))[1]:
+        assert ending[0].reason is casemate.Reason.CANCELLED, number
+        assert_settles(engine, before)
+        number += 1
+    assert number >= 6
+    assert ending[0].ok
+    assert_nothing_left(engine, before)
+
+
+def test_token_used_at_each_wait_in_a_sandbox_that_stays(engine: casemate.Engine, before: Census) -> None:
+    reasons: list[casemate.Reason] = []
+    with casemate.Sandbox("bash", engine=engine) as sandbox:
+        session, init = sandbox._session, sandbox._session.sandbox.pid
+        while (ending := cancelled_at(len(reasons), lambda token: session_cancellable(session, token)))[1]:
+            reasons.append(ending[0].reason)
+            assert wait_until(lambda: not children(init))
+    *cancelled, late = reasons
+    assert set(cancelled) == {casemate.Reason.CANCELLED}
+    assert late is casemate.Reason.TIMEOUT  # it had been stopped for another reason when the token was used
+    assert len(cancelled) >= 4
+    assert_nothing_left(engine, before)
+
+
+def session_cancellable(session: Session, token: casemate.CancelToken) -> Steps[casemate.Result]:
+    return session.run("sleep 1000", files={"a/b": b"x"}, limits={"timeout": "1s"}, cancel=token)
 
 
 def test_many_tasks_cancelled_together(engine: casemate.Engine, before: Census) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 import casemate
+from casemate.engine import request
+from casemate.engine import run as run_module
+from casemate.engine import session as session_module
+from casemate.isolation.native import NativeSandbox
 from casemate.model.result import Reason
 
 T = TypeVar("T")
@@ -92,6 +99,8 @@ def test_many_runs_at_once_each_get_their_own(options: dict[str, Any]) -> None:
 
 
 def descriptors(engine: casemate.Engine) -> int:
+    """How many are open when nothing runs; some are opened for the first run of all."""
+    assert casemate.execute(["true"], engine=engine).ok
     engine.backend.settle()
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -119,6 +128,139 @@ async def cancel_when(running: asyncio.Event, task: asyncio.Task[object]) -> Non
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_a_device_or_a_file_may_be_stdin(options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("from a file")
+
+    async def test() -> None:
+        assert text_of(await casemate.aexecute(["cat"], stdin=null, **options)) == ""
+        assert text_of(await casemate.aexecute(["cat"], stdin=file, **options)) == "from a file"
+
+    with Path("/dev/null").open() as null, (tmp_path / "file").open() as file:
+        run_on_a_loop(test)
+
+
+def test_the_loop_goes_on_while_files_are_collected(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("casemate.limits.TURN_MAX_S", 0.0)  # after every step of the work
+    script = "i=0; while [ $i -lt 50 ]; do echo x > $i; i=$((i+1)); done"
+
+    async def test() -> None:
+        async with turns_counted() as turns:
+            result = await casemate.aexecute(["sh", "-c", script], collect=["*"], **options)
+        assert len(result.files) == 50
+        assert turns() >= 3 * 50
+        async with casemate.AsyncSandbox(**options) as sandbox, turns_counted() as turns:
+            await sandbox.exec(["sh", "-c", script])
+            assert len(await sandbox.files.collect("*")) == 50
+        assert turns() >= 3 * 50
+        async with casemate.AsyncSandbox(**options) as sandbox:
+            await sandbox.exec(["sh", "-c", script])
+            async with turns_counted() as turns:
+                assert len(await sandbox.files.list()) == 50
+        assert turns() >= 2 * 50
+
+    run_on_a_loop(test)
+
+
+@asynccontextmanager
+async def turns_counted() -> AsyncIterator[Callable[[], int]]:
+    """How often another task of the loop had its turn."""
+    turns = itertools.count()
+
+    async def take_turns() -> None:
+        while True:
+            next(turns)
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(take_turns())
+    yield lambda: next(turns)
+    task.cancel()
+
+
+def test_our_files_are_read_beside_the_loop(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    readers: set[int] = set()
+    check_files = request.check_files
+
+    def note(*arguments: Any) -> Any:
+        readers.add(threading.get_ident())
+        return check_files(*arguments)
+
+    monkeypatch.setattr(run_module, "check_files", note)
+    monkeypatch.setattr(session_module, "check_files", note)
+    ours = {"a": tmp_path / "file"}
+
+    async def test() -> None:
+        assert text_of(await casemate.aexecute(["cat", "a"], files=ours, **options)) == "1"
+        assert (await casemate.arun("output = open('a').read()", files=ours, **options)).output == "1"
+        async with casemate.AsyncSandbox(**options) as sandbox:
+            assert (await sandbox.run("output = open('a').read()", files=ours)).output == "1"
+            with pytest.raises(casemate.InvalidInput, match=r"^files"):
+                await sandbox.run("1", files={"a": tmp_path / "none"})
+
+    run_on_a_loop(test)
+    assert readers
+    assert threading.get_ident() not in readers
+
+
+def test_a_sandbox_is_released_beside_the_loop(
+    options: dict[str, Any], settled: Callable[[], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closers: list[int] = []
+    close = NativeSandbox.close
+
+    def note(sandbox: NativeSandbox) -> None:
+        closers.append(threading.get_ident())
+        close(sandbox)
+
+    monkeypatch.setattr(NativeSandbox, "close", note)
+
+    async def test() -> None:
+        async with casemate.AsyncSandbox(**options) as sandbox:
+            await sandbox.exec(["sh", "-c", "sleep 1000 &"])
+        assert settled() == []
+        await asyncio.gather(sandbox.close(), sandbox.close())
+
+    run_on_a_loop(test)
+    assert settled() == []
+    options["engine"].backend.settle()
+    assert len(closers) == 1
+    assert threading.get_ident() not in closers
+
+
+def test_a_sandbox_that_is_started_twice_is_built_once(options: dict[str, Any]) -> None:
+    async def test() -> None:
+        sandbox = casemate.AsyncSandbox(**options)
+        answers = await asyncio.gather(sandbox.start(), sandbox.start(), return_exceptions=True)
+        assert answers[0] is None
+        assert isinstance(answers[1], casemate.SandboxClosed)
+        assert text_of(await sandbox.exec(["echo", "1"])) == "1\n"
+        await sandbox.close()
+
+    before = descriptors(options["engine"])
+    run_on_a_loop(test)
+    assert descriptors(options["engine"]) == before
+
+
+def test_a_sandbox_that_could_not_be_built_can_be_tried_again(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise casemate.CapacityError("no more for now")
+
+    async def test() -> None:
+        sandbox = casemate.AsyncSandbox(**options)
+        with monkeypatch.context() as patch:
+            patch.setattr(options["engine"], "start", refuse)
+            with pytest.raises(casemate.CapacityError):
+                await sandbox.start()
+        async with sandbox:
+            assert text_of(await sandbox.exec(["echo", "1"])) == "1\n"
+
+    run_on_a_loop(test)
 
 
 def test_a_cancelled_task_has_killed_its_sandbox_when_it_ends(
@@ -359,6 +501,49 @@ def test_a_terminal_is_read_and_written_at_once(options: dict[str, Any], slownes
                 assert os.waitstatus_to_exitcode(await terminal.wait()) == 5
             with pytest.raises(casemate.SandboxClosed):
                 await terminal.read()
+
+    run_on_a_loop(test)
+
+
+def test_many_tasks_may_wait_for_one_program_on_a_terminal(options: dict[str, Any], slowness: float) -> None:
+    async def test() -> None:
+        async with (
+            asyncio.timeout(30 * slowness),
+            casemate.AsyncSandbox(**options) as sandbox,
+            await sandbox.open_pty(["sh", "-c", "read x; exit 3"]) as terminal,
+        ):
+            waiting = [asyncio.create_task(terminal.wait()) for _ in range(4)]
+            await asyncio.sleep(0)
+            await terminal.write(b"\n")
+            assert {os.waitstatus_to_exitcode(status) for status in await asyncio.gather(*waiting)} == {3}
+
+    run_on_a_loop(test)
+
+
+def test_the_loop_goes_on_while_init_or_the_launcher_takes_nothing(options: dict[str, Any], slowness: float) -> None:
+    """Init runs on the guest's processor share, and the launcher may have much to do: sockets to them fill up."""
+
+    async def holds_nobody_up(pid: int, start: Callable[[], Awaitable[casemate.Result]]) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            tasks = [asyncio.ensure_future(start()) for _ in range(AT_ONCE)]
+            done, _ = await asyncio.wait(tasks, timeout=0.05)
+            assert not done
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert {result.ok for result in await asyncio.gather(*tasks)} == {True}
+
+    async def test() -> None:
+        many = {**options["limits"], "processes": 2 * AT_ONCE}
+        async with (
+            asyncio.timeout(60 * slowness),
+            casemate.AsyncSandbox(engine=options["engine"], limits=many) as sandbox,
+        ):
+            long = ["true", "x" * 50_000]
+            await holds_nobody_up(sandbox._session.sandbox.pid, lambda: sandbox.exec(long))
+            await holds_nobody_up(
+                options["engine"].backend.launcher.pid, lambda: casemate.aexecute(["true"], **options)
+            )
 
     run_on_a_loop(test)
 

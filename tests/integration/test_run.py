@@ -451,6 +451,18 @@ else:
     text = casemate.execute(["echo", "child"]).stdout.text
     print(text, end="", flush=True)
 """
+FORKED_WITH_AN_ENGINE = """
+import casemate, os
+with casemate.Engine() as engine:
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        print(casemate.execute(["echo", "parent"], engine=engine).stdout.text, end="")
+    else:
+        try:
+            casemate.execute(["echo", "child"], engine=engine)
+        except casemate.SandboxClosed as error:
+            print(error.message, flush=True)
+"""
 OUTLIVED = """
 import casemate, os
 casemate.execute(["true"])
@@ -491,6 +503,7 @@ for low in range(3):
     [
         ("import casemate; print(casemate.run('print(6 * 7)').stdout.text, end='')", "42\n"),
         (FORKED, "child\nparent\nparent again\n 0"),
+        (FORKED_WITH_AN_ENGINE, "this engine belongs to the parent process\nparent\n"),
         (OUTLIVED, "parent\n"),
         (WITHOUT_STANDARD_DESCRIPTORS, "here"),
         (LAUNCHER_ON_STANDARD_DESCRIPTORS, "alive\n" * 3),
@@ -498,6 +511,7 @@ for low in range(3):
     ids=[
         "nothing to set up",
         "a forked child has an engine of its own",
+        "an engine of the parent's serves no child",
         "a child that outlives us",
         "closed descriptors",
         "the launcher on a closed descriptor",

@@ -616,6 +616,39 @@ def test_hanging_up_ends_the_program_and_can_be_repeated(open_screen: OpenScreen
             attempt()
 
 
+@pytest.mark.parametrize("use", ["read", "write", "wait"])
+def test_hanging_up_wakes_whoever_waits_in_another_thread(open_screen: OpenScreen, use: str, slowness: float) -> None:
+    """What was its descriptor may be another file of ours by then: nobody looks at it any more."""
+    terminal = open_screen("sh", "-c", "stty raw -echo; sleep 1000").terminal
+    uses: dict[str, Callable[[], object]] = {
+        "read": lambda: [terminal.read() for _ in iter(int, 1)],
+        "write": lambda: terminal.write(bytes(2**20)),
+        "wait": terminal.wait,
+    }
+    with ThreadPoolExecutor(1) as pool:
+        user = pool.submit(uses[use])
+        assert wait_for(lambda: terminal._session._users == 1, 10 * slowness)
+        terminal.close()
+        with pytest.raises(casemate.SandboxClosed):
+            user.result(timeout=10 * slowness)
+
+
+def wait_for(condition: Callable[[], bool], patience_s: float) -> bool:
+    deadline_s = time.monotonic() + patience_s
+    while not condition() and time.monotonic() < deadline_s:
+        threading.Event().wait(0.001)
+    return condition()
+
+
+def test_many_threads_may_wait_for_one_program(open_screen: OpenScreen, slowness: float) -> None:
+    terminal = open_screen("sh", "-c", "read x; exit 3").terminal
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(terminal.wait) for _ in range(4)]
+        assert wait_for(lambda: terminal._session._users == 4, 10 * slowness)
+        terminal.write(b"\n")
+        assert {os.waitstatus_to_exitcode(user.result(timeout=10 * slowness)) for user in waiting} == {3}
+
+
 def test_the_end_of_the_sandbox_is_the_end_of_its_terminals(make_sandbox: MakeSandbox) -> None:
     sandbox = make_sandbox()
     terminal = sandbox.open_pty(["sleep", "1000"])

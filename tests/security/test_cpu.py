@@ -289,10 +289,16 @@ def test_c7_what_is_no_reply_costs_the_output_and_nothing_else(raw_engine: casem
 
 
 def test_c7_a_reply_without_end_is_cut(raw_engine: casemate.Engine, slowness: float) -> None:
-    code = WRITE + f"write(struct.pack('>I', {VALUE_MAX_BYTES}))\nfor _ in range(64): write(b' ' * (1 << 20))"
+    """What is over the bound of a reply counts as output, so that it ends before the time does."""
+    code = WRITE + f"write(struct.pack('>I', {VALUE_MAX_BYTES}))\nwhile True: write(b' ' * (1 << 20))"
+    result = casemate.run(code, "raw", engine=raw_engine, limits={"timeout": 30 * slowness})
+    assert (result.reason, result.output) == (Reason.OUTPUT, None)
+
+
+def test_c7_a_reply_that_is_a_little_too_long_is_told_so(raw_engine: casemate.Engine, slowness: float) -> None:
+    code = WRITE + f"write(struct.pack('>I', {VALUE_MAX_BYTES}))\nfor _ in range(12): write(b' ' * (1 << 20))"
     result = casemate.run(code, "raw", engine=raw_engine, limits={"timeout": 10 * slowness})
-    assert result.reason is Reason.VALIDATION
-    assert result.output is None
+    assert (result.reason, result.output) == (Reason.VALIDATION, None)
 
 
 def deep(levels: int) -> Any:

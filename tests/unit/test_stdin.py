@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casemate.engine.stdin import BytesOrFd, Feeder
+from casemate.errors import FileTransferError
 
 PIPE_BYTES = 65_536
 
@@ -94,6 +97,38 @@ def test_a_stream_arrives_as_it_comes(pieces: list[bytes]) -> None:
     os.close(source)
     os.close(made.fd)
     assert made.received == b"".join(pieces)
+
+
+def test_a_source_with_nothing_to_give_is_the_end(reader: Reader) -> None:
+    with Path("/dev/null").open("rb") as source:
+        reader.take_all(source.fileno())
+    assert reader.received == b""
+
+
+def test_a_connection_that_is_reset_is_not_taken_for_the_end(reader: Reader) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        source, _ = server.accept()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+    feeder = Feeder(reader.pipe_fd, source.fileno())
+    with source, pytest.raises(FileTransferError, match="reset"):
+        feeder.advance(ready_of(feeder))
+    feeder.close()
+
+
+def test_a_source_that_another_has_emptied_is_waited_for_again(reader: Reader) -> None:
+    source, ours = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    feeder = Feeder(reader.pipe_fd, source)
+    feeder.advance(frozenset({source}))
+    assert (feeder.reads, feeder.writes, feeder.done) == ((source,), (), False)
+    os.write(ours, b"later")
+    os.close(ours)
+    while not reader.ended:
+        feeder.advance(ready_of(feeder))
+        reader.read()
+    os.close(source)
+    assert reader.received == b"later"
 
 
 def test_nothing_is_the_end_at_once(reader: Reader) -> None:

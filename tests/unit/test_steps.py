@@ -217,3 +217,33 @@ def test_more_descriptors_than_there_is_room_for_are_told_and_none_is_left() -> 
     with pytest.raises(CapacityError):
         received(REPORT.pack(ReportKind.SPAWNED, 1, 1, 0, 0, 0, 0), [0] * (limits.REPORT_FDS_MAX + 2))
     assert open_descriptors() == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "fds", "is_expected"),
+    [
+        (ReportKind.SPAWNED, 0, 2, True),
+        (ReportKind.SPAWNED, 2, 0, True),
+        (ReportKind.SPAWNED, 0, 1, False),
+        (ReportKind.SPAWNED, 0, 3, False),
+        (ReportKind.SPAWNED, 2, 2, False),
+        (ReportKind.DONE, 0, 2, False),
+        (ReportKind.EXITED, 0, 0, False),
+    ],
+)
+def test_a_report_of_another_kind_or_with_other_descriptors_is_refused(
+    kind: ReportKind, error: int, fds: int, is_expected: bool
+) -> None:
+    before = open_descriptors()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        socket.send_fds(theirs, [REPORT.pack(kind, 1, 1, error, 0, 0, 0)], [0] * fds)
+        if is_expected:
+            report = protocol.expect_report(ours, ReportKind.SPAWNED, fds=2)
+            assert report is not None
+            for fd in report.fds:
+                os.close(fd)
+        else:
+            with pytest.raises(InternalError):
+                protocol.expect_report(ours, ReportKind.SPAWNED, fds=2)
+    assert open_descriptors() == before

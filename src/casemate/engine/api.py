@@ -9,7 +9,7 @@ from casemate.engine.cancel import CancelToken
 from casemate.engine.drive import drive, drive_async, iterate, iterate_async
 from casemate.engine.engine import Engine, default_engine
 from casemate.engine.request import CodeOptions, CommandOptions
-from casemate.engine.run import Run, prepare_code, prepare_command, run_alone
+from casemate.engine.run import Run, prepare_code, prepare_command, prepared, run_alone
 from casemate.errors import SandboxClosed
 from casemate.model.result import Chunk, Result
 from casemate.runtimes.registry import DEFAULT_RUNTIME
@@ -58,7 +58,8 @@ async def arun(
 ) -> Result:
     """As `run`, for asyncio; cancelling the task kills the sandbox."""
     engine = engine or default_engine()
-    return await drive_async(run_alone(engine, prepare_code(engine, code, runtime=runtime, **options)), on_output)
+    ready = await prepared(lambda: prepare_code(engine, code, runtime=runtime, **options), options.get("files"))
+    return await drive_async(run_alone(engine, ready), on_output)
 
 
 async def aexecute(
@@ -70,7 +71,8 @@ async def aexecute(
 ) -> Result:
     """As `execute`, for asyncio."""
     engine = engine or default_engine()
-    return await drive_async(run_alone(engine, prepare_command(engine, argv, **options)), on_output)
+    ready = await prepared(lambda: prepare_command(engine, argv, **options), options.get("files"))
+    return await drive_async(run_alone(engine, ready), on_output)
 
 
 class Stream:
@@ -152,6 +154,6 @@ class AsyncStream:
 def astream(
     code: str, runtime: str = DEFAULT_RUNTIME, *, engine: Engine | None = None, **options: Unpack[CodeOptions]
 ) -> AsyncStream:
-    """As `stream`, for asyncio."""
+    """As `stream`, for asyncio. Files given by Path are read here and now."""
     engine = engine or default_engine()
     return AsyncStream(engine, prepare_code(engine, code, runtime=runtime, **options))

@@ -9,6 +9,7 @@ from casemate import limits as bound
 from casemate.engine.drive import drive_async
 from casemate.engine.engine import Engine, default_engine
 from casemate.engine.request import LimitsLike, SessionCodeOptions, SessionCommandOptions
+from casemate.engine.run import prepared
 from casemate.engine.session import Session
 from casemate.engine.terminal import TerminalSession
 from casemate.engine.transfer import FileInfo
@@ -39,7 +40,7 @@ class AsyncFiles:
         await drive_async(self._session.remove(path))
 
     async def collect(self, *patterns: str) -> tuple[OutputFile, ...]:
-        return self._session.collect(patterns).files
+        return (await drive_async(self._session.collect(patterns))).files
 
 
 class AsyncTerminal:
@@ -100,7 +101,7 @@ class AsyncSandbox:
         **options: Unpack[SessionCodeOptions],
     ) -> Result:
         """Run code of the sandbox's runtime."""
-        steps = self._session.run(code, **options)
+        steps = await prepared(lambda: self._session.run(code, **options), options.get("files"))
         return await drive_async(steps, on_output)
 
     async def exec(
@@ -121,12 +122,12 @@ class AsyncSandbox:
         return AsyncTerminal(await drive_async(self._session.open_pty(argv, rows=rows, columns=columns, env=env)))
 
     async def close(self) -> None:
-        """Kill everything inside and release it. Idempotent."""
-        self._session.close()
+        """Kill everything inside; it is released beside the loop. Idempotent."""
+        await drive_async(self._session.end())
 
     async def __aenter__(self) -> Self:
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._session.close()
+        await self.close()

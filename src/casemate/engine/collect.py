@@ -19,6 +19,7 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.paths import check_pattern, display_name, matches
+from casemate.isolation.waiting import Steps, Turn
 from casemate.kernel.openat2 import open_beneath
 from casemate.model.result import Event, OutputFile
 
@@ -46,15 +47,21 @@ class Collector:
         self._skipped: dict[str, int] = {}
         self._bytes = 0
         self._entries = 0
-        self._deadline_s = time.monotonic() + limits.COLLECT_TIME_MAX_S
+        self._turn = Turn()
+        self._deadline_s = 0.0
 
-    def run(self) -> Collected:
+    def run(self) -> Steps[Collected]:
         """All files that match, in the order of their names. Never raises for what a guest did."""
+        self._deadline_s = time.monotonic() + limits.COLLECT_TIME_MAX_S
         try:
             if self._patterns:
-                self._walk()
+                yield from self._walk()
         except _Full as full:
             self._skip(str(full))
+        return self.collected()
+
+    def collected(self) -> Collected:
+        """What there is until now, for whoever does not wait for the rest."""
         events = [
             Event(kind="not-collected", detail=f"{count} left out: {why}") for why, count in self._skipped.items()
         ]
@@ -63,31 +70,33 @@ class Collector:
     def _skip(self, why: str) -> None:
         self._skipped[why] = self._skipped.get(why, 0) + 1
 
-    def _walk(self) -> None:
+    def _walk(self) -> Steps[None]:
         """Depth first without recursion: a guest may nest as deep as it likes."""
         pending: list[tuple[bytes, ...]] = [()]
         while pending:
             parents = pending.pop()
             directories = []
-            for name, mode in self._entries_of(parents):
+            for name, mode in (yield from self._entries_of(parents)):
                 path = (*parents, name)
                 if stat.S_ISDIR(mode):
                     directories.append(path)
                 elif self._wanted(path):
-                    self._take(path, mode)
+                    yield from self._take(path, mode)
+                yield from self._turn.pause()
             if len(parents) + 1 < limits.COLLECT_DEPTH_MAX:
                 pending.extend(reversed(directories))
             elif directories:
                 self._skip("directory too deep")
 
-    def _entries_of(self, path: tuple[bytes, ...]) -> list[tuple[bytes, int]]:
+    def _entries_of(self, path: tuple[bytes, ...]) -> Steps[list[tuple[bytes, int]]]:
         found = []
         try:
             with opened(self._directory_fd, path, _DIRECTORY_FLAGS) as fd:
                 make_searchable(fd)
-                for name in names_in(fd):
+                for name in (yield from names_in(fd, self._turn)):
                     self._count_entry()
                     found.append((name, os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode))
+                    yield from self._turn.pause()
         except OSError as error:
             self._skip(f"directory: {os.strerror(error.errno or 0)}")
         return found
@@ -103,7 +112,7 @@ class Collector:
         names = [display_name(part) for part in path]
         return any(matches(names, pattern) for pattern in self._patterns)
 
-    def _take(self, path: tuple[bytes, ...], mode: int) -> None:
+    def _take(self, path: tuple[bytes, ...], mode: int) -> Steps[None]:
         if not stat.S_ISREG(mode):
             self._skip("symbolic link" if stat.S_ISLNK(mode) else "not a regular file")
             return
@@ -111,14 +120,14 @@ class Collector:
             raise _Full("too many files")
         try:
             with opened(self._directory_fd, path, os.O_RDONLY) as fd:
-                data = self._read(fd)
+                data = yield from self._read(fd)
         except OSError as error:
             self._skip(f"file: {os.strerror(error.errno or 0)}")
             return
         if data is not None:
             self._files.append(OutputFile(path="/".join(map(display_name, path)), data=data))
 
-    def _read(self, fd: int) -> bytes | None:
+    def _read(self, fd: int) -> Steps[bytes | None]:
         """The apparent size decides before a byte is read, so holes cost nothing."""
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
@@ -127,7 +136,11 @@ class Collector:
         if self._bytes + status.st_size > limits.COLLECT_TOTAL_MAX_BYTES:
             self._skip("too large")
             return None
-        data = b"".join(_pieces(fd, status.st_size))
+        pieces = []
+        for piece in _pieces(fd, status.st_size):
+            pieces.append(piece)
+            yield from self._turn.pause()
+        data = b"".join(pieces)
         self._bytes += len(data)
         return data
 
@@ -158,10 +171,14 @@ def _permit(directory_fd: int, path: tuple[bytes, ...]) -> None:
             os.close(fd)
 
 
-def names_in(directory_fd: int) -> list[bytes]:
+def names_in(directory_fd: int, turn: Turn) -> Steps[list[bytes]]:
     """The names in a directory, sorted; one more than the bound says that there are too many to sort at all."""
+    found = []
     with os.scandir(directory_fd) as entries:
-        return sorted(os.fsencode(entry.name) for entry in islice(entries, limits.COLLECT_ENTRIES_MAX + 1))
+        for entry in islice(entries, limits.COLLECT_ENTRIES_MAX + 1):
+            found.append(os.fsencode(entry.name))
+            yield from turn.pause()
+    return sorted(found)
 
 
 def make_searchable(directory_fd: int) -> None:

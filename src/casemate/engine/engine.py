@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from casemate import limits as bound
 from casemate.config import Config, cgroup_source, check_config, load_config
-from casemate.errors import CapacityError, InvalidInput, LayerMissing
+from casemate.errors import CapacityError, InvalidInput, LayerMissing, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.reaper import ReapReport, reap
 from casemate.isolation.waiting import Steps
@@ -58,10 +58,16 @@ class Engine:
             self._stack = stack.pop_all()
 
     def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
-        """Build one sandbox; the caller closes it."""
+        """Build one sandbox; the caller closes it. Raises SandboxClosed in a forked child."""
+        self._check_process()
         if Layer.CGROUP in spec.require and isinstance(self.backend.cgroups, CgroupUnavailable):
             raise LayerMissing([Layer.CGROUP], hint=self.backend.cgroups.hint)
         return self.backend.start(spec)
+
+    def _check_process(self) -> None:
+        """What it lends (ids, processors, ready sandboxes) would be lent twice."""
+        if os.getpid() != self._process:
+            raise SandboxClosed("this engine belongs to the parent process", hint="open another one after the fork")
 
     def keep_ready(
         self, runtime: str, count: int, *, limits: LimitsLike = None, require: Iterable[Layer | str] = ()
@@ -99,6 +105,7 @@ class Engine:
     @property
     def warm(self) -> Warm:
         """The ready sandboxes of this engine."""
+        self._check_process()
         with self._opening:
             if self._warm is None:
                 from casemate.engine.warm import Warm  # a single run does without

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from casemate import limits
-from casemate.engine.cancel import CancelToken
+from casemate.engine.cancel import CancelToken, until_cancelled
 from casemate.engine.capture import Capture
 from casemate.engine.stdin import BytesOrFd, Feeder
 from casemate.engine.supervise import Counted, Supervisor
@@ -23,18 +23,18 @@ from casemate.errors import (
     CapacityError,
     CasemateError,
     FileTransferError,
-    InternalError,
     InvalidInput,
     LaunchError,
     SandboxClosed,
 )
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_signal, encode_spawn, receive_report
+from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_spawn, expect_report
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.resources import Limits
 from casemate.model.result import Chunk, Reason, Stream
 
 STREAMS: Final = ("stdout", "stderr")
+REPLY: Final = "reply"
 TOO_LARGE_TOGETHER: Final = "arguments and environment are too large together"
 GUEST_ERRNOS: Final = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EAGAIN}
@@ -50,6 +50,11 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str
     stdin: BytesOrFd | None = None
     request: bytes | None = None
+
+    @property
+    def pipes(self) -> int:
+        """How many of them lead to the process."""
+        return len(STREAMS) + (self.stdin is not None) + 2 * (self.request is not None)
 
 
 class Waiting(msgspec.Struct):
@@ -93,6 +98,20 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+NEVER_RAN: Final = Outcome(
+    stopped=Reason.CANCELLED,
+    wait_status=None,
+    exec_errno=0,
+    stdout=Stream(),
+    stderr=Stream(),
+    reply=b"",
+    reply_overflow=False,
+    wall_s=0.0,
+    counted=Counted(),
+)
+"""Of a process that was cancelled before it was started."""
+
+
 class Execution:
     """The state of one running process; `run` drives it."""
 
@@ -121,6 +140,8 @@ class Execution:
         self._captures = {name: Capture() for name in STREAMS}
         self._reply = bytearray()
         self._reply_overflow = False
+        self._received_bytes = 0
+        self._output_bytes = 0
         self._readers: dict[int, str] = {}
         self._feeders: list[Feeder] = []
         self._exited: Report | None = None
@@ -135,7 +156,7 @@ class Execution:
             supervisor = Supervisor(self._sandbox, self._limits)
             stack.callback(supervisor.close)
             started_s = time.monotonic()
-            channel, waiting = self._waiting.hand_over() if self._waiting else (self._ask(), None)
+            channel, waiting = self._waiting.hand_over() if self._waiting else ((yield from self._ask()), None)
             stack.callback(channel.close)
             try:
                 spawned = self._own(waiting) if waiting else (yield from self._spawned(channel))
@@ -177,15 +198,16 @@ class Execution:
         if not isinstance(error, FileTransferError):
             self._sandbox.kill()
 
-    def _ask(self) -> socket.socket:
-        return self._sandbox.request(spawn_message(self._id, self._command))
+    def _ask(self) -> Steps[socket.socket]:
+        return until_cancelled(self._sandbox.ask(spawn_message(self._id, self._command)), self._cancel)
 
     def _own(self, report: Report) -> Report:
         self._fds.update(report.fds)
         return report
 
     def _spawned(self, channel: socket.socket) -> Steps[Report]:
-        report = self._own((yield from await_report(channel, self._sandbox)))
+        answer = await_report(channel, self._sandbox, ReportKind.SPAWNED, fds=self._command.pipes)
+        report = self._own((yield from until_cancelled(answer, self._cancel)))
         if report.error == errno.E2BIG:
             raise InvalidInput("args", TOO_LARGE_TOGETHER)
         raise_if_exhausted(report.error)
@@ -200,13 +222,13 @@ class Execution:
         self._readers = {fds[0]: STREAMS[0], fds[1]: STREAMS[1]}
         if self._command.request is not None:
             self._feed(fds[2], self._command.request)
-            self._readers[fds[3]] = "reply"
+            self._readers[fds[3]] = REPLY
         for fd in self._readers:
             os.set_blocking(fd, False)
 
     def _feed(self, fd: int, source: BytesOrFd) -> None:
-        self._fds.discard(fd)
         self._feeders.append(Feeder(fd, source))
+        self._fds.discard(fd)
 
     def _close_all(self) -> None:
         for feeder in self._feeders:
@@ -220,7 +242,7 @@ class Execution:
             ready = yield self._wait(channel, min(wall_deadline_s, supervisor.next_look_s))
             yield from self._transfer(ready)
             if channel.fileno() in ready:
-                self._exited = receive_report(channel)
+                self._exited = expect_report(channel, ReportKind.EXITED)
                 if self._exited is None:
                     self._stopped = supervisor.look() or Reason.LOST
                 return
@@ -235,16 +257,16 @@ class Execution:
     def _stop(self, channel: socket.socket) -> Steps[None]:
         """Kill the process, and the sandbox with it if there is nothing else in it."""
         self._abandon()
-        if not self._alone and self._exited is None and (yield Wait((channel.fileno(),), (), _soon_s())):
-            self._exited = receive_report(channel)
+        if self._alone or self._exited is not None:
+            return
+        if (yield Wait((channel.fileno(),), (), _soon_s())):
+            self._exited = expect_report(channel, ReportKind.EXITED)
+        else:
+            self._sandbox.kill()  # init does not do it, and a Result is not to lie about what still runs
 
     def _abandon(self) -> None:
-        if self._alone or self._stopped is Reason.MEMORY:
-            self._sandbox.kill()
-            return
-        try:
-            self._sandbox.request(encode_signal(self._id, signal.SIGKILL)).close()
-        except CasemateError:  # what cannot be killed alone is killed with all the rest
+        """Kill the process, or everything where init cannot be told. Never raises: an error is on its way already."""
+        if self._alone or self._stopped is Reason.MEMORY or not self._sandbox.signal(self._id, signal.SIGKILL):
             self._sandbox.kill()
 
     def _wait(self, channel: socket.socket, deadline_s: float) -> Wait:
@@ -269,30 +291,41 @@ class Execution:
             data = os.read(fd, limits.READ_CHUNK_BYTES)
         except BlockingIOError:
             return False
+        self._received_bytes += len(data)
         name = self._readers[fd]
         if not data:
             del self._readers[fd]
-        elif name == "reply":
+        elif name == REPLY:
             self._take_reply(data)
         else:
             chunk = Chunk(name, data, self._captures[name].total_bytes)
             self._captures[name].feed(data)
-            if sum(capture.total_bytes for capture in self._captures.values()) > self._limits.output_bytes:
-                self._stopped = self._stopped or Reason.OUTPUT
+            self._count_output(len(data))
             yield chunk
         return bool(data)
 
     def _take_reply(self, data: bytes) -> None:
+        """Beyond its bound a reply is invalid, and what is thrown away counts as output: it costs us as much."""
         room = limits.VALUE_MAX_BYTES + 4 - len(self._reply)
         self._reply += data[:room]
-        self._reply_overflow = self._reply_overflow or len(data) > room
+        if len(data) > room:
+            self._reply_overflow = True
+            self._count_output(len(data) - room)
+
+    def _count_output(self, size_bytes: int) -> None:
+        self._output_bytes += size_bytes
+        if self._output_bytes > self._limits.output_bytes:
+            self._stopped = self._stopped or Reason.OUTPUT
 
     def _drain(self) -> Steps[None]:
-        """What the process had written before its end is in the pipes; orphans get no more time."""
-        budget_bytes = sum(capture.total_bytes for capture in self._captures.values()) + limits.DRAIN_MAX_BYTES
+        """What the process had written before its end is in the pipes; orphans get no more time.
+
+        Counted in bytes and in pieces, not by the clock: the listener's time is not the program's.
+        """
+        until_bytes = self._received_bytes + limits.DRAIN_MAX_BYTES
         for fd in list(self._readers):
-            while fd in self._readers and (yield from self._read(fd)):
-                if sum(capture.total_bytes for capture in self._captures.values()) > budget_bytes:
+            for _ in range(limits.DRAIN_READS_MAX):
+                if not (yield from self._read(fd)) or fd not in self._readers or self._received_bytes > until_bytes:
                     break
 
     def _outcome(self, exec_errno: int, wall_s: float, counted: Counted) -> Outcome:
@@ -338,18 +371,15 @@ def _at_least(counted: Counted, exited: Report) -> Counted:
     )
 
 
-def await_report(channel: socket.socket, sandbox: NativeSandbox) -> Steps[Report]:
+def await_report(channel: socket.socket, sandbox: NativeSandbox, kind: ReportKind, *, fds: int) -> Steps[Report]:
     """The answer to a request. Raises SandboxClosed if init has ended, CapacityError if it had no room."""
-    deadline_s = time.monotonic() + limits.REQUEST_TIMEOUT_S
-    if not (yield Wait(read=(channel.fileno(),), deadline_s=deadline_s)):
+    if not (yield Wait(read=(channel.fileno(),), deadline_s=_soon_s())):
         raise LaunchError("request to the sandbox", errno.ETIMEDOUT, "no answer")
-    report = receive_report(channel)
+    report = expect_report(channel, kind, fds=fds)
     if report is None:
         if (yield from sandbox.ends(limits.DYING_S)):
             raise SandboxClosed("the sandbox has ended")
         raise CapacityError("the sandbox has no free descriptor for another request")
-    if report.kind not in {ReportKind.SPAWNED, ReportKind.DONE}:
-        raise InternalError(f"unexpected report {report.kind} from the sandbox")
     return report
 
 

@@ -12,7 +12,7 @@ from casemate.engine.collect import Collected, is_full, used_bytes
 from casemate.engine.execution import Outcome
 from casemate.engine.verdict import DENIED_ERRORS, Ending, judge
 from casemate.isolation.native import NativeSandbox
-from casemate.model.result import Event, GuestError, Result, Usage
+from casemate.model.result import Event, GuestError, Isolation, Reason, Result, Status, Usage
 
 NOTHING_COLLECTED: Final = Collected((), ())
 
@@ -64,6 +64,12 @@ def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collec
         events=(*_events(outcome, answer), *collected.events)[: limits.EVENTS_MAX],
         files=collected.files,
     )
+
+
+def cancelled_result(backend: str) -> Result:
+    """The Result of a run that was cancelled before there was a sandbox."""
+    isolation = Isolation(backend=backend, layers=())
+    return Result(status=Status.FAILED, reason=Reason.CANCELLED, isolation=isolation)
 
 
 def _exec_error(number: int) -> GuestError | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
-from typing import Final, Unpack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Final, TypeVar, Unpack
 
 import msgspec
 
-from casemate.engine.cancel import CancelToken
-from casemate.engine.collect import Collector
+from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
+from casemate.engine.collect import Collected, Collector
 from casemate.engine.engine import Engine
-from casemate.engine.execution import Command, Execution, Waiting
+from casemate.engine.execution import NEVER_RAN, Command, Execution, Outcome, Waiting
 from casemate.engine.placed import PlacedProgram
 from casemate.engine.program import (
     GUEST_MOUNT,
@@ -25,6 +26,7 @@ from casemate.engine.program import (
 from casemate.engine.request import (
     CodeOptions,
     CommandOptions,
+    FileSource,
     InputFile,
     LimitsLike,
     ProgramOptions,
@@ -41,17 +43,18 @@ from casemate.engine.request import (
     check_patterns,
     check_stdin,
 )
-from casemate.engine.results import NOTHING_COLLECTED, make_result
+from casemate.engine.results import NOTHING_COLLECTED, cancelled_result, make_result
 from casemate.engine.transfer import require_directory, write_files
 from casemate.errors import InvalidInput
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
 from casemate.model.resources import Limits
-from casemate.model.result import Result
+from casemate.model.result import Reason, Result
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
 from casemate.runtimes.interpreter import Interpreter, find_interpreter
 
+T = TypeVar("T")
 CODE_OPTIONS: Final = frozenset(CodeOptions.__annotations__)
 COMMAND_OPTIONS: Final = frozenset(CommandOptions.__annotations__)
 COMMANDS_LABEL: Final = "commands"
@@ -106,6 +109,15 @@ def prepare_command(engine: Engine, argv: Iterable[str], **options: Unpack[Comma
     )
 
 
+async def prepared(prepare: Callable[[], T], files: Mapping[str, FileSource] | None) -> T:
+    """What `prepare` returns, for asyncio: from another thread if it has files to read, for a disk may be slow."""
+    if not isinstance(files, Mapping) or not any(isinstance(source, Path) for source in files.values()):
+        return prepare()
+    import asyncio  # some 30 ms that a run without a loop does not pay
+
+    return await asyncio.to_thread(prepare)
+
+
 def find_runtime(engine: Engine, name: str) -> tuple[Runtime, Interpreter]:
     """A runtime and its interpreter on this machine."""
     runtime = engine.runtimes.get(name)
@@ -146,8 +158,13 @@ def check_command(
 
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
     """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after."""
+    if cancel is not None and cancel.is_cancelled:
+        return cancelled_result(engine.backend.name)
     with engine.taken(run) as warm:
-        sandbox, waiting = warm or ((yield from engine.start(run.spec)), None)
+        try:
+            sandbox, waiting = warm or ((yield from until_cancelled(engine.start(run.spec), cancel)), None)
+        except Cancelled:
+            return cancelled_result(engine.backend.name)
         return (yield from _run_alone(engine, sandbox, run, waiting, cancel))
 
 
@@ -155,19 +172,41 @@ def _run_alone(
     engine: Engine, sandbox: NativeSandbox, run: Run, waiting: Waiting | None, cancel: CancelToken | None
 ) -> Steps[Result]:
     try:
-        yield from write_files(sandbox, run.files)
-        placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
-        outcome = yield from Execution(
-            sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
-        ).run()
-        collected = NOTHING_COLLECTED
-        if placed is not None:
-            yield from sandbox.end()
-            placed.remove(outcome)
-            collected = Collector(sandbox.work_fd, run.collect).run()
+        placed, outcome = None, NEVER_RAN
+        with suppress(Cancelled):
+            yield from until_cancelled(_place(sandbox, run.program, run.files), cancel)
+            placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
+            outcome = yield from Execution(
+                sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
+            ).run()
+        outcome, collected = yield from _collect(sandbox, run, placed, outcome, cancel)
         return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)
     finally:
         engine.backend.bury(sandbox)
+
+
+def _place(sandbox: NativeSandbox, program: Program, files: tuple[InputFile, ...]) -> Steps[None]:
+    """See that everything is there that the program starts from."""
+    if program.command.cwd != WORK_DIRECTORY:
+        yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
+    yield from write_files(sandbox, files)
+
+
+def _collect(
+    sandbox: NativeSandbox, run: Run, placed: PlacedProgram | None, outcome: Outcome, cancel: CancelToken | None
+) -> Steps[tuple[Outcome, Collected]]:
+    """The files asked for. A run that is cancelled here keeps those taken until then; one cancelled before, all."""
+    if placed is None:
+        return outcome, NOTHING_COLLECTED
+    collector = Collector(sandbox.work_fd, run.collect)
+    wanted = None if outcome.stopped is Reason.CANCELLED else cancel
+    try:
+        yield from until_cancelled(sandbox.end(), wanted)
+        placed.remove(outcome)
+        yield from until_cancelled(collector.run(), wanted)
+    except Cancelled:
+        outcome = msgspec.structs.replace(outcome, stopped=Reason.CANCELLED)
+    return outcome, collector.collected()
 
 
 def run_in(
@@ -179,13 +218,20 @@ def run_in(
     cancel: CancelToken | None = None,
 ) -> Steps[Result]:
     """A run in a sandbox that stays."""
-    if program.command.cwd != WORK_DIRECTORY:
-        yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
-    yield from write_files(sandbox, (*program.files, *files))
+    outcome = NEVER_RAN
+    with suppress(Cancelled):
+        yield from until_cancelled(_place(sandbox, program, (*program.files, *files)), cancel)
+        execution = Execution(sandbox, program.command, limits, cancel=cancel, alone=False)
+        outcome = yield from _run_placed(sandbox, program, execution)
+    return make_result(sandbox, outcome, read_answer(program, outcome), NOTHING_COLLECTED)
+
+
+def _run_placed(sandbox: NativeSandbox, program: Program, execution: Execution) -> Steps[Outcome]:
+    """Run the program, and remove its own file however that ends."""
     placed = PlacedProgram(sandbox.work_fd, program)
     outcome = None
     try:
-        outcome = yield from Execution(sandbox, program.command, limits, cancel=cancel, alone=False).run()
+        outcome = yield from execution.run()
+        return outcome
     finally:
         placed.remove(outcome)
-    return make_result(sandbox, outcome, read_answer(program, outcome), NOTHING_COLLECTED)

@@ -46,7 +46,7 @@ class Files:
 
     def collect(self, *patterns: str) -> tuple[OutputFile, ...]:
         """All regular files of the work directory that match one of the globs."""
-        return self._session.collect(patterns).files
+        return drive(self._session.collect(patterns)).files
 
 
 class Terminal:

@@ -55,18 +55,24 @@ class Session:
             limits=self.limits, mounts=(GUEST_MOUNT, *self._interpreter.mounts), require=check_layers(require)
         )
         self._sandbox: NativeSandbox | None = None
+        self._started = False
         self._ended = False
 
     def start(self) -> Steps[None]:
-        """Build the sandbox. Raises LaunchError, LayerMissing or CapacityError."""
-        if self._sandbox is not None or self._ended:
+        """Build the sandbox. Raises LaunchError, LayerMissing or CapacityError; then it can be tried again."""
+        if self._started or self._ended:
             raise SandboxClosed("a sandbox is started once")
-        self._sandbox = yield from self._engine.start(self._spec)
+        self._started = True
+        try:
+            self._sandbox = yield from self._engine.start(self._spec)
+        except BaseException:
+            self._started = False
+            raise
         self._end_if_closed_meanwhile(self._sandbox)
 
     def _end_if_closed_meanwhile(self, sandbox: NativeSandbox) -> None:
         if self._ended:
-            sandbox.close()
+            self._engine.backend.bury(sandbox)
             raise SandboxClosed("the sandbox was closed while it was built")
 
     def close(self) -> None:
@@ -74,6 +80,15 @@ class Session:
         self._ended = True
         if self._sandbox is not None:
             self._sandbox.close()
+
+    def end(self) -> Steps[None]:
+        """As `close`, for a loop: waits for the end as steps do, and leaves the release to the undertaker."""
+        is_first, self._ended = not self._ended, True
+        if self._sandbox is not None and is_first:
+            try:
+                yield from self._sandbox.end()
+            finally:
+                self._engine.backend.bury(self._sandbox)
 
     @property
     def sandbox(self) -> NativeSandbox:
@@ -144,11 +159,9 @@ class Session:
     def remove(self, path: str) -> Steps[None]:
         return self._using(transfer.remove_file(self.sandbox, new_file_path(path, field="path")))
 
-    def collect(self, patterns: Iterable[str]) -> Collected:
+    def collect(self, patterns: Iterable[str]) -> Steps[Collected]:
         """Files that match, as a run's `collect` would take them."""
-        wanted = check_patterns(patterns)
-        with self.sandbox.in_use():
-            return Collector(self.sandbox.work_fd, wanted).run()
+        return self._using(Collector(self.sandbox.work_fd, check_patterns(patterns)).run())
 
     def _run_limits(self, overrides: Mapping[str, Any] | None) -> Limits:
         for key in checked_mapping(overrides, "limits"):

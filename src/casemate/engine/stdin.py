@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import Final
 
 from casemate import limits
@@ -21,27 +20,25 @@ class Feeder:
         self.pipe_fd = pipe_fd
         self._pending = memoryview(source if isinstance(source, bytes) else _EOF)
         self._source_fd = source if isinstance(source, int) else -1
-        # A regular file is always ready and cannot be waited for with epoll.
-        self._is_file = self._source_fd >= 0 and stat.S_ISREG(os.fstat(self._source_fd).st_mode)
         self.done = False
         self._settle()
 
     @property
     def reads(self) -> tuple[int, ...]:
         """Descriptors to wait for until they can be read."""
-        waits = not self.done and not self._pending and self._source_fd >= 0 and not self._is_file
+        waits = not self.done and not self._pending and self._source_fd >= 0
         return (self._source_fd,) if waits else ()
 
     @property
     def writes(self) -> tuple[int, ...]:
         """Descriptors to wait for until they can be written."""
-        return (self.pipe_fd,) if not self.done and (self._pending or self._is_file) else ()
+        return (self.pipe_fd,) if not self.done and self._pending else ()
 
     def advance(self, ready: frozenset[int]) -> None:
         """Read and write what can be without waiting."""
         if self.done:
             return
-        if not self._pending and (self._source_fd in ready or (self._is_file and self.pipe_fd in ready)):
+        if not self._pending and self._source_fd in ready:
             self._read()
         if self._pending:
             self._write()

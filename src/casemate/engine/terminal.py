@@ -5,30 +5,37 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 import socket
 import struct
 import termios
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import msgspec
 
 from casemate import limits
 from casemate.engine.execution import GUEST_ERRNOS, await_report, raise_if_exhausted
 from casemate.errors import FileTransferError, InvalidInput, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.protocol import SpawnFlag, encode_signal, encode_spawn, receive_report
-from casemate.isolation.waiting import Steps, Wait
+from casemate.isolation.protocol import ReportKind, SpawnFlag, encode_spawn, expect_report
+from casemate.isolation.waiting import Ready, Steps, Wait, open_event
 
 
 class TerminalSession:
-    """The steps behind `Terminal` and `AsyncTerminal`; `fd` is the leading side of the pseudo-terminal."""
+    """The steps behind `Terminal` and `AsyncTerminal`; `fd` is the leading side of the pseudo-terminal.
 
-    def __init__(self, sandbox: NativeSandbox, number: int, channel: socket.socket, fd: int) -> None:
+    Safe to use from many threads and tasks: closing it ends every wait, and the descriptors stay open until the last
+    user is gone, for closed ones could soon be other files of ours. `hung_up` is an event of its own.
+    """
+
+    def __init__(self, channel: socket.socket, fd: int, hung_up: int) -> None:
         self.fd = fd
-        self._sandbox = sandbox
-        self._number = number
         self._channel = channel
+        self._hung_up = hung_up
+        self._lock = threading.RLock()  # a signal handler may resize in the middle of anything
+        self._users = 0
         self._status: int | None = None
         self._closed = False
 
@@ -40,64 +47,91 @@ class TerminalSession:
     def read(self, timeout_s: float | None = None) -> Steps[bytes]:
         """The next output; empty at the end of the program or when the time is over."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        self._check_open()
-        if not (yield Wait(read=(self.fd,), deadline_s=deadline_s)):
-            return b""
-        try:
-            return os.read(self.fd, limits.READ_CHUNK_BYTES)
-        except BlockingIOError:
-            return b""
-        except OSError as error:
-            if error.errno == errno.EIO:  # Linux: the last program on the terminal has closed it
+        with self._in_use():
+            if not (yield from self._until(Wait(read=(self.fd,), deadline_s=deadline_s))):
                 return b""
-            raise FileTransferError(f"terminal: {error.strerror}") from error
+            try:
+                return os.read(self.fd, limits.READ_CHUNK_BYTES)
+            except BlockingIOError:
+                return b""
+            except OSError as error:
+                if error.errno == errno.EIO:  # Linux: the last program on the terminal has closed it
+                    return b""
+                raise FileTransferError(f"terminal: {error.strerror}") from error
 
     def write(self, data: bytes) -> Steps[None]:
         """Type something. Waits while the terminal's buffer is full."""
         view = memoryview(data)
-        while view:
-            self._check_open()
-            yield Wait(write=(self.fd,))
-            view = view[self.write_some(view) :]
+        with self._in_use():
+            while view:
+                yield from self._until(Wait(write=(self.fd,)))
+                view = view[self.write_some(view) :]
 
     def write_some(self, data: bytes | memoryview) -> int:
         """Type as much as there is room for, without waiting; how many bytes that was."""
-        self._check_open()
-        try:
-            return os.write(self.fd, data)
-        except BlockingIOError:
-            return 0
-        except OSError as error:
-            raise SandboxClosed("the program on the terminal has ended") from error
+        with self._in_use():
+            try:
+                return os.write(self.fd, data)
+            except BlockingIOError:
+                return 0
+            except OSError as error:
+                raise SandboxClosed("the program on the terminal has ended") from error
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the program the new size of the window."""
         check_size(rows, columns)
-        self._check_open()
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        with self._in_use():
+            fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait(self) -> Steps[int]:
         """The program's wait status. Raises SandboxClosed if the sandbox ends first."""
-        if self._status is None:
-            self._check_open()
-            yield Wait(read=(self._channel.fileno(),))
-            report = receive_report(self._channel)
-            if report is None:
-                raise SandboxClosed("the sandbox has ended")
-            self._status = report.value
-        return self._status
-
-    def kill(self) -> None:
-        """Kill the program's process group."""
-        if self._status is None and not self._closed:
-            self._sandbox.request(encode_signal(self._number, signal.SIGKILL)).close()
+        if self._status is not None:
+            return self._status
+        with self._in_use():
+            yield from self._until(Wait(read=(self._channel.fileno(),)))
+            return self._take_status()
 
     def close(self) -> None:
         """Hang up. Idempotent."""
-        if not self._closed:
-            self._closed = True
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.eventfd_write(self._hung_up, 1)
+                self._release()
+
+    def _until(self, wait: Wait) -> Steps[Ready]:
+        """What of this is ready. Raises SandboxClosed as soon as the terminal is closed."""
+        ready = yield msgspec.structs.replace(wait, read=(*wait.read, self._hung_up))
+        self._check_open()
+        return ready
+
+    def _take_status(self) -> int:
+        """The report comes once, however many wait for it."""
+        with self._lock:
+            if self._status is None:
+                report = expect_report(self._channel, ReportKind.EXITED)
+                if report is None:
+                    raise SandboxClosed("the sandbox has ended")
+                self._status = report.value
+            return self._status
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._lock:
+            self._check_open()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._release()
+
+    def _release(self) -> None:
+        if self._closed and not self._users:
             self._channel.close()
             os.close(self.fd)
+            os.close(self._hung_up)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -125,12 +159,14 @@ def open_terminal(
     words = [f"{name}={value}" for name, value in environment.items()]
     message = encode_spawn(number, argv, words, cwd=cwd, flags=SpawnFlag.PTY, rows=rows, columns=columns)
     with ExitStack() as stack:
-        channel = stack.enter_context(sandbox.request(message))
-        report = yield from await_report(channel, sandbox)
+        channel = stack.enter_context((yield from sandbox.ask(message)))
+        report = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=1)
         raise_if_exhausted(report.error)
         if report.error:
             what = f"start of {argv[0]!r}" if report.error in GUEST_ERRNOS else "start of the terminal"
             raise LaunchError(what, report.error, os.strerror(report.error))
+        stack.callback(os.close, report.fds[0])
         os.set_blocking(report.fds[0], False)
+        session = TerminalSession(channel, report.fds[0], open_event())
         stack.pop_all()
-    return TerminalSession(sandbox, number, channel, report.fds[0])
+    return session

@@ -18,8 +18,8 @@ from casemate.engine.paths import display_name
 from casemate.engine.request import InputFile
 from casemate.errors import FileTransferError, InvalidInput
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.protocol import Report, encode_mkdir, encode_open
-from casemate.isolation.waiting import Steps
+from casemate.isolation.protocol import Report, ReportKind, encode_mkdir, encode_open
+from casemate.isolation.waiting import Steps, Turn
 from casemate.model.spec import WRITABLE_DIRECTORIES
 
 WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -35,14 +35,14 @@ class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
 
 
-def _request(sandbox: NativeSandbox, message: bytes) -> Steps[Report]:
-    with sandbox.request(message) as channel:
-        return (yield from await_report(channel, sandbox))
+def _request(sandbox: NativeSandbox, message: bytes, *, fds: int) -> Steps[Report]:
+    with (yield from sandbox.ask(message)) as channel:
+        return (yield from await_report(channel, sandbox, ReportKind.DONE, fds=fds))
 
 
 def _open(sandbox: NativeSandbox, path: PurePosixPath, flags: int, mode: int = 0) -> Steps[int]:
     """The descriptor of a file inside. Raises FileTransferError."""
-    report = yield from _request(sandbox, encode_open(str(path), flags=flags, mode=mode))
+    report = yield from _request(sandbox, encode_open(str(path), flags=flags, mode=mode), fds=1)
     if report.error:
         raise _refused(report.error, path)
     return report.fds[0]
@@ -83,7 +83,7 @@ def write_files(sandbox: NativeSandbox, files: Iterable[InputFile]) -> Steps[Non
 
 def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes) -> Steps[None]:
     """Make or replace a file, with its missing directories. Raises FileTransferError."""
-    report = yield from _request(sandbox, encode_open(str(path), flags=WRITE_FLAGS, mode=DATA_MODE))
+    report = yield from _request(sandbox, encode_open(str(path), flags=WRITE_FLAGS, mode=DATA_MODE), fds=1)
     if report.error == errno.ENOENT:
         yield from write_files(sandbox, [InputFile(path, data)])
     elif report.error:
@@ -111,7 +111,7 @@ def _make_missing(sandbox: NativeSandbox, path: PurePosixPath, made: set[PurePos
     for directory in [*reversed(path.parents), path]:
         if directory in made or str(directory) in WRITABLE_DIRECTORIES or not _is_below(directory):
             continue
-        report = yield from _request(sandbox, encode_mkdir(str(directory.parent), directory.name))
+        report = yield from _request(sandbox, encode_mkdir(str(directory.parent), directory.name), fds=0)
         if report.error == errno.EEXIST:
             yield from _see_directory(sandbox, directory)
         elif report.error:
@@ -154,10 +154,15 @@ def list_directory(sandbox: NativeSandbox, path: PurePosixPath) -> Steps[tuple[F
     """The entries of a directory, sorted by name. Raises FileTransferError."""
     fd = yield from _open(sandbox, path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        names = names_in(fd)
+        turn = Turn()
+        names = yield from names_in(fd, turn)
         if len(names) > limits.COLLECT_ENTRIES_MAX:
             raise FileTransferError(f"{path}: more than {limits.COLLECT_ENTRIES_MAX} entries")
-        return tuple(info for name in names if (info := _info(fd, name)))
+        found = []
+        for name in names:
+            found.append(_info(fd, name))
+            yield from turn.pause()
+        return tuple(filter(None, found))
     except OSError as error:
         raise _refused(error.errno or 0, path) from error
     finally:

@@ -16,6 +16,7 @@ from casemate.engine.drive import drive
 from casemate.engine.execution import Command, Waiting, await_report, raise_if_exhausted, spawn_message
 from casemate.errors import LaunchError
 from casemate.isolation.native import NativeBackend, NativeSandbox
+from casemate.isolation.protocol import ReportKind
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.pool import Bounds
 from casemate.model.resources import Limits
@@ -129,10 +130,10 @@ class Warm:
 
 def start_waiting(sandbox: NativeSandbox, command: Command) -> Steps[Waiting]:
     """Start a process and wait until it says that it waits for its request."""
-    channel = sandbox.request(spawn_message(sandbox.next_id(), command))
+    channel = yield from sandbox.ask(spawn_message(sandbox.next_id(), command))
     with ExitStack() as stack:
         stack.callback(channel.close)
-        spawned = yield from await_report(channel, sandbox)
+        spawned = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=command.pipes)
         for fd in spawned.fds:
             stack.callback(os.close, fd)
         raise_if_exhausted(spawned.error)

@@ -8,12 +8,14 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from casemate import limits
 from casemate.errors import CapacityError, LaunchError, SandboxClosed
+from casemate.isolation.waiting import Steps, Wait
 
 PROGRAM: Final = Path(__file__).parent.parent / "_native" / "casemate-launcher"
 LAUNCHER_FD: Final = 3
@@ -21,7 +23,8 @@ NEUTRAL_NAME: Final = "init"
 """Becomes the command line of every sandbox's PID 1, which the guest can read."""
 
 _DEAD: Final = frozenset({errno.EPIPE, errno.ECONNRESET})
-_NO_ROOM: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+NO_ROOM: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
+"""Answers of the kernel when too much is on its way already."""
 
 
 class Launcher:
@@ -40,8 +43,21 @@ class Launcher:
         """The launcher's process id, 0 when it does not run."""
         return self._pid
 
-    def send(self, plan: bytes, fds: Sequence[int]) -> None:
-        """Hand over a plan. A launcher that died is replaced once; nothing had started then."""
+    def hand_over(self, plan: bytes, fds: Sequence[int]) -> Steps[None]:
+        """Hand over a plan, waiting while the launcher is behind with earlier ones. Raises LaunchError in the end."""
+        deadline_s = time.monotonic() + limits.LAUNCH_TIMEOUT_S
+        while (full_fd := self.send(plan, fds)) is not None:
+            now_s = time.monotonic()
+            if now_s >= deadline_s:
+                raise LaunchError("launcher", errno.ETIMEDOUT, f"it takes nothing for {limits.LAUNCH_TIMEOUT_S} s")
+            # Not for long: another thread may find the launcher dead and replace it, and the socket with it.
+            yield Wait(write=(full_fd,), deadline_s=min(deadline_s, now_s + limits.LAUNCH_RETRY_S))
+
+    def send(self, plan: bytes, fds: Sequence[int]) -> int | None:
+        """Send a plan without waiting, or return the socket that has no room for it now.
+
+        A launcher that died is replaced once; nothing had started then.
+        """
         with self._lock:
             if self._closed:
                 raise SandboxClosed("the engine is closed")
@@ -53,8 +69,11 @@ class Launcher:
                         raise
                     self._end()
                     socket.send_fds(self._channel(), [plan], list(fds))
+            except BlockingIOError:
+                return self._channel().fileno()
             except OSError as error:
                 raise _unsent(error) from error
+        return None
 
     def close(self) -> None:
         """End the launcher, and with it every sandbox that it started. Idempotent."""
@@ -93,7 +112,7 @@ class Launcher:
                 ours.close()
                 hint = "run `make setup`, which builds it" if error.errno == errno.ENOENT else ""
                 raise LaunchError("launcher", error.errno or 0, f"cannot start: {error.strerror}", hint=hint) from error
-        ours.settimeout(limits.LAUNCH_TIMEOUT_S)
+        ours.settimeout(0)
         return ours
 
     def _spawn(self, fd: int) -> int:
@@ -115,10 +134,8 @@ class Launcher:
 
 
 def _unsent(error: OSError) -> Exception:
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return CapacityError(f"no room for another launch plan: {error.strerror}")
     if error.errno in _DEAD:
         return LaunchError("launcher", error.errno or 0, "it ends as soon as it is started")
-    if isinstance(error, TimeoutError):
-        return LaunchError("launcher", errno.ETIMEDOUT, f"it takes nothing for {limits.LAUNCH_TIMEOUT_S} s")
     return LaunchError("launcher", error.errno or 0, f"cannot reach it: {error.strerror}")

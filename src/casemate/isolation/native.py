@@ -17,11 +17,19 @@ from typing import Any, Final
 import msgspec
 
 from casemate import limits
-from casemate.errors import CapacityError, InternalError, LaunchError, LayerMissing, SandboxClosed
+from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
 from casemate.isolation.host import HostFacts, read_host_facts
-from casemate.isolation.launcher import Launcher
+from casemate.isolation.launcher import NO_ROOM, Launcher
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
-from casemate.isolation.protocol import FAILED_STAGES, CgroupKind, Report, ReportKind, Stage, receive_report
+from casemate.isolation.protocol import (
+    FAILED_STAGES,
+    CgroupKind,
+    Report,
+    ReportKind,
+    Stage,
+    encode_signal,
+    receive_report,
+)
 from casemate.isolation.steps import LaunchPlan, StepKind, encode_plan
 from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
@@ -63,6 +71,7 @@ class NativeSandbox:
         self.limits = limits
         self.throttle = Throttle(self, limits.cpus)
         self._control = control
+        self._control.settimeout(0)
         self._pidfd = pidfd
         self._resources = resources
         self._numbers = itertools.count(1)
@@ -83,18 +92,52 @@ class NativeSandbox:
         """A number for a process to be started, unique in this sandbox."""
         return next(self._numbers)
 
+    def ask(self, message: bytes) -> Steps[socket.socket]:
+        """As `request`, but waits while init is behind with earlier ones: it runs on the guest's processor share."""
+        deadline_s = time.monotonic() + limits.REQUEST_TIMEOUT_S
+        while True:
+            try:
+                return self.request(message)
+            except _Behind:
+                if not (yield Wait(write=(self._control.fileno(),), deadline_s=deadline_s)):
+                    raise
+
     def request(self, message: bytes) -> socket.socket:
-        """Send a request to init; the answers come on the returned socket, whose end means init's end."""
+        """Send a request to init; the answers come on the returned socket, whose end means init's end.
+
+        Never waits: raises CapacityError if init is so far behind that there is no room for another request.
+        """
         ours, theirs = _socketpair()
         with theirs:
             try:
-                socket.send_fds(self._control, [message], [theirs.fileno()])
-            except OSError as error:
+                self._send(message, theirs.fileno())
+            except BaseException:
                 ours.close()
-                if error.errno == errno.EMSGSIZE:
-                    raise InternalError("a request to the sandbox is too large") from error
-                raise SandboxClosed("the sandbox has ended") from error
+                raise
         return ours
+
+    def signal(self, spawn_id: int, number: int) -> bool:
+        """Have init signal a process it started, or with id 0 everything; False if it cannot be told.
+
+        Never waits and needs no free descriptor: the answer, which nobody wants, goes to a directory and is lost.
+        """
+        try:
+            self._send(encode_signal(spawn_id, number), self.work_fd)
+        except CasemateError:
+            return False
+        return True
+
+    def _send(self, message: bytes, answer_fd: int) -> None:
+        try:
+            socket.send_fds(self._control, [message], [answer_fd])
+        except BlockingIOError as error:
+            raise _Behind("the sandbox takes no more requests for now") from error
+        except OSError as error:
+            if error.errno == errno.EMSGSIZE:
+                raise InternalError("a request to the sandbox is too large") from error
+            if error.errno in NO_ROOM:
+                raise CapacityError(f"no room for another request: {error.strerror}") from error
+            raise SandboxClosed("the sandbox has ended") from error
 
     def is_alive(self) -> bool:
         """Whether init still runs; everything in a sandbox ends with it."""
@@ -114,13 +157,13 @@ class NativeSandbox:
     def wait_dead(self) -> None:
         """After `kill`: wait until the last process is gone. Raises LaunchError if one will not die."""
         if not self._closed and not _readable(self._pidfd, limits.KILL_TIMEOUT_S):
-            raise LaunchError(KILL_STEP, 0, f"a process does not die within {limits.KILL_TIMEOUT_S} s")
+            raise _undying()
 
     def end(self) -> Steps[None]:
         """Kill everything inside and wait for it; files can still be read. Raises LaunchError."""
         self.kill()
-        yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + limits.KILL_TIMEOUT_S)
-        self.wait_dead()
+        if not (yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + limits.KILL_TIMEOUT_S)):
+            raise _undying()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -220,7 +263,7 @@ class NativeBackend:
             if missing:
                 raise LayerMissing(missing)
             plan = make_plan(spec, host, around)
-            control = self._send(plan, cgroup, stack)
+            control = yield from self._send(plan, cgroup, stack)
             started = yield from _expect(control, ReportKind.STARTED, plan, stack)
             stack.callback(_kill_and_wait, started.fds[0])
             ready = yield from _expect(control, ReportKind.READY, plan, stack)
@@ -253,7 +296,7 @@ class NativeBackend:
             stack.callback(cgroup.remove)
         return Surroundings(uid=uid, gid=gid, cpus=cpus, cgroup=cgroup is not None), cgroup
 
-    def _send(self, plan: LaunchPlan, cgroup: RunCgroup | None, stack: ExitStack) -> socket.socket:
+    def _send(self, plan: LaunchPlan, cgroup: RunCgroup | None, stack: ExitStack) -> Steps[socket.socket]:
         fds = cgroup.join_fds if cgroup else ()
         kind = CgroupKind.NONE
         if not isinstance(self._cgroups, CgroupUnavailable):
@@ -261,8 +304,13 @@ class NativeBackend:
         ours, theirs = _socketpair()
         stack.callback(_hang_up, ours)
         with theirs:
-            self._launcher.send(encode_plan(plan, cgroup_kind=kind, cgroup_fds=len(fds)), [theirs.fileno(), *fds])
+            message = encode_plan(plan, cgroup_kind=kind, cgroup_fds=len(fds))
+            yield from self._launcher.hand_over(message, [theirs.fileno(), *fds])
         return ours
+
+
+class _Behind(CapacityError):
+    """Init has not taken up earlier requests yet."""
 
 
 class _Refused(Exception):
@@ -287,7 +335,7 @@ def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: E
         raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built")
     for fd in report.fds:
         stack.callback(os.close, fd)
-    if report.kind is not kind:
+    if report.kind is not kind or len(report.fds) != 1:
         raise _launch_error(report, plan)
     return report
 
@@ -307,6 +355,10 @@ def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
         source = plan.steps[step.arguments[0]].arguments[0]  # the sources are the first steps
         return _Refused(Layer.PRIVATE_BASE, source)
     return LaunchError(str(step), report.error, problem)
+
+
+def _undying() -> LaunchError:
+    return LaunchError(KILL_STEP, 0, f"a process does not die within {limits.KILL_TIMEOUT_S} s")
 
 
 def _socketpair() -> tuple[socket.socket, socket.socket]:

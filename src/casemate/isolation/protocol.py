@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from casemate import limits
-from casemate.errors import CapacityError
+from casemate.errors import CapacityError, InternalError
 from casemate.isolation.steps import encode_values
 
 REPORT: Final = struct.Struct("<IIiiQQQ")
@@ -138,6 +138,20 @@ def receive_report(channel: socket.socket) -> Report | None:
         maxrss_bytes=maxrss_kib * 1024,
         fds=fds,
     )
+
+
+def expect_report(channel: socket.socket, kind: ReportKind, *, fds: int = 0) -> Report | None:
+    """As `receive_report`, of one kind and with so many descriptors, or none where it tells of an error.
+
+    Raises InternalError for any other, after closing what it brought: an init that a guest has taken over sends
+    what it likes.
+    """
+    report = receive_report(channel)
+    if report is None or (report.kind is kind and len(report.fds) == (0 if report.error else fds)):
+        return report
+    for fd in report.fds:
+        os.close(fd)
+    raise InternalError(f"unexpected report {report.kind.name} with {len(report.fds)} descriptors")
 
 
 def _descriptors(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, ...]:

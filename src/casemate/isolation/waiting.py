@@ -7,11 +7,15 @@ in `engine/drive.py` do the waiting.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 
 import msgspec
 
+from casemate import limits
+from casemate.errors import CapacityError
 from casemate.model.result import Chunk
 
 
@@ -26,3 +30,24 @@ class Wait(msgspec.Struct, frozen=True):
 Ready: TypeAlias = frozenset[int]
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Wait | Chunk, Ready, T]
+
+
+def open_event() -> int:
+    """A descriptor to be waited for, which `os.eventfd_write` makes readable. Raises CapacityError."""
+    try:
+        return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    except OSError as error:
+        raise CapacityError(f"no descriptor for an event: {error.strerror}") from error
+
+
+class Turn:
+    """For steps that have much to do between their waits: whoever runs in the same thread gets a turn now and then."""
+
+    def __init__(self) -> None:
+        self._until_s = time.monotonic() + limits.TURN_MAX_S
+
+    def pause(self) -> Steps[None]:
+        """Let the others go first if this has gone on for long."""
+        if time.monotonic() > self._until_s:
+            yield Wait(deadline_s=0.0)
+            self._until_s = time.monotonic() + limits.TURN_MAX_S
