@@ -55,7 +55,7 @@ PROGRAMS: dict[str, dict[str, str]] = {
 
 @pytest.fixture(scope="module")
 def declared() -> Iterator[casemate.Engine]:
-    with casemate.Engine(read_config(CONFIG)) as opened:
+    with casemate.Engine(read_config(CONFIG), warm=False) as opened:
         yield opened
 
 

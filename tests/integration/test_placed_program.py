@@ -95,7 +95,7 @@ def older_node() -> Iterator[casemate.Engine]:
     node = BUILTIN["node"]
     command = (node.command[0], "--no-experimental-require-module", *node.command[1:])
     declared = {key: getattr(node, key) for key in node.__struct_fields__} | {"command": command, "aliases": ()}
-    with casemate.Engine(Config(runtimes={"older": type(node)(**declared)})) as engine:
+    with casemate.Engine(Config(runtimes={"older": type(node)(**declared)}), warm=False) as engine:
         yield engine
 
 

@@ -28,7 +28,7 @@ VALUES = [
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine(read_config(CONFIG)) as opened:
+    with casemate.Engine(read_config(CONFIG), warm=False) as opened:
         yield opened
 
 

@@ -227,7 +227,7 @@ def raw_engine() -> Iterator[casemate.Engine]:
     command = ("{interpreter}", "-I", "-S", "-c", RAW)
     raw = Runtime(interpreter=("/usr/bin/python3",), command=command, channel=Channel.FRAMES)
     text = Runtime(interpreter=("/usr/bin/python3",), command=("{interpreter}", "-I", "{code}"), channel=Channel.TEXT)
-    with casemate.Engine(Config(runtimes={"raw": raw, "text": text})) as opened:
+    with casemate.Engine(Config(runtimes={"raw": raw, "text": text}), warm=False) as opened:
         casemate.execute(["/bin/true"], engine=opened)
         yield opened
 
@@ -268,7 +268,7 @@ HEADS: Final = {
     "short": "write(struct.pack('>I', 100) + b'{}')",
     "long": 'reply(b\'{"kind":"none"}\'); reply(b\'{"kind":"none"}\')',
     "nothing": "write(b'\\0')",
-    "empty": "reply(b'')",
+    "empty": "reply(b''); reply(b'')",
     "kind": 'reply(b\'{"kind":"admin","output":1}\')',
     "fields": 'reply(b\'{"kind":"value","output":1,"status":"succeeded"}\')',
     "twice": 'reply(b\'{"kind":"none","kind":"value","output":1}\')',

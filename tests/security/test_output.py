@@ -517,7 +517,7 @@ BAD_LIMITS: Final[list[tuple[str, Any]]] = [
 @pytest.fixture
 def idle() -> Iterator[Engine]:
     """An engine that has started nothing, and must not."""
-    with Engine() as engine:
+    with Engine(warm=False) as engine:
         yield engine
         assert engine.backend.launcher.pid == 0
 
