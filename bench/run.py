@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import casemate
-from bench import loads, peers, starts
+from bench import loads, peers, starts, warm
 from bench.measure import Action
 from bench.rows import Row, as_json, text
 from casemate.kernel.cgroup_types import CgroupUnavailable
@@ -38,6 +38,7 @@ def measure(engine: casemate.Engine, floor: Action, *, share: float, full: bool)
     yield from loads.kill_in_time(engine, rounds(10))
     yield from loads.much_output(full=full)
     yield from loads.throughput(engine, floor)
+    yield from warm.warm(rounds(100))
 
 
 def machine(engine: casemate.Engine) -> str:
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the rounds: shows that everything works")
     options = parser.parse_args()
     rows: list[Row] = []
-    with casemate.Engine() as engine, tempfile.TemporaryDirectory() as directory:
+    with casemate.Engine(warm=False) as engine, tempfile.TemporaryDirectory() as directory:
         floor = peers.build_floor(Path(directory))
         if not options.json:
             print(machine(engine))

@@ -30,6 +30,7 @@ from casemate.model.result import Chunk, Reason
 THREADS: Final = 3
 PARTS: Final = 10
 SETTLE_TIMEOUT_S: Final = 10.0
+WARM_IDLE_S: Final = 1.0
 ENGINE_GROWTH_MAX_BYTES: Final = 4 * MIB
 LAUNCHER_GROWTH_MAX_BYTES: Final = 128 * KIB
 
@@ -247,13 +248,22 @@ def settled(engine: casemate.Engine, wanted: Counts | None) -> Counts:
     return now
 
 
-def soak(runs: int, seed: int) -> Iterator[Sample]:
-    """A sample after each part of the runs."""
+def wait_cold(engine: casemate.Engine) -> None:
+    """Until nothing is ready any more, for want of demand."""
+    deadline_s = time.monotonic() + SETTLE_TIMEOUT_S + WARM_IDLE_S
+    while any(each.ready + each.starting for each in engine.pools()) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    engine.backend.settle()
+
+
+def soak(runs: int, seed: int, *, warm: bool = False) -> Iterator[Sample]:
+    """A sample after each part of the runs. `warm`: in sandboxes made ahead, which are gone when it is counted."""
     chance = random.Random(seed)
     kinds = chance.choices(list(KINDS), weights=list(KINDS.values()), k=runs)
     first: Counts | None = None
     started_s = time.monotonic()
-    with casemate.Engine() as engine:
+    config = msgspec.structs.replace(casemate.load_config(), pool=casemate.PoolConfig(idle=WARM_IDLE_S))
+    with casemate.Engine(config, warm=warm) as engine:
         for kind in KINDS:
             kind(engine)
         for part in range(PARTS):
@@ -262,6 +272,7 @@ def soak(runs: int, seed: int) -> Iterator[Sample]:
                 for _ in pool.map(lambda kind: kind(engine), now):
                     continue
             gc.collect()
+            wait_cold(engine)
             counts = settled(engine, first)
             first = first or counts
             yield Sample(
@@ -312,12 +323,13 @@ def growth(first: Sample, last: Sample) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many runs in a row: nothing may grow.")
     parser.add_argument("--runs", type=int, default=5000)
+    parser.add_argument("--warm", action="store_true", help="in sandboxes that are made ahead")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     print("  ".join(HEADER))
     samples = []
     try:
-        for sample in soak(options.runs, options.seed):
+        for sample in soak(options.runs, options.seed, warm=options.warm):
             samples.append(sample)
             print(row(sample), flush=True)
     except Unexpected as error:

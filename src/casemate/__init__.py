@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from casemate.config import Config, EngineConfig, load_config, read_config
+    from casemate.config import Config, EngineConfig, PoolConfig, load_config, read_config
     from casemate.engine.api import AsyncStream, Stream, aexecute, arun, astream, execute, run, stream
     from casemate.engine.async_sandbox import AsyncSandbox, AsyncTerminal
     from casemate.engine.cancel import CancelToken
@@ -59,6 +59,7 @@ __all__ = [
     "LayerMissing",
     "Limits",
     "OutputFile",
+    "PoolConfig",
     "Reason",
     "Result",
     "Runtime",
@@ -85,7 +86,7 @@ if not TYPE_CHECKING:
     _HOMES: Final = {
         name: module
         for module, names in (
-            ("config", "Config EngineConfig load_config read_config"),
+            ("config", "Config EngineConfig PoolConfig load_config read_config"),
             ("engine.api", "AsyncStream Stream aexecute arun astream execute run stream"),
             ("engine.async_sandbox", "AsyncSandbox AsyncTerminal"),
             ("engine.cancel", "CancelToken"),
