@@ -354,8 +354,16 @@ def test_a_mistake_of_ours_is_not_the_program_s_status() -> None:
 # Pipes, signals, readers --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_python_printed_stays_when_a_limit_strikes(cli: Cli, words: tuple[str, ...]) -> None:
+    result = cli(*python("print('hi')\nwhile True: pass", "--timeout", "1s", *words))
+    assert result.returncode == 124
+    assert b"hi" in result.stdout
+
+
 def test_output_is_live_and_stdin_too(started: Callable[..., subprocess.Popen[bytes]]) -> None:
-    code = "import sys\nfor line in sys.stdin: print(line.strip()[::-1], flush=True)"
+    code = "import sys\nfor line in sys.stdin: print(line.strip()[::-1])"
     process = started(*python(code))
     assert process.stdin is not None
     assert process.stdout is not None

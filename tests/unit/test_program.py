@@ -93,6 +93,7 @@ def test_with_frames_all_goes_in_the_request_and_no_file_is_needed() -> None:
         "filename": "main.x",
         "args": ["one", "two"],
         "env": {},
+        "live": False,
         "has_input": True,
         "input": {"a": [1]},
     }

@@ -39,6 +39,7 @@ def command(parsed: Parsed) -> int:
             engine,
             source.code,
             runtime=parsed.one("runtime") or _language(engine, source),
+            live=True,
             filename=Path(source.name).name or None,
             input=NO_INPUT if value is None else options.input_of(value),
             args=parsed.rest or (),

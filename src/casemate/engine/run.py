@@ -75,12 +75,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     collect: tuple[str, ...]
 
 
-def prepare_code(engine: Engine, code: str, *, runtime: str, **options: Unpack[CodeOptions]) -> Run:
-    """Check everything about a run of code. Raises InvalidInput or RuntimeUnavailable; nothing is started."""
+def prepare_code(engine: Engine, code: str, *, runtime: str, live: bool = False, **options: Unpack[CodeOptions]) -> Run:
+    """Check everything about a run of code. Raises InvalidInput or RuntimeUnavailable; nothing is started.
+
+    `live`: somebody follows the output, so lines are to come when they are printed.
+    """
     check_options(options, CODE_OPTIONS)
     declared, interpreter = find_runtime(engine, runtime)
     wanted = runtime_limits(engine, declared, options.get("limits"))
-    program = check_program(declared, interpreter, code, options)
+    program = check_program(declared, interpreter, code, options, live=live)
     require = check_layers(options.get("require", ()))
     spec = SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require)
     return Run(
@@ -129,7 +132,9 @@ def runtime_limits(engine: Engine, runtime: Runtime, wanted: LimitsLike) -> Limi
     return check_limits(engine.config.default_limits().replacing(runtime.limits), wanted)
 
 
-def check_program(runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions) -> Program:
+def check_program(
+    runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions, *, live: bool
+) -> Program:
     """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
     filename = options.get("filename")
     owned = owned_variables(runtime, interpreter)
@@ -142,6 +147,7 @@ def check_program(runtime: Runtime, interpreter: Interpreter, code: str, options
         environment=check_environment(options.get("env"), defaults=runtime.environment, owned=owned),
         value=check_input(options.get("input", NO_INPUT)),
         stdin=check_stdin(options.get("stdin")),
+        live=live,
     )
 
 

@@ -119,7 +119,7 @@ class Sandbox:
         **options: Unpack[SessionCodeOptions],
     ) -> Result:
         """Run code of the sandbox's runtime and wait for its Result."""
-        steps = self._session.run(code, cancel=cancel, **options)
+        steps = self._session.run(code, cancel=cancel, live=on_output is not None, **options)
         return drive(steps, on_output)
 
     def exec(

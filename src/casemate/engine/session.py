@@ -105,11 +105,11 @@ class Session:
         return self.sandbox.isolation
 
     def run(
-        self, code: str, *, cancel: CancelToken | None = None, **options: Unpack[SessionCodeOptions]
+        self, code: str, *, cancel: CancelToken | None = None, live: bool = False, **options: Unpack[SessionCodeOptions]
     ) -> Steps[Result]:
-        """Run code of the sandbox's runtime."""
+        """Run code of the sandbox's runtime. `live`: somebody follows the output."""
         check_options(options, CODE_OPTIONS)
-        program = check_program(self._runtime, self._interpreter, code, options)
+        program = check_program(self._runtime, self._interpreter, code, options, live=live)
         files = check_files(options.get("files"), self.limits.disk_bytes)
         wanted = self._run_limits(options.get("limits"))
         return self._using(run_in(self.sandbox, program, files=files, limits=wanted, cancel=cancel))

@@ -47,6 +47,9 @@ def main(here: str) -> None:
     path = filename if filename[:1] == "/" else f"{posix.getcwd()}/{filename}"
     placed = _place(path, source.encode())
     _finish_interpreter(path, [filename, *request["args"]])
+    if request["live"] and sys.stdout is not None:
+        # As on a terminal: what is printed can be seen, and stays if a limit ends the program.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is what the interpreter opened
     names = vars(_make_main(path, None if placed else source))
     if request["has_input"]:
         names["input"] = request["input"]
