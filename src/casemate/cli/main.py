@@ -15,7 +15,7 @@ from typing import NoReturn
 from casemate.cli.arguments import Command, UsageError, parse
 from casemate.cli.commands import COMMANDS
 from casemate.cli.messages import PROGRAM, say, say_hint, show
-from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
+from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
 from casemate.errors import CasemateError
 from casemate.kernel.cgroup_wake import wake
 
@@ -94,9 +94,21 @@ def _guarded(words: Sequence[str]) -> int:
             say_hint(error.hint)
         return EXIT_OURS
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return _die_of(signal.SIGINT)
     except Terminated as ended:
-        return SIGNAL_BASE + ended.number
+        return _die_of(ended.number)
+
+
+def _die_of(number: int) -> int:
+    """Everything is closed: end by the signal itself, without which a shell's loop would go on.
+
+    The status is for whom the signal cannot end, as it cannot the first process of a container.
+    """
+    if number == signal.SIGINT and sys.stderr.isatty():
+        sys.stderr.write("\n")
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return SIGNAL_BASE + number
 
 
 def _dispatch(words: Sequence[str]) -> int:
