@@ -394,6 +394,28 @@ def test_a_signal_kills_the_sandbox_at_once(
     assert process.stderr.read() == b""
 
 
+def states(pids: list[int]) -> set[str]:
+    return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids}
+
+
+def test_ctrl_z_stops_the_sandbox_too_and_its_clock_goes_on(
+    started: Callable[..., subprocess.Popen[bytes]], slowness: float
+) -> None:
+    script = "while :; do :; done & while :; do :; done & echo ready; wait"
+    process = started("exec", "--timeout", "3s", "--", "sh", "-c", script, process_group=0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    guests = process_tree(process.pid)[-3:]
+    process.send_signal(signal.SIGTSTP)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    deadline_s = time.monotonic() + LIMIT_S * slowness
+    while states(guests) != {"T"}:
+        assert time.monotonic() < deadline_s, states(guests)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(LIMIT_S * slowness) == 124
+
+
 @pytest.mark.slow
 def test_a_signal_that_was_ignored_stays_so(started: Callable[..., subprocess.Popen[bytes]], slowness: float) -> None:
     ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}

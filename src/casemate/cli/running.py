@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.collected import save
@@ -11,18 +16,20 @@ from casemate.cli.messages import say, show, show_json
 from casemate.cli.outlet import Outlets
 from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, verdict_line
 from casemate.engine.drive import drive
+from casemate.engine.engine import Engine
 from casemate.isolation.waiting import Steps
 from casemate.model.resources import Limits
 from casemate.model.result import Result
 
 
-def carry_out(steps: Steps[Result], limits: Limits, parsed: Parsed) -> int:
+def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Parsed) -> int:
     """Drive the steps of a run and show what comes; the exit status. Leaving early kills the sandbox."""
     gc.enable()
     quiet = parsed.flag("json")
     outlets = Outlets()
     try:
-        result = drive(steps, None if quiet else outlets.take)
+        with stopping_together(engine):
+            result = drive(steps, None if quiet else outlets.take)
         outlets.finish()
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
@@ -33,6 +40,26 @@ def carry_out(steps: Steps[Result], limits: Limits, parsed: Parsed) -> int:
         _show_output(result, outlets)
     _show_verdict(result, limits, outlets)
     return exit_status(result) if complete else EXIT_OURS
+
+
+@contextmanager
+def stopping_together(engine: Engine) -> Iterator[None]:
+    """Ctrl-Z stops the sandbox, too: it does not run on while nobody watches over it. The clock goes on."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        engine.backend.signal_everything(signal.SIGSTOP)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # here we stand until somebody says `fg` or `bg`
+        signal.signal(number, stop)
+        engine.backend.signal_everything(signal.SIGCONT)
+
+    before = signal.getsignal(signal.SIGTSTP)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 def _show_output(result: Result, outlets: Outlets) -> None:

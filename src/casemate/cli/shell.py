@@ -36,7 +36,7 @@ def command(parsed: Parsed) -> int:
         try:
             drive(session.start())
             drive(write_files(session.sandbox, files))
-            return _talk(session, parsed, environment)
+            return _talk(engine, session, parsed, environment)
         finally:
             session.close()
 
@@ -46,9 +46,9 @@ def _ours(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in PASSED_ON if name in environment}
 
 
-def _talk(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
+def _talk(engine: Engine, session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
     if not os.isatty(0):
-        return _pipe(session, parsed, environment)
+        return _pipe(engine, session, parsed, environment)
     rows, columns = window_size()
     terminal = drive(session.open_pty(parsed.rest or (), rows=rows, columns=columns, env=environment))
     timeout_s = session.limits.wall_s if parsed.flag("timeout") else None
@@ -63,7 +63,7 @@ def _talk(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
         terminal.close()
 
 
-def _pipe(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
+def _pipe(engine: Engine, session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
     """Without a terminal of the user's the shell reads its commands from a pipe, as shells do."""
     stdin = options.stdin_of(taken=False)
     environment = {**environment, **session.interpreter_environment}
@@ -71,7 +71,7 @@ def _pipe(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
     limits = session.limits.replacing({"output": OUTPUT_MAX_BYTES})
     if not parsed.flag("timeout"):
         limits = limits.replacing({"timeout": WALL_MAX_S})
-    return carry_out(run_in(session.sandbox, program, limits=limits), limits, parsed)
+    return carry_out(engine, run_in(session.sandbox, program, limits=limits), limits, parsed)
 
 
 def _status(session: Session, terminal: TerminalSession) -> int:
