@@ -219,6 +219,24 @@ def test_collected_files_go_through_no_link_of_ours(cli: Cli, tmp_path: Path) ->
     assert not (tmp_path / "out" / "file").is_symlink()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("open('big', 'w').truncate(300 << 20)", 125, "1 left out: too large"),
+        ("for n in range(1001): open(f'{n:04}', 'w').close()", 125, "the rest left out: too many files"),
+        ("import os; os.symlink('/etc/passwd', 'x'); os.mkfifo('y')", 0, "1 left out: symbolic link"),
+        ("import os; os.mkdir('a')", 0, "'**' matched nothing"),
+    ],
+    ids=["too-large", "too-many", "links", "nothing"],
+)
+def test_what_is_not_collected_is_said(cli: Cli, tmp_path: Path, code: str, status: int, words: str) -> None:
+    result = cli(*python(code, "--collect", "**", "--out", "out", "--disk", "1Gi"))
+    assert result.returncode == status
+    assert f"casemate: collect: {words}\n" in result.stderr.decode()
+    assert len(list(tmp_path.glob("out/*"))) == (1000 if "many" in words else 0)
+
+
 # Limits -------------------------------------------------------------------------------------------
 
 

@@ -132,6 +132,8 @@ def test_globs_collect_regular_files_and_nothing_else(execute: Run, patterns: li
     if "*.csv" in patterns:
         assert kinds_of(result) == {"not-collected"}
         assert {"symbolic link", "not a regular file"} <= {event.detail.partition(": ")[2] for event in result.events}
+    unmatched = [event.detail for event in result.events if event.kind == "nothing-matched"]
+    assert unmatched == [repr(pattern) for pattern in patterns if pattern == "nothing-like-it"]
 
 
 def test_collected_files_have_their_contents(execute: Run) -> None:

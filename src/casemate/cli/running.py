@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from casemate.cli.arguments import Parsed
-from casemate.cli.collected import save
+from casemate.cli.collected import report_left_out, save
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.outlet import Outlets
 from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, verdict_line
@@ -33,7 +33,8 @@ def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Pars
         outlets.finish()
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
-    saved, complete = save(result.files, parsed)
+    saved, written = save(result.files, parsed)
+    complete = report_left_out(result.events) and written
     if quiet:
         show_json(document(result, saved))
     else:
