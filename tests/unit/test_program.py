@@ -14,6 +14,7 @@ from casemate.engine.execution import Outcome
 from casemate.engine.program import Program, make_program, read_answer
 from casemate.engine.results import Answer
 from casemate.engine.supervise import Counted
+from casemate.errors import InvalidInput
 from casemate.model.result import GuestError, Reason, Stream
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.values import FRAME_HEAD, frame
@@ -83,6 +84,11 @@ def test_a_file_name_is_never_read_as_a_placeholder(filename: str) -> None:
     program = program_of(runtime(Channel.TEXT), filename=filename)
     assert program.command.argv[4] == f"/code/{filename}"
     assert str(program.files[0].path) == f"/code/{filename}"
+
+
+def test_an_input_that_nobody_could_read_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="input: this runtime takes none"):
+        program_of(runtime(Channel.NONE), value=b"null")
 
 
 def test_with_frames_all_goes_in_the_request_and_no_file_is_needed() -> None:

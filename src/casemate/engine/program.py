@@ -93,7 +93,12 @@ def make_program(
     stdin: BytesOrFd | None,
     live: bool = False,
 ) -> Program:
-    """The command that runs this code with this input, and its files. `live`: lines come when they are printed."""
+    """The command that runs this code with this input, and its files. Raises InvalidInput.
+
+    `live`: lines come when they are printed.
+    """
+    if runtime.channel is Channel.NONE and value is not None:
+        raise InvalidInput("input", "this runtime takes none", hint='its declaration has `channel = "none"`')
     path = f"{CODE_DIRECTORY}/{filename}"
     given = {**BASE_ENVIRONMENT, **runtime.environment}
     extra = {name: text for name, text in environment.items() if given.get(name) != text}
