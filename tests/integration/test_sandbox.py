@@ -680,3 +680,19 @@ def test_many_terminals_at_once_are_many_terminals(sandbox: casemate.Sandbox, sl
     for number, screen in enumerate(screens):
         screen.until(f"number-{number}-")
         screen.terminal.close()
+
+
+def test_what_is_asked_of_a_closed_engine_says_so() -> None:
+    with casemate.Engine() as engine:
+        sandbox = casemate.Sandbox("bash", engine=engine)
+    for ask in (
+        lambda: sandbox.run("true"),
+        lambda: sandbox.exec(["true"]),
+        lambda: sandbox.files.read("x"),
+        sandbox.open_pty,
+        lambda: casemate.run("true", "bash", engine=engine),
+        lambda: casemate.Sandbox("bash", engine=engine),
+    ):
+        with pytest.raises(casemate.SandboxClosed, match="the engine is closed"):
+            ask()
+    sandbox.close()

@@ -134,7 +134,7 @@ def test_with_text_no_input_is_an_empty_pipe_and_no_variable() -> None:
 
 
 def test_without_a_channel_there_is_only_the_file() -> None:
-    program = program_of(runtime(Channel.NONE), value=b"[1]")
+    program = program_of(runtime(Channel.NONE))
     assert program.command.request is None
     assert set(program.command.environment) == {"HOME"}
     assert read_answer(program, outcome(b"ignored")) == Answer()

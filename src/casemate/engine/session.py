@@ -95,6 +95,7 @@ class Session:
     def sandbox(self) -> NativeSandbox:
         if self._sandbox is None or self._ended:
             raise SandboxClosed("the sandbox is not open")
+        self._engine.check_open()
         if self._out_of_memory:
             raise SandboxClosed("the sandbox has ended: its memory limit was reached in an earlier run")
         return self._sandbox
