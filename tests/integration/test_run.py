@@ -136,6 +136,16 @@ def test_globs_collect_regular_files_and_nothing_else(execute: Run, patterns: li
     assert unmatched == [repr(pattern) for pattern in patterns if pattern == "nothing-like-it"]
 
 
+@pytest.mark.parametrize("limit", [0, 10, 1_000_000])
+@pytest.mark.parametrize("script", ["yes", "head -c 2000000 /dev/zero; head -c 2000000 /dev/zero >&2"])
+def test_the_limit_on_output_is_exact(execute: Run, limit: int, script: str) -> None:
+    chunks: list[casemate.Chunk] = []
+    result = execute("sh", "-c", script, limits={"output": limit}, on_output=chunks.append)
+    assert result.reason is Reason.OUTPUT
+    assert sum(len(chunk.data) for chunk in chunks) == limit
+    assert result.stdout.total_bytes + result.stderr.total_bytes == limit
+
+
 def test_collected_files_have_their_contents(execute: Run) -> None:
     result = execute("sh", "-c", SCATTER, collect=["**"])
     contents = {file.path: file.data for file in result.files}
