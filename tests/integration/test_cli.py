@@ -362,6 +362,25 @@ def test_a_wrong_command_line_is_status_two(cli: Cli, words: list[str], line: st
     assert second.endswith("--help")
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "code", "field"),
+    [
+        (["run", "-c", "1", "--json", "--memory", "plenty"], 125, "invalid_input", "limits.memory"),
+        (["run", "-c", "1", "--runtime", "cobol", "--json"], 125, "unknown_runtime", "runtime"),
+        (["exec", "--json", "--require", "moat", "--", "true"], 125, "invalid_input", "require"),
+        (["run", "--json"], 2, "usage", None),
+    ],
+)
+def test_json_of_an_error_of_ours_is_a_document_too(
+    cli: Cli, words: list[str], status: int, code: str, field: str | None
+) -> None:
+    result = cli(*words)
+    error = json.loads(result.stdout)["error"]
+    assert (result.returncode, error["code"], error["field"]) == (status, code, field)
+    assert error["message"] in result.stderr.decode()
+    assert f"hint: {error['hint']}\n" in result.stderr.decode()
+
+
 def test_a_mistake_of_ours_is_not_the_program_s_status() -> None:
     script = "import sys, casemate.cli.main as m; sys.argv = ['casemate', 'run', '-c', '1']; m.parse = None; m.main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
