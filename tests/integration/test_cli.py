@@ -117,10 +117,20 @@ def test_the_exit_status_is_the_program_s(cli: Cli, command: str, status: int) -
 
 @pytest.mark.slow
 def test_what_cannot_be_executed_ends_as_in_a_shell(cli: Cli, tmp_path: Path) -> None:
-    assert ended(cli("exec", "nothing-here")) == (127, "", "casemate: there is no such program in the sandbox\n")
+    words = "there is no program 'nothing-here' in the sandbox; it finds programs of /usr; a file that was put in is"
+    assert ended(cli("exec", "nothing-here")) == (127, "", f"casemate: {words} ./nothing-here\n")
+    for command, remedy in (("cd", "sh -c 'cd …'"), ("ls -l", "words of their own"), ("./x", "that were put in")):
+        status, _, line = ended(cli("exec", "--", command))
+        assert (status, remedy in line) == (127, True)
     (tmp_path / "data").write_text("no program")
     status, _, words = ended(cli("exec", "--file", "data", "/work/data"))
-    assert (status, words) == (126, "casemate: the program may not be executed\n")
+    assert (status, words) == (
+        126,
+        (
+            "casemate: the program '/work/data' may not be executed; "
+            "make it executable (chmod +x), or name the program that runs it\n"
+        ),
+    )
 
 
 @pytest.mark.slow
@@ -692,7 +702,8 @@ def test_a_shell_s_background_does_not_hold_the_terminal(terminal: Callable[...,
     [
         (("--timeout", "1s", "--", "cat"), 124, "casemate: time limit of 1s reached; raise it with --timeout"),
         (("--", "sh", "-c", "kill -SEGV $$"), 139, ""),
-        (("--", "nothing-here"), 125, "casemate: launch_failed: "),
+        (("--", "nothing-here"), 127, "casemate: there is no program 'nothing-here' in the sandbox; "),
+        (("--", "/usr"), 126, "casemate: the program '/usr' may not be executed; "),
     ],
 )
 def test_a_terminal_is_restored_however_it_ends(

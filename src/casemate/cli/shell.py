@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from casemate.cli import options
 from casemate.cli.arguments import Parsed
-from casemate.cli.messages import say
+from casemate.cli.messages import printable, say
 from casemate.cli.relay import Relay, following_size, raw_terminal, window_size
 from casemate.cli.report import EXIT_OURS, EXIT_TIMEOUT, SIGNAL_BASE
 from casemate.cli.running import carry_out
@@ -16,9 +16,10 @@ from casemate.engine.engine import Engine
 from casemate.engine.request import check_files
 from casemate.engine.run import check_command, run_in
 from casemate.engine.session import Session
-from casemate.engine.terminal import TerminalSession
+from casemate.engine.terminal import PROGRAM_STEP, TerminalSession
 from casemate.engine.transfer import write_files
-from casemate.errors import SandboxClosed
+from casemate.engine.verdict import exec_status
+from casemate.errors import LaunchError, SandboxClosed
 from casemate.limits import OUTPUT_MAX_BYTES, WALL_MAX_S
 from casemate.model.units import format_bytes, format_duration
 
@@ -50,7 +51,13 @@ def _talk(engine: Engine, session: Session, parsed: Parsed, environment: dict[st
     if not os.isatty(0):
         return _pipe(engine, session, parsed, environment)
     rows, columns = window_size()
-    terminal = drive(session.open_pty(parsed.rest or (), rows=rows, columns=columns, env=environment))
+    try:
+        terminal = drive(session.open_pty(parsed.rest or (), rows=rows, columns=columns, env=environment))
+    except LaunchError as error:
+        if error.step != PROGRAM_STEP:
+            raise
+        say(printable(error.message.removeprefix(f"{error.step}: ")))
+        return exec_status(error.errno)
     timeout_s = session.limits.wall_s if parsed.flag("timeout") else None
     try:
         with raw_terminal(), following_size(terminal):

@@ -96,6 +96,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     counted: Counted
     problem: str = ""
+    program: str = ""
 
 
 NEVER_RAN: Final = Outcome(
@@ -348,6 +349,7 @@ class Execution:
             wall_s=wall_s,
             counted=counted,
             problem=self._problem,
+            program=self._command.argv[0],
         )
 
 

@@ -17,10 +17,14 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.execution import GUEST_ERRNOS, await_report, raise_if_exhausted
+from casemate.engine.results import exec_error
 from casemate.errors import FileTransferError, InvalidInput, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import ReportKind, SpawnFlag, encode_spawn, expect_report
 from casemate.isolation.waiting import Ready, Steps, Wait, open_event
+
+PROGRAM_STEP = "start of the program"
+"""The step of the LaunchError about a program that is not there or may not be executed."""
 
 
 class TerminalSession:
@@ -138,6 +142,13 @@ class TerminalSession:
             raise SandboxClosed("the terminal is closed")
 
 
+def _start_error(number: int, program: str) -> LaunchError:
+    error = exec_error(number, program) if number in GUEST_ERRNOS else None
+    if error is None:
+        return LaunchError("start of the terminal", number, os.strerror(number))
+    return LaunchError(PROGRAM_STEP, number, error.message)
+
+
 def check_size(rows: int, columns: int) -> None:
     """A window that can exist. Raises InvalidInput."""
     if not (0 < rows <= limits.TERMINAL_SIDE_MAX_CHARS and 0 < columns <= limits.TERMINAL_SIDE_MAX_CHARS):
@@ -163,8 +174,7 @@ def open_terminal(
         report = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=1)
         raise_if_exhausted(report.error)
         if report.error:
-            what = f"start of {argv[0]!r}" if report.error in GUEST_ERRNOS else "start of the terminal"
-            raise LaunchError(what, report.error, os.strerror(report.error))
+            raise _start_error(report.error, argv[0])
         stack.callback(os.close, report.fds[0])
         os.set_blocking(report.fds[0], False)
         session = TerminalSession(channel, report.fds[0], open_event())
