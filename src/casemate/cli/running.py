@@ -14,7 +14,7 @@ from casemate.cli.arguments import Parsed
 from casemate.cli.collected import report_left_out, save
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.outlet import Outlets
-from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, verdict_line
+from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, side_line, verdict_line
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.isolation.waiting import Steps
@@ -74,8 +74,8 @@ def _show_output(result: Result, outlets: Outlets) -> None:
 
 
 def _show_verdict(result: Result, limits: Limits, outlets: Outlets) -> None:
-    text = verdict_line(result, limits)
-    if text:
-        if not outlets.ends_in_line("stderr"):
-            sys.stderr.write("\n")
-        say(text)
+    lines = [line for line in (side_line(result, limits), verdict_line(result, limits)) if line]
+    if lines and not outlets.ends_in_line("stderr"):
+        sys.stderr.write("\n")
+    for line in lines:
+        say(line)
