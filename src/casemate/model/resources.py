@@ -9,7 +9,7 @@ import msgspec
 
 from casemate import limits as bound
 from casemate.errors import InvalidInput
-from casemate.model.units import parse_bytes, parse_duration, parse_number
+from casemate.model.units import format_bytes, format_duration, parse_bytes, parse_duration, parse_number
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise InvalidInput(f"limits.{_PUBLIC[name]}", f"{value} is outside {low} to {high}")
+                write = _WRITERS.get(name.rpartition("_")[2], "{:g}".format)
+                problem = f"{write(value)} is outside {write(low)} to {write(high)}"
+                raise InvalidInput(f"limits.{_PUBLIC[name]}", problem)
 
     def replacing(self, overrides: Mapping[str, Any]) -> Limits:
         """These limits with some replaced, written as people write them.
@@ -75,6 +77,15 @@ _PARSERS: Final[dict[str, tuple[str, Callable[[int | float | str, str], int | fl
     "open_files": ("open_files", _count),
     "output": ("output_bytes", _size),
 }
+_WRITERS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "bytes": format_bytes,
+    "s": format_duration,
+    "processes": str,
+    "inodes": str,
+    "files": str,
+}
+"""How an amount is shown, by the last word of its name."""
+
 _PUBLIC: Final = {attribute: key for key, (attribute, _) in _PARSERS.items()}
 _RANGES: Final = (
     ("wall_s", bound.WALL_MIN_S, bound.WALL_MAX_S),
