@@ -668,7 +668,7 @@ def test_a_terminal_for_nothing_is_refused(sandbox: casemate.Sandbox) -> None:
     with pytest.raises(casemate.LaunchError) as caught:
         sandbox.open_pty(["no-such-program"])
     assert caught.value.errno == errno.ENOENT
-    with pytest.raises(casemate.InvalidInput, match=r"^command: "):
+    with pytest.raises(casemate.InvalidInput, match=r"^argv: "):
         sandbox.open_pty("ls -l")
 
 

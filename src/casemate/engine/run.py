@@ -32,6 +32,7 @@ from casemate.engine.request import (
     ProgramOptions,
     StdinLike,
     check_arguments,
+    check_cancel,
     check_code,
     check_environment,
     check_file_name,
@@ -155,15 +156,16 @@ def check_command(
     argv: Iterable[str], *, env: Mapping[str, str] | None = None, stdin: StdinLike = None, cwd: str = WORK_DIRECTORY
 ) -> Program:
     """A program of the base with its arguments."""
-    words = check_arguments(argv, field="command")
+    words = check_arguments(argv, field="argv")
     if not words or not words[0]:
-        raise InvalidInput("command", "is empty")
+        raise InvalidInput("argv", "is empty")
     command = Command(argv=words, environment=check_environment(env), cwd=cwd, stdin=check_stdin(stdin))
     return Program(command=command, files=(), channel=Channel.NONE)
 
 
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
     """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after."""
+    check_cancel(cancel)
     if cancel is not None and cancel.is_cancelled:
         return cancelled_result(engine.backend.name)
     with engine.taken(run) as warm:
@@ -224,6 +226,7 @@ def run_in(
     cancel: CancelToken | None = None,
 ) -> Steps[Result]:
     """A run in a sandbox that stays."""
+    check_cancel(cancel)
     outcome = NEVER_RAN
     with suppress(Cancelled):
         yield from until_cancelled(_place(sandbox, program, (*program.files, *files)), cancel)

@@ -139,7 +139,7 @@ class Session:
     def open_pty(
         self, argv: Iterable[str], *, rows: int, columns: int, env: Mapping[str, str] | None
     ) -> Steps[TerminalSession]:
-        words = check_arguments(argv, field="command") or self.interactive_command()
+        words = check_arguments(argv, field="argv") or self.interactive_command()
         environment = {"TERM": "xterm-256color", **check_environment(env), **self.interpreter_environment}
         directory = WORK_DIRECTORY
         return self._using(open_terminal(self.sandbox, words, environment, cwd=directory, rows=rows, columns=columns))
@@ -155,6 +155,8 @@ class Session:
         return tuple(word.replace("{interpreter}", self._interpreter.path) for word in words)
 
     def write(self, path: str, data: bytes | str) -> Steps[None]:
+        if not isinstance(data, bytes | str):
+            raise InvalidInput("data", f"must be bytes or text, not {type(data).__name__}")
         content = data if isinstance(data, bytes) else encoded_text(data, field="data")
         return self._using(transfer.write_file(self.sandbox, new_file_path(path, field="path"), content))
 

@@ -48,7 +48,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidInput(f"limits.{key}"[:80], "unknown limit", hint="known: " + ", ".join(_PARSERS))
             attribute, parse = _PARSERS[key]
             if not isinstance(value, int | float | str):
-                raise InvalidInput(f"limits.{key}", "must be a number or text such as 512Mi")
+                example = _EXAMPLES.get(parse, "16")
+                problem = f"must be a number or text such as {example}, not {type(value).__name__}"
+                raise InvalidInput(f"limits.{key}", problem)
             changes[attribute] = parse(value, f"limits.{key}")
         return msgspec.structs.replace(self, **changes)
 
@@ -66,9 +68,14 @@ def _size(value: str | float, field: str) -> int:
     return parse_bytes(value, field=field)
 
 
+def _duration(value: str | float, field: str) -> float:
+    return parse_duration(value, field=field)
+
+
+_EXAMPLES: Final[Mapping[object, str]] = {_duration: "5s", _size: "512Mi"}
 _PARSERS: Final[dict[str, tuple[str, Callable[[int | float | str, str], int | float]]]] = {
-    "timeout": ("wall_s", lambda value, field: parse_duration(value, field=field)),
-    "cpu_time": ("cpu_time_s", lambda value, field: parse_duration(value, field=field)),
+    "timeout": ("wall_s", _duration),
+    "cpu_time": ("cpu_time_s", _duration),
     "cpu": ("cpus", lambda value, field: parse_number(value, field=field)),
     "memory": ("memory_bytes", _size),
     "processes": ("processes", _count),
@@ -86,6 +93,7 @@ _WRITERS: Final[Mapping[str, Callable[[Any], str]]] = {
 }
 """How an amount is shown, by the last word of its name."""
 
+LIMIT_NAMES: Final = tuple(_PARSERS)
 _PUBLIC: Final = {attribute: key for key, (attribute, _) in _PARSERS.items()}
 _RANGES: Final = (
     ("wall_s", bound.WALL_MIN_S, bound.WALL_MAX_S),
