@@ -86,9 +86,8 @@ def _status(session: Session, terminal: TerminalSession) -> int:
     if cgroup is not None and cgroup.counters().oom_kills:
         say(f"memory limit of {format_bytes(session.limits.memory_bytes)} reached; raise it with --memory")
     try:
-        status = drive(terminal.wait())
+        code = drive(terminal.wait())
     except SandboxClosed:
         say("the sandbox ended without saying how; nothing is known of the program's status")
         return EXIT_OURS
-    code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else SIGNAL_BASE - code

@@ -42,6 +42,8 @@ class TerminalSession:
         self._users = 0
         self._status: int | None = None
         self._closed = False
+        self.ended = False
+        """Whether the last program on the terminal has closed it and all that it wrote is read."""
 
     @property
     def exit_fd(self) -> int:
@@ -49,7 +51,7 @@ class TerminalSession:
         return self._channel.fileno()
 
     def read(self, timeout_s: float | None = None) -> Steps[bytes]:
-        """The next output; empty at the end of the program or when the time is over."""
+        """The next output; empty when the time is over, or at the end, and then `ended` is true."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._in_use():
             if not (yield from self._until(Wait(read=(self.fd,), deadline_s=deadline_s))):
@@ -60,6 +62,7 @@ class TerminalSession:
                 return b""
             except OSError as error:
                 if error.errno == errno.EIO:  # Linux: the last program on the terminal has closed it
+                    self.ended = True
                     return b""
                 raise FileTransferError(f"terminal: {error.strerror}") from error
 
@@ -88,7 +91,7 @@ class TerminalSession:
             fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait(self) -> Steps[int]:
-        """The program's wait status. Raises SandboxClosed if the sandbox ends first."""
+        """The program's exit code, or minus the number of a signal. Raises SandboxClosed if the sandbox ends first."""
         if self._status is not None:
             return self._status
         with self._in_use():
@@ -116,7 +119,7 @@ class TerminalSession:
                 report = expect_report(self._channel, ReportKind.EXITED)
                 if report is None:
                     raise SandboxClosed("the sandbox has ended")
-                self._status = report.value
+                self._status = os.waitstatus_to_exitcode(report.value)
             return self._status
 
     @contextmanager
