@@ -690,6 +690,29 @@ def test_a_language_s_prompt_can_be_opened(terminal: Callable[..., Terminal]) ->
     assert prompt.end() == 0
 
 
+def test_a_jammed_shell_can_be_left(terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("shell", "--", "sh", "-c", "trap '' INT HUP TERM; stty -echo; echo ready; exec sleep 600")
+    shell.wait_for("ready")
+    shell.type("a~.b\n~~.\n~")
+    assert shell.process.poll() is None
+    shell.type(".")
+    assert shell.end() == 130
+    assert b"casemate: left; the sandbox is gone" in shell.shown
+    assert b"\x1b[0m\x1b[?25h" in shell.shown
+    assert termios.tcgetattr(shell.follower) == shell.before
+
+
+@pytest.mark.slow
+def test_what_is_typed_goes_inside_with_its_tildes(terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("shell")
+    shell.wait_for("[sandbox] /work$ ")
+    shell.type("~~/x\recho ~. '~~'\r")
+    shell.wait_for("/home/guest/x")
+    shell.wait_for("~. ~~\r\n")
+    shell.type("exit\r")
+    assert shell.end() == 0
+
+
 @pytest.mark.slow
 def test_a_shell_s_background_does_not_hold_the_terminal(terminal: Callable[..., Terminal]) -> None:
     shell = terminal("shell", "--", "sh", "-c", "nohup sleep 600 & echo started; exit 5")

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from casemate.cli import options
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, say
-from casemate.cli.relay import Relay, following_size, raw_terminal, window_size
-from casemate.cli.report import EXIT_OURS, EXIT_TIMEOUT, SIGNAL_BASE
+from casemate.cli.relay import Left, Relay, following_size, raw_terminal, window_size
+from casemate.cli.report import EXIT_INTERRUPTED, EXIT_OURS, EXIT_TIMEOUT, SIGNAL_BASE
 from casemate.cli.running import carry_out
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
@@ -25,6 +25,8 @@ from casemate.model.units import format_bytes, format_duration
 
 DEFAULT_RUNTIME = "bash"
 PASSED_ON = ("TERM", "COLORTERM")
+PROMPT = r"[sandbox] \w\$ "
+"""What a shell inside asks with, so that nobody takes it for one outside."""
 
 
 def command(parsed: Parsed) -> int:
@@ -52,7 +54,8 @@ def _talk(engine: Engine, session: Session, parsed: Parsed, environment: dict[st
         return _pipe(engine, session, parsed, environment)
     rows, columns = window_size()
     try:
-        terminal = drive(session.open_pty(parsed.rest or (), rows=rows, columns=columns, env=environment))
+        prompted = {"PS1": PROMPT, **environment}
+        terminal = drive(session.open_pty(parsed.rest or (), rows=rows, columns=columns, env=prompted))
     except LaunchError as error:
         if error.step != PROGRAM_STEP:
             raise
@@ -66,6 +69,9 @@ def _talk(engine: Engine, session: Session, parsed: Parsed, environment: dict[st
             say(f"time limit of {format_duration(session.limits.wall_s)} reached; raise it with --timeout")
             return EXIT_TIMEOUT
         return _status(session, terminal)
+    except Left:
+        say("left; the sandbox is gone")
+        return EXIT_INTERRUPTED
     finally:
         terminal.close()
 
