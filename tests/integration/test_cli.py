@@ -154,6 +154,10 @@ def test_the_language_is_that_of_the_file(cli: Cli, tmp_path: Path) -> None:
     status, out, words = ended(cli("run", "notes"))
     assert (status, out) == (125, "")
     assert words.startswith("casemate: invalid_input: runtime: cannot tell the language of 'notes'\nhint: --runtime ")
+    (tmp_path / "tool").write_text("#!/usr/bin/perl -w\n")
+    assert (
+        "runtime: no runtime is that of 'perl', which 'tool' names in its first line\n" in ended(cli("run", "tool"))[2]
+    )
 
 
 @pytest.mark.slow
@@ -356,6 +360,10 @@ def test_code_over_its_bound_is_refused(cli: Cli) -> None:
         (["run"], "give a FILE, `-` for stdin, or -c CODE"),
         (["run", "a.py", "-c", "1"], "give either FILE or -c CODE, not both"),
         (["run", "a.py", "b"], "unexpected argument 'b'; what the program gets goes after --"),
+        (
+            ["run", "a.py", "--foo"],
+            "unknown option '--foo'; did you mean --force?; what the program gets goes after --",
+        ),
         (["run", "--memroy", "1Gi", "a.py"], "unknown option '--memroy'; did you mean --memory?"),
         (["run", "-", "--input", "-"], "the code and the input cannot both come from stdin"),
         (["exec"], "give a command after --"),
@@ -519,11 +527,14 @@ def test_closed_and_full_streams_are_survived(cli: Cli) -> None:
 
 
 def test_the_version_and_the_overview(cli: Cli) -> None:
-    assert ended(cli("--version")) == (0, f"casemate {casemate.__version__}\n", "")
+    for word in ("--version", "-v", "version"):
+        assert ended(cli(word)) == (0, f"casemate {casemate.__version__}\n", "")
     status, text, _ = ended(cli("--help"))
     assert status == 0
     assert all(f"\n  {name} " in text for name, command in COMMANDS.items() if not command.hidden)
     assert ended(cli()) == (2, text, "")
+    assert ended(cli("help")) == (0, text, "")
+    assert ended(cli("help", "run")) == ended(cli("run", "--help"))
 
 
 @pytest.mark.slow
@@ -753,6 +764,25 @@ def test_a_signal_restores_the_terminal(terminal: Callable[..., Terminal]) -> No
 def test_without_a_terminal_a_shell_reads_a_pipe(cli: Cli) -> None:
     assert ended(cli("shell", input=b"echo hello; exit 3\n")) == (3, "hello\n", "")
     assert ended(cli("shell", "--runtime", "python", input=b"import ssl; print(6 * 7)\n")) == (0, "42\n", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (python("name = input('who? ')"), True),
+        (("exec", "--", "bash"), True),
+        (("exec", "--", "pwd"), False),
+        (python("print(1)"), False),
+    ],
+    ids=["input", "bash", "pwd", "print"],
+)
+def test_who_expects_a_terminal_as_stdin_is_told(
+    terminal: Callable[..., Terminal], words: tuple[str, ...], said: bool
+) -> None:
+    run = terminal(*words)
+    run.end()
+    assert (b"a terminal is not passed on as stdin" in run.shown) is said
 
 
 @pytest.mark.slow

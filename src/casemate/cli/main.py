@@ -132,10 +132,12 @@ def _die_of(number: int) -> int:
 
 
 def _dispatch(words: Sequence[str]) -> int:
-    if not words or words[0] in {"-h", "--help"}:
+    if words[:1] == ["help"] and words[1:2]:
+        words = [words[1], "--help"]
+    if not words or words[0] in {"-h", "--help", "help"}:
         _overview()
         return 0 if words else EXIT_USAGE
-    if words[0] == "--version":
+    if words[0] in {"--version", "-v", "-V", "version"}:
         _version()
         return 0
     command = COMMANDS.get(words[0])

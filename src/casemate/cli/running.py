@@ -39,7 +39,7 @@ def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Pars
         show_json(document(result, saved))
     else:
         _show_output(result, outlets)
-    _show_verdict(result, limits, outlets)
+    _show_verdict(result, limits, outlets, parsed)
     return exit_status(result) if complete else EXIT_OURS
 
 
@@ -73,9 +73,19 @@ def _show_output(result: Result, outlets: Outlets) -> None:
     show([json.encode(result.output).decode()])
 
 
-def _show_verdict(result: Result, limits: Limits, outlets: Outlets) -> None:
+def _show_verdict(result: Result, limits: Limits, outlets: Outlets, parsed: Parsed) -> None:
     lines = [line for line in (side_line(result, limits), verdict_line(result, limits)) if line]
+    if os.isatty(0) and _wanted_stdin(result, parsed):
+        lines.append("a terminal is not passed on as stdin; for a program that asks there is `casemate shell`")
     if lines and not outlets.ends_in_line("stderr"):
         sys.stderr.write("\n")
     for line in lines:
         say(line)
+
+
+def _wanted_stdin(result: Result, parsed: Parsed) -> bool:
+    """Whether the program seems to have waited for words of the user's: it says so, or is `exec bash` and mute."""
+    if result.error is not None and result.error.type == "EOFError":
+        return True
+    is_bare_command = not parsed.words and not parsed.flag("c") and len(parsed.rest or ()) == 1
+    return result.ok and is_bare_command and not result.stdout.total_bytes and not result.stderr.total_bytes

@@ -15,6 +15,9 @@ from casemate.isolation.native import NativeSandbox
 from casemate.model.result import Event, GuestError, Isolation, Reason, Result, Status, Usage
 
 NAME_MAX_CHARS: Final = 80
+WALL_DIGITS: Final = 6
+"""Microseconds: what is finer depends on when we were woken."""
+
 BUILTINS: Final = frozenset({"alias", "cd", "exit", "export", "set", "source", "ulimit", "umask", "unset"})
 """Of the parts of shells that are no programs, what people try to run most."""
 
@@ -57,7 +60,7 @@ def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collec
         stderr=outcome.stderr,
         error=answer.error or exec_error(outcome.exec_errno, outcome.program),
         usage=Usage(
-            wall_s=outcome.wall_s,
+            wall_s=round(outcome.wall_s, WALL_DIGITS),
             cpu_user_s=counted.cpu_user_s,
             cpu_system_s=counted.cpu_system_s,
             memory_peak_bytes=counted.memory_peak_bytes,
