@@ -78,7 +78,7 @@ def test_bad_input_is_refused_before_anything_starts() -> None:
         with casemate.Engine(warm=False) as own:
             with pytest.raises(casemate.InvalidInput, match=r"^limits\.memory"):
                 await casemate.arun("1", engine=own, limits={"memory": -1})
-            with pytest.raises(casemate.InvalidInput, match=r"^command"):
+            with pytest.raises(casemate.InvalidInput, match=r"^argv"):
                 await casemate.aexecute([], engine=own)
             with pytest.raises(casemate.UnknownRuntime):
                 casemate.astream("1", "cobol", engine=own)

@@ -682,10 +682,11 @@ def test_a_shell_is_a_real_terminal(terminal: Callable[..., Terminal]) -> None:
     os.kill(shell.process.pid, signal.SIGWINCH)
     shell.type("trap 'stty size' WINCH; stty size; kill -WINCH $$\n")
     shell.wait_for("40 120")
-    shell.type("cat\n")
-    shell.wait_for("cat\r\n")
+    shell.type("sh -c 'echo begun-$((0+1)); exec cat'\n")
+    shell.wait_for("begun-1\r\n")
     shell.type("\x03")
     shell.wait_for("^C")
+    shell.wait_for("ready>")
     shell.type("exit 7\n")
     assert shell.end() == 7
     assert termios.tcgetattr(shell.follower) == shell.before

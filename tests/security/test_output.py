@@ -617,7 +617,7 @@ BAD_COMMANDS: Final[list[Any]] = [[], [""], ["a\0b"], ["x"] * 5000, ["x" * MIB],
 
 def test_o15_commands(idle: Engine) -> None:
     for argv in BAD_COMMANDS:
-        refused("command", casemate.execute, argv, engine=idle)
+        refused("argv", casemate.execute, argv, engine=idle)
 
 
 def test_o15_requests_to_a_sandbox(sandbox: Open) -> None:
@@ -627,7 +627,7 @@ def test_o15_requests_to_a_sandbox(sandbox: Open) -> None:
     refused("files", opened.run, "true", files={"../x": b""})
     refused("limits.memory", opened.run, "true", limits={"memory": "1Gi"})
     refused("limits.timeout", opened.run, "true", limits={"timeout": -1})
-    refused("command", opened.exec, [])
+    refused("argv", opened.exec, [])
     refused("cwd", opened.exec, ["true"], cwd="../..")
     refused("path", opened.files.read, "../../etc/passwd")
     refused("path", opened.files.write, "/usr/bin/x", b"")
