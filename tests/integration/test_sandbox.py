@@ -649,7 +649,7 @@ def test_many_threads_may_wait_for_one_program(open_screen: OpenScreen, slowness
         waiting = [pool.submit(terminal.wait) for _ in range(4)]
         assert wait_for(lambda: terminal._session._users == 4, 10 * slowness)
         terminal.write(b"\n")
-        assert {os.waitstatus_to_exitcode(user.result(timeout=10 * slowness)) for user in waiting} == {3}
+        assert {user.result(timeout=10 * slowness) for user in waiting} == {3}
 
 
 def test_the_end_of_the_sandbox_is_the_end_of_its_terminals(make_sandbox: MakeSandbox) -> None:
