@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,9 @@ from casemate.model.units import parse_bytes, parse_duration
 CONFIG_VARIABLE: Final = "CASEMATE_CONFIG"
 CGROUP_VARIABLE: Final = "CASEMATE_CGROUP"
 CGROUP_KEY: Final = "engine.cgroup"
+PLACEHOLDERS: Final = ("interpreter", "code", "guest", "harness")
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,16 +119,18 @@ def read_config(path: Path) -> Config:
 
 
 def parse_config(data: bytes, *, name: str) -> Config:
-    """A configuration from its text. Raises ConfigError naming the key where msgspec names one."""
+    """A configuration from its text. Raises ConfigError naming the key, or `name` where there is none."""
     try:
         config = msgspec.toml.decode(data, type=Config)
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at `$")
-        key = place.rstrip("`").lstrip(".") or name
-        raise ConfigError(key, problem) from error
+        raise _explained(error, data, name) from error
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise ConfigError(name, f"is no valid TOML: {error}") from error
-    check_config(config)
+    try:
+        check_config(config)
+    except ConfigError as error:
+        problem = error.message.removeprefix(f"{error.field}: ")
+        raise ConfigError(error.field, problem, hint=_in_file(error.hint, name)) from error
     return config
 
 
@@ -133,11 +139,54 @@ def check_config(config: Config) -> None:
     config.default_limits()
     config.pool.bounds()
     for name, runtime in config.runtimes.items():
-        _check_runtime(f"runtimes.{name}", runtime)
+        _check_runtime(name, runtime)
 
 
-def _check_runtime(key: str, runtime: Runtime) -> None:
+def _in_file(hint: str, name: str) -> str:
+    return f"{hint}; in {name}" if hint else f"in {name}"
+
+
+def _explained(error: msgspec.ValidationError, data: bytes, name: str) -> ConfigError:
+    """What msgspec found, with the name of the runtime that it leaves out, and the keys that there are."""
+    place, problem = _place(error)
+    if place.startswith("runtimes[...]"):
+        for runtime, declared in msgspec.toml.decode(data)["runtimes"].items():
+            try:
+                msgspec.convert(declared, Runtime)
+            except msgspec.ValidationError as found:
+                inner, problem = _place(found)
+                place = f"runtimes.{runtime}.{inner}".rstrip(".")
+                break
+    unknown = problem.partition("unknown field `")[2].rstrip("`")
+    hint = _known_keys(place, unknown) if unknown else ""
+    return ConfigError(
+        (f"{place}.{unknown}" if unknown else place).lstrip(".") or name, problem, hint=_in_file(hint, name)
+    )
+
+
+def _place(error: msgspec.ValidationError) -> tuple[str, str]:
+    problem, _, place = str(error).partition(" - at `$")
+    return place.rstrip("`").lstrip("."), problem
+
+
+def _known_keys(place: str, unknown: str) -> str:
+    from difflib import get_close_matches  # only a mistake pays for it
+
+    known = {"": Config, "engine": EngineConfig, "pool": PoolConfig}.get(place, Runtime).__struct_fields__
+    close = get_close_matches(unknown, known, n=1)
+    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
+
+
+def _check_runtime(name: str, runtime: Runtime) -> None:
     """What a declaration can get wrong, found when it is read and not when it is first used."""
+    key = f"runtimes.{name}"
+    for word in (name, *runtime.aliases):
+        if not _NAME.fullmatch(word):
+            raise ConfigError(key, f"{word[:80]!r} is no name for a runtime", hint="letters, digits and any of . _ + -")
+    for ending in runtime.extensions:
+        if not ending.startswith("."):
+            raise ConfigError(f"{key}.extensions", f"{ending[:80]!r} has no dot", hint=f"write it as .{ending[:80]}")
+    _check_placeholders(key, runtime)
     for field in ("interpreter", "command"):
         if not all(getattr(runtime, field)) or not getattr(runtime, field):
             raise ConfigError(f"{key}.{field}", "must be a list of words")
@@ -151,3 +200,16 @@ def _check_runtime(key: str, runtime: Runtime) -> None:
         Limits().replacing(runtime.limits)
     except InvalidInput as error:
         raise ConfigError(f"{key}.{error.field}", error.message.partition(": ")[2], hint=error.hint) from error
+
+
+def _check_placeholders(key: str, runtime: Runtime) -> None:
+    """Refuse what is nearly one; a word in braces that is none may be the interpreter's own."""
+    for field in ("command", "interactive"):
+        for found in _PLACEHOLDER.findall(" ".join(getattr(runtime, field))):
+            if found in PLACEHOLDERS:
+                continue
+            from difflib import get_close_matches
+
+            close = get_close_matches(found, PLACEHOLDERS, n=1)
+            if close:
+                raise ConfigError(f"{key}.{field}", f"{{{found}}} is unknown", hint=f"did you mean {{{close[0]}}}?")

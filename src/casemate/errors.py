@@ -73,7 +73,9 @@ class LayerMissing(CasemateError):
     code = "layer_missing"
     http_status = 503
 
-    def __init__(self, layers: Iterable[str], *, hint: str = "run `casemate doctor` for the mending command") -> None:
+    def __init__(
+        self, layers: Iterable[str], *, hint: str = "`casemate doctor` says why, and whether something would mend it"
+    ) -> None:
         self.layers = tuple(layers)
         super().__init__("isolation layer not available: " + ", ".join(self.layers), hint=hint)
 

@@ -78,7 +78,7 @@ def test_bad_input_is_refused_before_anything_starts() -> None:
         with casemate.Engine(warm=False) as own:
             with pytest.raises(casemate.InvalidInput, match=r"^limits\.memory"):
                 await casemate.arun("1", engine=own, limits={"memory": -1})
-            with pytest.raises(casemate.InvalidInput, match=r"^command"):
+            with pytest.raises(casemate.InvalidInput, match=r"^argv"):
                 await casemate.aexecute([], engine=own)
             with pytest.raises(casemate.UnknownRuntime):
                 casemate.astream("1", "cobol", engine=own)
@@ -498,7 +498,7 @@ def test_a_terminal_is_read_and_written_at_once(options: dict[str, Any], slownes
                 shown = await reading
                 assert b"got:typed\r\n" in shown
                 assert b"40 100\r\n" in shown
-                assert os.waitstatus_to_exitcode(await terminal.wait()) == 5
+                assert await terminal.wait() == 5
             with pytest.raises(casemate.SandboxClosed):
                 await terminal.read()
 
@@ -515,7 +515,7 @@ def test_many_tasks_may_wait_for_one_program_on_a_terminal(options: dict[str, An
             waiting = [asyncio.create_task(terminal.wait()) for _ in range(4)]
             await asyncio.sleep(0)
             await terminal.write(b"\n")
-            assert {os.waitstatus_to_exitcode(status) for status in await asyncio.gather(*waiting)} == {3}
+            assert set(await asyncio.gather(*waiting)) == {3}
 
     run_on_a_loop(test)
 

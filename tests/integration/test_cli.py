@@ -112,15 +112,26 @@ def test_output_is_passed_on_byte_for_byte(cli: Cli) -> None:
     [("exit 0", 0), ("exit 255", 255), ("kill -SEGV $$", 139), ("kill -TERM $$", 143), ("exit 124", 124)],
 )
 def test_the_exit_status_is_the_program_s(cli: Cli, command: str, status: int) -> None:
-    assert ended(cli("exec", "--", "sh", "-c", command)) == (status, "", "")
+    words = {139: "casemate: ended by signal 11 (SIGSEGV)\n", 143: "casemate: ended by signal 15 (SIGTERM)\n"}
+    assert ended(cli("exec", "--", "sh", "-c", command)) == (status, "", words.get(status, ""))
 
 
 @pytest.mark.slow
 def test_what_cannot_be_executed_ends_as_in_a_shell(cli: Cli, tmp_path: Path) -> None:
-    assert ended(cli("exec", "nothing-here")) == (127, "", "casemate: there is no such program in the sandbox\n")
+    words = "there is no program 'nothing-here' in the sandbox; it finds programs of /usr; a file that was put in is"
+    assert ended(cli("exec", "nothing-here")) == (127, "", f"casemate: {words} ./nothing-here\n")
+    for command, remedy in (("cd", "sh -c 'cd …'"), ("ls -l", "words of their own"), ("./x", "that were put in")):
+        status, _, line = ended(cli("exec", "--", command))
+        assert (status, remedy in line) == (127, True)
     (tmp_path / "data").write_text("no program")
     status, _, words = ended(cli("exec", "--file", "data", "/work/data"))
-    assert (status, words) == (126, "casemate: the program may not be executed\n")
+    assert (status, words) == (
+        126,
+        (
+            "casemate: the program '/work/data' may not be executed; "
+            "make it executable (chmod +x), or name the program that runs it\n"
+        ),
+    )
 
 
 @pytest.mark.slow
@@ -143,6 +154,10 @@ def test_the_language_is_that_of_the_file(cli: Cli, tmp_path: Path) -> None:
     status, out, words = ended(cli("run", "notes"))
     assert (status, out) == (125, "")
     assert words.startswith("casemate: invalid_input: runtime: cannot tell the language of 'notes'\nhint: --runtime ")
+    (tmp_path / "tool").write_text("#!/usr/bin/perl -w\n")
+    assert (
+        "runtime: no runtime is that of 'perl', which 'tool' names in its first line\n" in ended(cli("run", "tool"))[2]
+    )
 
 
 @pytest.mark.slow
@@ -217,6 +232,24 @@ def test_collected_files_go_through_no_link_of_ours(cli: Cli, tmp_path: Path) ->
     assert "'link/x' was not written" in words
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert not (tmp_path / "out" / "file").is_symlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("open('big', 'w').truncate(300 << 20)", 125, "1 left out: too large"),
+        ("for n in range(1001): open(f'{n:04}', 'w').close()", 125, "the rest left out: too many files"),
+        ("import os; os.symlink('/etc/passwd', 'x'); os.mkfifo('y')", 0, "1 left out: symbolic link"),
+        ("import os; os.mkdir('a')", 0, "'**' matched nothing"),
+    ],
+    ids=["too-large", "too-many", "links", "nothing"],
+)
+def test_what_is_not_collected_is_said(cli: Cli, tmp_path: Path, code: str, status: int, words: str) -> None:
+    result = cli(*python(code, "--collect", "**", "--out", "out", "--disk", "1Gi"))
+    assert result.returncode == status
+    assert f"casemate: collect: {words}\n" in result.stderr.decode()
+    assert len(list(tmp_path.glob("out/*"))) == (1000 if "many" in words else 0)
 
 
 # Limits -------------------------------------------------------------------------------------------
@@ -327,6 +360,10 @@ def test_code_over_its_bound_is_refused(cli: Cli) -> None:
         (["run"], "give a FILE, `-` for stdin, or -c CODE"),
         (["run", "a.py", "-c", "1"], "give either FILE or -c CODE, not both"),
         (["run", "a.py", "b"], "unexpected argument 'b'; what the program gets goes after --"),
+        (
+            ["run", "a.py", "--foo"],
+            "unknown option '--foo'; did you mean --force?; what the program gets goes after --",
+        ),
         (["run", "--memroy", "1Gi", "a.py"], "unknown option '--memroy'; did you mean --memory?"),
         (["run", "-", "--input", "-"], "the code and the input cannot both come from stdin"),
         (["exec"], "give a command after --"),
@@ -344,6 +381,25 @@ def test_a_wrong_command_line_is_status_two(cli: Cli, words: list[str], line: st
     assert second.endswith("--help")
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "code", "field"),
+    [
+        (["run", "-c", "1", "--json", "--memory", "plenty"], 125, "invalid_input", "limits.memory"),
+        (["run", "-c", "1", "--runtime", "cobol", "--json"], 125, "unknown_runtime", "runtime"),
+        (["exec", "--json", "--require", "moat", "--", "true"], 125, "invalid_input", "require"),
+        (["run", "--json"], 2, "usage", None),
+    ],
+)
+def test_json_of_an_error_of_ours_is_a_document_too(
+    cli: Cli, words: list[str], status: int, code: str, field: str | None
+) -> None:
+    result = cli(*words)
+    error = json.loads(result.stdout)["error"]
+    assert (result.returncode, error["code"], error["field"]) == (status, code, field)
+    assert error["message"] in result.stderr.decode()
+    assert f"hint: {error['hint']}\n" in result.stderr.decode()
+
+
 def test_a_mistake_of_ours_is_not_the_program_s_status() -> None:
     script = "import sys, casemate.cli.main as m; sys.argv = ['casemate', 'run', '-c', '1']; m.parse = None; m.main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -354,8 +410,16 @@ def test_a_mistake_of_ours_is_not_the_program_s_status() -> None:
 # Pipes, signals, readers --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_python_printed_stays_when_a_limit_strikes(cli: Cli, words: tuple[str, ...]) -> None:
+    result = cli(*python("print('hi')\nwhile True: pass", "--timeout", "1s", *words))
+    assert result.returncode == 124
+    assert b"hi" in result.stdout
+
+
 def test_output_is_live_and_stdin_too(started: Callable[..., subprocess.Popen[bytes]]) -> None:
-    code = "import sys\nfor line in sys.stdin: print(line.strip()[::-1], flush=True)"
+    code = "import sys\nfor line in sys.stdin: print(line.strip()[::-1])"
     process = started(*python(code))
     assert process.stdin is not None
     assert process.stdout is not None
@@ -367,9 +431,9 @@ def test_output_is_live_and_stdin_too(started: Callable[..., subprocess.Popen[by
     assert process.wait(LIMIT_S) == 0
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_kills_the_sandbox_at_once(
-    started: Callable[..., subprocess.Popen[bytes]], slowness: float, number: int, status: int
+    started: Callable[..., subprocess.Popen[bytes]], slowness: float, number: int
 ) -> None:
     script = "trap '' INT TERM HUP; (sleep 600 & sleep 600) & echo ready; sleep 600"
     process = started("exec", "--", "sh", "-c", script)
@@ -379,11 +443,33 @@ def test_a_signal_kills_the_sandbox_at_once(
     assert len(pidfds) > 3
     before_s = time.monotonic()
     process.send_signal(number)
-    assert process.wait(LIMIT_S * slowness) == status
+    assert process.wait(LIMIT_S * slowness) == -number, "it dies of the signal, so that a shell's loop ends, too"
     assert time.monotonic() - before_s < 2 * slowness
     wait_for_ends(pidfds, LIMIT_S * slowness)
     assert process.stderr is not None
     assert process.stderr.read() == b""
+
+
+def states(pids: list[int]) -> set[str]:
+    return {Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids}
+
+
+def test_ctrl_z_stops_the_sandbox_too_and_its_clock_goes_on(
+    started: Callable[..., subprocess.Popen[bytes]], slowness: float
+) -> None:
+    script = "while :; do :; done & while :; do :; done & echo ready; wait"
+    process = started("exec", "--timeout", "3s", "--", "sh", "-c", script, process_group=0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    guests = process_tree(process.pid)[-3:]
+    process.send_signal(signal.SIGTSTP)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    deadline_s = time.monotonic() + LIMIT_S * slowness
+    while states(guests) != {"T"}:
+        assert time.monotonic() < deadline_s, states(guests)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(LIMIT_S * slowness) == 124
 
 
 @pytest.mark.slow
@@ -441,11 +527,14 @@ def test_closed_and_full_streams_are_survived(cli: Cli) -> None:
 
 
 def test_the_version_and_the_overview(cli: Cli) -> None:
-    assert ended(cli("--version")) == (0, f"casemate {casemate.__version__}\n", "")
+    for word in ("--version", "-v", "version"):
+        assert ended(cli(word)) == (0, f"casemate {casemate.__version__}\n", "")
     status, text, _ = ended(cli("--help"))
     assert status == 0
     assert all(f"\n  {name} " in text for name, command in COMMANDS.items() if not command.hidden)
     assert ended(cli()) == (2, text, "")
+    assert ended(cli("help")) == (0, text, "")
+    assert ended(cli("help", "run")) == ended(cli("run", "--help"))
 
 
 @pytest.mark.slow
@@ -593,10 +682,11 @@ def test_a_shell_is_a_real_terminal(terminal: Callable[..., Terminal]) -> None:
     os.kill(shell.process.pid, signal.SIGWINCH)
     shell.type("trap 'stty size' WINCH; stty size; kill -WINCH $$\n")
     shell.wait_for("40 120")
-    shell.type("cat\n")
-    shell.wait_for("cat\r\n")
+    shell.type("sh -c 'echo begun-$((0+1)); exec cat'\n")
+    shell.wait_for("begun-1\r\n")
     shell.type("\x03")
     shell.wait_for("^C")
+    shell.wait_for("ready>")
     shell.type("exit 7\n")
     assert shell.end() == 7
     assert termios.tcgetattr(shell.follower) == shell.before
@@ -612,6 +702,29 @@ def test_a_language_s_prompt_can_be_opened(terminal: Callable[..., Terminal]) ->
     assert prompt.end() == 0
 
 
+def test_a_jammed_shell_can_be_left(terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("shell", "--", "sh", "-c", "trap '' INT HUP TERM; stty -echo; echo ready; exec sleep 600")
+    shell.wait_for("ready")
+    shell.type("a~.b\n~~.\n~")
+    assert shell.process.poll() is None
+    shell.type(".")
+    assert shell.end() == 130
+    assert b"casemate: left; the sandbox is gone" in shell.shown
+    assert b"\x1b[0m\x1b[?25h" in shell.shown
+    assert termios.tcgetattr(shell.follower) == shell.before
+
+
+@pytest.mark.slow
+def test_what_is_typed_goes_inside_with_its_tildes(terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("shell")
+    shell.wait_for("[sandbox] /work$ ")
+    shell.type("~~/x\recho ~. '~~'\r")
+    shell.wait_for("/home/guest/x")
+    shell.wait_for("~. ~~\r\n")
+    shell.type("exit\r")
+    assert shell.end() == 0
+
+
 @pytest.mark.slow
 def test_a_shell_s_background_does_not_hold_the_terminal(terminal: Callable[..., Terminal]) -> None:
     shell = terminal("shell", "--", "sh", "-c", "nohup sleep 600 & echo started; exit 5")
@@ -625,7 +738,8 @@ def test_a_shell_s_background_does_not_hold_the_terminal(terminal: Callable[...,
     [
         (("--timeout", "1s", "--", "cat"), 124, "casemate: time limit of 1s reached; raise it with --timeout"),
         (("--", "sh", "-c", "kill -SEGV $$"), 139, ""),
-        (("--", "nothing-here"), 125, "casemate: launch_failed: "),
+        (("--", "nothing-here"), 127, "casemate: there is no program 'nothing-here' in the sandbox; "),
+        (("--", "/usr"), 126, "casemate: the program '/usr' may not be executed; "),
     ],
 )
 def test_a_terminal_is_restored_however_it_ends(
@@ -643,7 +757,7 @@ def test_a_signal_restores_the_terminal(terminal: Callable[..., Terminal]) -> No
     shell.wait_for("ready>")
     assert termios.tcgetattr(shell.follower) != shell.before
     shell.process.terminate()
-    assert shell.end() == 143
+    assert shell.end() == -signal.SIGTERM
     assert termios.tcgetattr(shell.follower) == shell.before
 
 
@@ -654,11 +768,31 @@ def test_without_a_terminal_a_shell_reads_a_pipe(cli: Cli) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (python("name = input('who? ')"), True),
+        (("exec", "--", "bash"), True),
+        (("exec", "--", "pwd"), False),
+        (python("print(1)"), False),
+    ],
+    ids=["input", "bash", "pwd", "print"],
+)
+def test_who_expects_a_terminal_as_stdin_is_told(
+    terminal: Callable[..., Terminal], words: tuple[str, ...], said: bool
+) -> None:
+    run = terminal(*words)
+    run.end()
+    assert (b"a terminal is not passed on as stdin" in run.shown) is said
+
+
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal_ends_a_run(terminal: Callable[..., Terminal]) -> None:
     run = terminal("exec", "--", "sh", "-c", "trap '' INT; echo ready; sleep 600")
     run.wait_for("ready")
     run.type("\x03")
-    assert run.end() == 130
+    assert run.end() == -signal.SIGINT
+    assert run.shown.endswith(b"^C\r\n")
 
 
 @pytest.mark.slow

@@ -132,6 +132,18 @@ def test_globs_collect_regular_files_and_nothing_else(execute: Run, patterns: li
     if "*.csv" in patterns:
         assert kinds_of(result) == {"not-collected"}
         assert {"symbolic link", "not a regular file"} <= {event.detail.partition(": ")[2] for event in result.events}
+    unmatched = [event.detail for event in result.events if event.kind == "nothing-matched"]
+    assert unmatched == [repr(pattern) for pattern in patterns if pattern == "nothing-like-it"]
+
+
+@pytest.mark.parametrize("limit", [0, 10, 1_000_000])
+@pytest.mark.parametrize("script", ["yes", "head -c 2000000 /dev/zero; head -c 2000000 /dev/zero >&2"])
+def test_the_limit_on_output_is_exact(execute: Run, limit: int, script: str) -> None:
+    chunks: list[casemate.Chunk] = []
+    result = execute("sh", "-c", script, limits={"output": limit}, on_output=chunks.append)
+    assert result.reason is Reason.OUTPUT
+    assert sum(len(chunk.data) for chunk in chunks) == limit
+    assert result.stdout.total_bytes + result.stderr.total_bytes == limit
 
 
 def test_collected_files_have_their_contents(execute: Run) -> None:
@@ -594,7 +606,7 @@ def test_a_bad_command_is_named_and_nothing_is_started(command: Any) -> None:
     with casemate.Engine(warm=False) as own:
         with pytest.raises(casemate.InvalidInput) as caught:
             casemate.execute(command, engine=own)
-        assert caught.value.field == "command"
+        assert caught.value.field == "argv"
         assert own.backend.launcher.pid == 0
 
 
@@ -609,3 +621,30 @@ def test_a_layer_that_is_not_there_is_refused_by_its_name(monkeypatch: pytest.Mo
 def test_every_layer_that_is_in_force_can_be_required(execute: Run) -> None:
     layers = execute("true").isolation.layers
     assert text_of(execute("echo", "on", require=layers)) == "on\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timeout": 5}, r"^timeout: unknown option \(hint: write limits={'timeout': 5}\)$"),
+        ({"memory": "1Gi"}, r"hint: write limits={'memory': '1Gi'}\)$"),
+        ({"on_ouput": print}, r"^on_ouput: .*did you mean on_output\? known: .*engine, "),
+        ({"cancel": "x"}, r"^cancel: must be a CancelToken, not str$"),
+        ({"limits": {"timeout": None}}, r"^limits.timeout: .* text such as 5s, not NoneType$"),
+        ({"env": {"A": 1}}, r"^env: the value of 'A' must be text, not int$"),
+    ],
+    ids=["timeout", "memory", "callback", "token", "none", "variable"],
+)
+def test_a_mistaken_call_is_answered_with_what_was_meant(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(casemate.InvalidInput, match=message):
+        casemate.run("", **options)
+
+
+def test_a_command_as_text_is_answered_with_its_words() -> None:
+    with pytest.raises(casemate.InvalidInput, match=r"^argv: must be a list \(hint: write argv=\['ls', '-la'\]\)$"):
+        casemate.execute("ls -la")
+
+
+def test_a_file_of_a_sandbox_is_bytes_or_text(make_sandbox: MakeSandbox) -> None:
+    with pytest.raises(casemate.InvalidInput, match=r"^data: must be bytes or text, not int$"):
+        make_sandbox("bash").files.write("x", 5)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -539,8 +540,8 @@ def test_a_terminal_has_the_size_it_was_given_and_tells_of_a_new_one(open_screen
     screen.until("ready")
     screen.terminal.resize(50, 132)
     screen.until("50 132\r\n")
-    assert os.waitstatus_to_exitcode(screen.terminal.wait()) == 7
-    assert os.waitstatus_to_exitcode(screen.terminal.wait()) == 7
+    assert screen.terminal.wait() == 7
+    assert screen.terminal.wait() == 7
 
 
 def test_a_program_on_a_terminal_knows_it(open_screen: OpenScreen) -> None:
@@ -567,7 +568,7 @@ def test_ctrl_c_ends_the_foreground_and_not_the_shell(open_screen: OpenScreen) -
     screen.type("echo still-$((1+1))\n")
     screen.until("still-2\r\n")
     screen.type("\x04")
-    assert os.WIFEXITED(screen.terminal.wait())
+    assert screen.terminal.wait() >= 0
 
 
 def test_the_runtime_s_own_prompt_is_the_default(open_screen: OpenScreen) -> None:
@@ -576,7 +577,7 @@ def test_the_runtime_s_own_prompt_is_the_default(open_screen: OpenScreen) -> Non
     screen.type("6 * 7\r")
     screen.until("42\r\n")
     screen.type("exit(3)\r")
-    assert os.waitstatus_to_exitcode(screen.terminal.wait()) == 3
+    assert screen.terminal.wait() == 3
 
 
 def test_much_output_and_much_input_pass_a_terminal(open_screen: OpenScreen) -> None:
@@ -648,7 +649,7 @@ def test_many_threads_may_wait_for_one_program(open_screen: OpenScreen, slowness
         waiting = [pool.submit(terminal.wait) for _ in range(4)]
         assert wait_for(lambda: terminal._session._users == 4, 10 * slowness)
         terminal.write(b"\n")
-        assert {os.waitstatus_to_exitcode(user.result(timeout=10 * slowness)) for user in waiting} == {3}
+        assert {user.result(timeout=10 * slowness) for user in waiting} == {3}
 
 
 def test_the_end_of_the_sandbox_is_the_end_of_its_terminals(make_sandbox: MakeSandbox) -> None:
@@ -668,7 +669,7 @@ def test_a_terminal_for_nothing_is_refused(sandbox: casemate.Sandbox) -> None:
     with pytest.raises(casemate.LaunchError) as caught:
         sandbox.open_pty(["no-such-program"])
     assert caught.value.errno == errno.ENOENT
-    with pytest.raises(casemate.InvalidInput, match=r"^command: "):
+    with pytest.raises(casemate.InvalidInput, match=r"^argv: "):
         sandbox.open_pty("ls -l")
 
 
@@ -680,3 +681,28 @@ def test_many_terminals_at_once_are_many_terminals(sandbox: casemate.Sandbox, sl
     for number, screen in enumerate(screens):
         screen.until(f"number-{number}-")
         screen.terminal.close()
+
+
+def test_what_is_asked_of_a_closed_engine_says_so() -> None:
+    with casemate.Engine() as engine:
+        sandbox = casemate.Sandbox("bash", engine=engine)
+    for ask in (
+        lambda: sandbox.run("true"),
+        lambda: sandbox.exec(["true"]),
+        lambda: sandbox.files.read("x"),
+        sandbox.open_pty,
+        lambda: casemate.run("true", "bash", engine=engine),
+        lambda: casemate.Sandbox("bash", engine=engine),
+    ):
+        with pytest.raises(casemate.SandboxClosed, match="the engine is closed"):
+            ask()
+    sandbox.close()
+
+
+def test_a_terminal_s_silence_and_its_end_can_be_told_apart(sandbox: casemate.Sandbox) -> None:
+    with sandbox.open_pty(["sh", "-c", "read line; kill -KILL $$"]) as terminal:
+        assert (terminal.read(0.01), terminal.ended) == (b"", False)
+        terminal.write(b"x\n")
+        while not terminal.ended:
+            terminal.read()
+        assert terminal.wait() == -signal.SIGKILL

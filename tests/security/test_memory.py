@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import signal
 import time
@@ -13,7 +14,7 @@ import pytest
 from tests.results import kinds_of
 
 import casemate
-from casemate import Reason, Result, Sandbox, Status
+from casemate import Reason, Result, Sandbox, SandboxClosed, Status
 from casemate.limits import MIB
 
 LIMIT: Final = "32Mi"
@@ -83,6 +84,23 @@ def test_m1_a_sandbox_that_stays_ends_with_its_memory_and_says_so(
     place.files.write("/code/probe", compiled("memory"))
     place.exec(["/bin/chmod", "755", "/code/probe"])
     assert is_over(place.exec(["/code/probe", "shared", BEYOND_MIB]))
+    with pytest.raises(SandboxClosed, match="memory limit was reached in an earlier run"):
+        place.exec(["true"])
+    with pytest.raises(SandboxClosed):
+        place.files.read("/code/probe")
+
+
+@pytest.mark.limits
+def test_m1_no_process_of_a_sandbox_that_stays_outlives_its_memory(
+    sandbox: Open, compiled: Callable[[str], bytes], slowness: float
+) -> None:
+    place = sandbox(memory=LIMIT)
+    place.files.write("/code/probe", compiled("memory"))
+    place.exec(["/bin/chmod", "755", "/code/probe"])
+    place.exec(["sh", "-c", "sleep 600 >/dev/null 2>&1 &"])
+    inner = place._session.sandbox
+    assert is_over(place.exec(["/code/probe", "shared", BEYOND_MIB]))
+    assert select.select([inner.pidfd], [], [], 10 * slowness)[0]
 
 
 @pytest.mark.limits

@@ -74,14 +74,14 @@ def test_o1_flood_of_10_gb_costs_no_memory(apart: Apart) -> None:
 def test_o1_flood_meets_the_limit(apart: Apart, slowness: float) -> None:
     reason, stdout, stderr = flood(apart, 5_000_000_000, "8Mi", 10 * slowness)
     assert reason == "output"
-    assert 8 * MIB < stdout + stderr <= 16 * MIB
+    assert stdout + stderr == 8 * MIB
 
 
 @pytest.mark.limits
 def test_o1_flood_without_end(execute: Execute) -> None:
     result = execute(["yes", "x" * 1000], limits={"output": "1Mi"})
     assert (result.status, result.reason) == (Status.FAILED, Reason.OUTPUT)
-    assert MIB < result.stdout.total_bytes < 8 * MIB
+    assert result.stdout.total_bytes == MIB
     assert result.stdout.text.startswith("x" * 1000 + "\n")
 
 
@@ -91,7 +91,7 @@ def test_o3_exactly_the_limit_and_one_byte_more(execute: Execute, limit: int) ->
     exact = execute(["head", "-c", str(limit), "/dev/zero"], limits={"output": limit})
     assert (exact.reason, exact.stdout.total_bytes) == (Reason.EXIT, limit)
     over = execute(["head", "-c", str(limit + 1), "/dev/zero"], limits={"output": limit})
-    assert (over.reason, over.stdout.total_bytes) == (Reason.OUTPUT, limit + 1)
+    assert (over.reason, over.stdout.total_bytes) == (Reason.OUTPUT, limit)
     assert over.status is Status.FAILED
 
 
@@ -617,7 +617,7 @@ BAD_COMMANDS: Final[list[Any]] = [[], [""], ["a\0b"], ["x"] * 5000, ["x" * MIB],
 
 def test_o15_commands(idle: Engine) -> None:
     for argv in BAD_COMMANDS:
-        refused("command", casemate.execute, argv, engine=idle)
+        refused("argv", casemate.execute, argv, engine=idle)
 
 
 def test_o15_requests_to_a_sandbox(sandbox: Open) -> None:
@@ -627,7 +627,7 @@ def test_o15_requests_to_a_sandbox(sandbox: Open) -> None:
     refused("files", opened.run, "true", files={"../x": b""})
     refused("limits.memory", opened.run, "true", limits={"memory": "1Gi"})
     refused("limits.timeout", opened.run, "true", limits={"timeout": -1})
-    refused("command", opened.exec, [])
+    refused("argv", opened.exec, [])
     refused("cwd", opened.exec, ["true"], cwd="../..")
     refused("path", opened.files.read, "../../etc/passwd")
     refused("path", opened.files.write, "/usr/bin/x", b"")

@@ -80,7 +80,7 @@ def run(
         request = b"" if value is NO_INPUT else json.dumps(value).encode()
     else:
         given = {"has_input": value is not NO_INPUT, "input": None if value is NO_INPUT else value}
-        request = frame({"code": code, "filename": filename, "args": args, "env": {}, **given})
+        request = frame({"code": code, "filename": filename, "args": args, "env": {}, "live": False, **given})
     return _start(command, request, cwd, {**ENVIRONMENT, **settings, **(env or {})}, stdin)
 
 

@@ -81,18 +81,22 @@ def test_an_empty_configuration_is_the_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("limit = 1", "the file"),
+        ("limit = 1", "limit"),
         ("[limits]\nram = 1", "limits.ram"),
         ('[limits]\nmemory = "much"', "limits.memory"),
         ("[limits]\nmemory = true", "limits.memory"),
         ("[limits]\nprocesses = " + "9" * 400, "limits.processes"),
         ("[limits]\ntimeout = nan", "limits.timeout"),
         ("limits = 5", "limits"),
-        ("[engine]\ncgroups = 1", "engine"),
+        ("[engine]\ncgroups = 1", "engine.cgroups"),
         ("[engine]\ncgroup = 1", "engine.cgroup"),
-        ("[runtimes.tool]\ncommand = ['x']", "runtimes[...]"),
-        (RUNTIME + "channel = 'pigeon'", "runtimes[...].channel"),
-        (RUNTIME + "commands = []", "runtimes[...]"),
+        ("[runtimes.tool]\ncommand = ['x']", "runtimes.tool"),
+        (RUNTIME + "channel = 'pigeon'", "runtimes.tool.channel"),
+        (RUNTIME + "commands = []", "runtimes.tool.commands"),
+        (RUNTIME + "extensions = ['xx']", "runtimes.tool.extensions"),
+        (RUNTIME + "interactive = ['{interpreter}', '{cod}']", "runtimes.tool.interactive"),
+        (RUNTIME.replace("tool", '"a b"', 1), "runtimes.a b"),
+        (RUNTIME + "aliases = ['']", "runtimes.tool"),
         (RUNTIME + "limits = { memory = 1 }", "runtimes.tool.limits.memory"),
         (RUNTIME + "filename = 'a/b'", "runtimes.tool.filename"),
         (RUNTIME + 'paths = ["a\\u0000"]', "runtimes.tool"),
@@ -106,6 +110,26 @@ def test_an_empty_configuration_is_the_defaults() -> None:
 )
 def test_what_is_wrong_is_named(text: str, field: str) -> None:
     assert wrong(text).field == field
+    assert "the file" in str(wrong(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[limitz]", "did you mean limits?; in the file"),
+        ("[zzz]", "known: limits, engine, pool, runtimes; in the file"),
+        ("[engine]\ncgroups = 1", "did you mean cgroup?; in the file"),
+        (RUNTIME + "comand = ['x']", "did you mean command?; in the file"),
+        (RUNTIME + "extensions = ['xx']", "write it as .xx; in the file"),
+        (RUNTIME + "interactive = ['{cod}']", "did you mean {code}?; in the file"),
+    ],
+)
+def test_what_was_meant_is_said(text: str, hint: str) -> None:
+    assert wrong(text).hint == hint
+
+
+def test_braces_of_an_interpreter_s_own_are_no_placeholder() -> None:
+    assert parse_config((RUNTIME + "interactive = ['awk', '{print}']").encode(), name="x").runtimes["tool"].interactive
 
 
 @given(st.binary(max_size=200))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -244,6 +244,19 @@ def test_the_reply_is_made_even_when_no_descriptor_is_left(python: Any) -> None:
     code += "try:\n    while True: files.append(open('/dev/null'))\nexcept OSError: pass\n"
     assert python(code + "output = {'open': len(files) > 90}").output == {"open": True}
     assert python(code + "1 / 0").error["type"] == "ZeroDivisionError"
+
+
+EXHAUSTIONS: Final = ("held.append(bytearray(10**6))", "held.append([0] * 100)")
+
+
+@pytest.mark.parametrize("step", EXHAUSTIONS)
+def test_running_out_of_memory_is_told_with_the_line_of_the_program(python: Any, step: str) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (48 << 20, 48 << 20))"
+    ended = python(f"{limit}\nheld = []\nwhile True:\n    {step}")
+    assert (ended.exit_code, ended.error["type"]) == (1, "MemoryError")
+    assert ended.stderr.endswith("\nMemoryError\n")
+    assert 'main.py", line 4, in <module>\n' in ended.stderr
+    assert "casemate" not in ended.stderr
 
 
 # The world of the program -------------------------------------------------------------------------

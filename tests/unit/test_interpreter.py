@@ -120,3 +120,16 @@ def test_what_another_user_may_not_read_is_not_taken(closed: str, elsewhere: Pat
     (elsewhere if closed == "program" else elsewhere.parents[1]).chmod(0o700)
     with pytest.raises(RuntimeUnavailable):
         found(str(elsewhere))
+
+
+def test_what_is_there_and_passed_over_is_named_with_the_reason(tmp_path: Path) -> None:
+    shim = tmp_path / "shims" / "tool"
+    shim.parent.mkdir()
+    shim.write_text("#!/bin/sh\nexec tool-1.2\n")
+    shim.chmod(0o755)
+    with pytest.raises(RuntimeUnavailable) as caught:
+        found(str(shim), "surely-not-there")
+    assert caught.value.message == (
+        f"tool: no interpreter that a sandbox can use: {shim} is a script, which may lead anywhere: "
+        "name the program that it starts by its path"
+    )

@@ -14,6 +14,7 @@ from casemate.engine.execution import Outcome
 from casemate.engine.program import Program, make_program, read_answer
 from casemate.engine.results import Answer
 from casemate.engine.supervise import Counted
+from casemate.errors import InvalidInput
 from casemate.model.result import GuestError, Reason, Stream
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.values import FRAME_HEAD, frame
@@ -85,6 +86,11 @@ def test_a_file_name_is_never_read_as_a_placeholder(filename: str) -> None:
     assert str(program.files[0].path) == f"/code/{filename}"
 
 
+def test_an_input_that_nobody_could_read_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="input: this runtime takes none"):
+        program_of(runtime(Channel.NONE), value=b"null")
+
+
 def test_with_frames_all_goes_in_the_request_and_no_file_is_needed() -> None:
     program = program_of(runtime(Channel.FRAMES), value=b'{"a": [1]}')
     assert program.files == ()
@@ -93,6 +99,7 @@ def test_with_frames_all_goes_in_the_request_and_no_file_is_needed() -> None:
         "filename": "main.x",
         "args": ["one", "two"],
         "env": {},
+        "live": False,
         "has_input": True,
         "input": {"a": [1]},
     }
@@ -127,7 +134,7 @@ def test_with_text_no_input_is_an_empty_pipe_and_no_variable() -> None:
 
 
 def test_without_a_channel_there_is_only_the_file() -> None:
-    program = program_of(runtime(Channel.NONE), value=b"[1]")
+    program = program_of(runtime(Channel.NONE))
     assert program.command.request is None
     assert set(program.command.environment) == {"HOME"}
     assert read_answer(program, outcome(b"ignored")) == Answer()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
 
-from casemate.cli.report import document, exit_status, verdict_line
+from casemate.cli.report import document, exit_status, side_line, verdict_line
 from casemate.model.resources import Limits
 from casemate.model.result import Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Stream, Usage
 
@@ -61,7 +62,12 @@ def test_every_ending_has_its_exit_status(ended: Result, status: int) -> None:
     [
         (result(Reason.EXIT, exit_code=3), ""),
         (result(Reason.EXCEPTION, exit_code=1, error=GuestError(type="E", message="m")), ""),
-        (result(Reason.SIGNAL, signal=11), ""),
+        (result(Reason.SIGNAL, signal=11), "ended by signal 11 (SIGSEGV)"),
+        (result(Reason.SIGNAL, signal=35), "ended by signal 35"),
+        (
+            result(Reason.MEMORY, usage=Usage(memory_peak_bytes=9 * 2**20)),
+            "memory limit of 100Mi reached (peak 9Mi, and far more was asked for); raise it with --memory",
+        ),
         (result(Reason.TIMEOUT), "time limit of 2s reached; raise it with --timeout"),
         (
             result(Reason.MEMORY, usage=Usage(memory_peak_bytes=99 * 2**20)),
@@ -100,6 +106,21 @@ def test_every_ending_has_its_exit_status(ended: Result, status: int) -> None:
 )
 def test_a_line_says_what_the_program_did_not(ended: Result, line: str) -> None:
     assert verdict_line(ended, LIMITS) == line
+
+
+@pytest.mark.parametrize(
+    ("ended", "line"),
+    [
+        (result(Reason.TIMEOUT), "process limit of 8 reached (1 refused); raise it with --processes"),
+        (result(Reason.SIGNAL, signal=6), "process limit of 8 reached (1 refused); raise it with --processes"),
+        (result(Reason.PROCESSES, exit_code=1), ""),
+        (result(Reason.EXIT, exit_code=0), ""),
+    ],
+)
+def test_a_refused_process_is_said_beside_another_reason(ended: Result, line: str) -> None:
+    event = Event(kind="process-limit", detail="1 refused")
+    assert side_line(msgspec.structs.replace(ended, events=(event,)), LIMITS) == line
+    assert side_line(ended, LIMITS) == ""
 
 
 def test_the_document_holds_the_whole_result() -> None:

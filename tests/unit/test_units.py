@@ -24,6 +24,39 @@ PARSERS: list[Any] = [parse_bytes, parse_duration, parse_number]
 
 
 @pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("512m", "did you mean 512Mi?"),
+        ("1.5gb", "did you mean 1.5Gi?"),
+        ("64mib", "did you mean 64Mi?"),
+        ("5s", "write it as 65536, 512Mi or 1Gi"),
+        ("m", "write it as 65536, 512Mi or 1Gi"),
+        ("", "write it as 65536, 512Mi or 1Gi"),
+    ],
+)
+def test_a_size_that_is_nearly_one_is_answered_with_what_was_meant(text: str, hint: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_bytes(text, field="memory")
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("limits", "problem"),
+    [
+        ({"memory": "1Mi"}, "1Mi is outside 4Mi to 1024Gi"),
+        ({"timeout": 0}, "0ms is outside 1ms to 604800s"),
+        ({"cpu": 5000}, "5000 is outside 0.01 to 1024"),
+        ({"open_files": 10_000_000}, "10000000 is outside 64 to 1048576"),
+        ({"output": "2Ti"}, "2048Gi is outside 0 to 1024Gi"),
+    ],
+)
+def test_a_range_is_told_in_the_units_that_people_write(limits: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Limits().replacing(limits)
+    assert caught.value.message == f"limits.{next(iter(limits))}: {problem}"
+
+
+@pytest.mark.parametrize(
     ("text", "size_bytes"),
     [
         ("0", 0),

@@ -105,7 +105,7 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
         if word == END_OF_OPTIONS:
             rest = tuple(queue)
         elif word.startswith("-") and word != "-":
-            _take_option(command, word, queue, values)
+            _take_option(command, word, queue, values, after_words=bool(plain))
         elif command.rest_at_once:
             rest = (word, *queue)
         else:
@@ -114,11 +114,14 @@ def parse(command: Command, words: Sequence[str]) -> Parsed:
     return Parsed(values=values, words=tuple(plain), rest=rest)
 
 
-def _take_option(command: Command, word: str, queue: Iterator[str], values: dict[str, list[str]]) -> None:
+def _take_option(
+    command: Command, word: str, queue: Iterator[str], values: dict[str, list[str]], *, after_words: bool
+) -> None:
     name, attached = _split(word)
     option = find_option(command, name)
     if option is None:
-        raise UsageError(command.name, f"unknown option {name!r}{_suggestion(command, name)}")
+        advice = f"; what the program gets goes after {END_OF_OPTIONS}" if after_words and command.rest else ""
+        raise UsageError(command.name, f"unknown option {name!r}{_suggestion(command, name)}{advice}")
     if not option.metavar:
         if attached is not None:
             raise UsageError(command.name, f"{name} takes no value")

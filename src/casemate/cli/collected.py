@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from casemate.cli.arguments import Parsed
-from casemate.cli.messages import quoted, say
+from casemate.cli.messages import printable, quoted, say
+from casemate.engine.collect import NOT_COLLECTED, NOTHING_MATCHED, lost
 from casemate.errors import InvalidInput
-from casemate.model.result import OutputFile
+from casemate.model.result import Event, OutputFile
 from casemate.model.spec import WORK_DIRECTORY
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,6 +27,17 @@ def check_targets(parsed: Parsed) -> None:
         path = _directory(parsed) / pattern.removeprefix(WORK_DIRECTORY).lstrip("/")
         if not _WILD.intersection(pattern) and path.exists():
             raise InvalidInput("collect", f"{str(path)[:200]!r} exists already", hint="--force replaces it")
+
+
+def report_left_out(events: Iterable[Event]) -> bool:
+    """Say on stderr what was not collected; whether nothing that should have been is missing."""
+    events = tuple(events)
+    for event in events:
+        if event.kind == NOT_COLLECTED:
+            say(f"collect: {event.detail}")
+        elif event.kind == NOTHING_MATCHED:
+            say(f"collect: {printable(event.detail)} matched nothing")
+    return not lost(events)
 
 
 def save(files: tuple[OutputFile, ...], parsed: Parsed) -> tuple[dict[str, str], bool]:

@@ -210,7 +210,10 @@ SHELL: Final = Command(
         Example("casemate shell --runtime python --memory 2Gi", "Python's prompt with more memory"),
         Example("casemate shell --file suspicious.sh", "with a file in its work directory"),
     ),
-    notes=("Exit status: the shell's own, as for `casemate run`.",),
+    notes=(
+        "Exit status: the shell's own, as for `casemate run`.",
+        "At the start of a line `~.` leaves at once, whatever the sandbox does; `~~` there is one `~`.",
+    ),
 )
 RUNTIMES: Final = Command(
     name="runtimes",

@@ -26,4 +26,4 @@ def command(parsed: Parsed) -> int:
             limits=options.limits_of(parsed),
             require=parsed.all("require"),
         )
-        return carry_out(run_alone(engine, run), run.spec.limits, parsed)
+        return carry_out(engine, run_alone(engine, run), run.spec.limits, parsed)

@@ -19,9 +19,10 @@ def require_runtime(registry: Registry, name: str, code: str) -> str:
     found = guess_runtime(registry, name, code)
     if found is None:
         known = ", ".join(sorted(name for name, _ in registry))
-        raise InvalidInput(
-            "runtime", f"cannot tell the language of {name[:200]!r}", hint=f"--runtime with one of {known}"
-        )
+        program = interpreter_name(code.partition("\n")[0])
+        problem = f"no runtime is that of {program[:80]!r}, which" if program else "cannot tell the language of"
+        end = " names in its first line" if program else ""
+        raise InvalidInput("runtime", f"{problem} {name[:200]!r}{end}", hint=f"--runtime with one of {known}")
     return found
 
 

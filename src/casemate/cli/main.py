@@ -8,15 +8,16 @@ import signal
 import sys
 from _thread import start_new_thread
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from casemate.cli.arguments import Command, UsageError, parse
+from casemate.cli.arguments import END_OF_OPTIONS, Command, UsageError, parse
 from casemate.cli.commands import COMMANDS
-from casemate.cli.messages import PROGRAM, say, say_hint, show
-from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_INTERRUPTED, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
-from casemate.errors import CasemateError
+from casemate.cli.messages import PROGRAM, say, say_hint, show, show_json
+from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
+from casemate.errors import CasemateError, InvalidInput
 from casemate.kernel.cgroup_wake import wake
 
 SOON_IN_SANDBOX = frozenset({"run", "exec"})
@@ -29,6 +30,15 @@ class Terminated(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+class Problem(NamedTuple):
+    """An error of ours or of the command line's, as `--json` shows it."""
+
+    code: str
+    field: str | None
+    message: str
+    hint: str
 
 
 def main() -> NoReturn:
@@ -85,25 +95,49 @@ def _guarded(words: Sequence[str]) -> int:
     try:
         return _dispatch(words)
     except UsageError as error:
-        say(error.problem)
-        say_hint(f"{PROGRAM} {error.command} --help".replace("  ", " "))
+        hint = f"{PROGRAM} {error.command} --help".replace("  ", " ")
+        _report(words, Problem("usage", None, error.problem, hint), error.problem)
         return EXIT_USAGE
     except CasemateError as error:
-        say(f"{error.code}: {error.message}")
-        if error.hint:
-            say_hint(error.hint)
+        field = error.field if isinstance(error, InvalidInput) else None
+        _report(words, Problem(error.code, field, error.message, error.hint), f"{error.code}: {error.message}")
         return EXIT_OURS
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return _die_of(signal.SIGINT)
     except Terminated as ended:
-        return SIGNAL_BASE + ended.number
+        return _die_of(ended.number)
+
+
+def _report(words: Sequence[str], problem: Problem, line: str) -> None:
+    """Words for people on stderr; where JSON was asked for, the same as a document on stdout."""
+    say(line)
+    if problem.hint:
+        say_hint(problem.hint)
+    before_rest = words[: words.index(END_OF_OPTIONS)] if END_OF_OPTIONS in words else words
+    if "--json" in before_rest:
+        with suppress(CasemateError):
+            show_json({"error": problem._asdict()})
+
+
+def _die_of(number: int) -> int:
+    """Everything is closed: end by the signal itself, without which a shell's loop would go on.
+
+    The status is for whom the signal cannot end, as it cannot the first process of a container.
+    """
+    if number == signal.SIGINT and sys.stderr.isatty():
+        sys.stderr.write("\n")
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return SIGNAL_BASE + number
 
 
 def _dispatch(words: Sequence[str]) -> int:
-    if not words or words[0] in {"-h", "--help"}:
+    if words[:1] == ["help"] and words[1:2]:
+        words = [words[1], "--help"]
+    if not words or words[0] in {"-h", "--help", "help"}:
         _overview()
         return 0 if words else EXIT_USAGE
-    if words[0] == "--version":
+    if words[0] in {"--version", "-v", "-V", "version"}:
         _version()
         return 0
     command = COMMANDS.get(words[0])

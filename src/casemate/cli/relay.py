@@ -21,6 +21,14 @@ from casemate.engine.terminal import TerminalSession
 STDIN: Final = 0
 STDOUT: Final = 1
 SIZE_FALLBACK: Final = (24, 80)
+PLAIN_AGAIN: Final = b"\x1b[0m" + b"".join(
+    b"\x1b[?%d%c" % mode for mode in ((25, b"h"), (1047, b"l"), (1000, b"l"), (1002, b"l"), (1003, b"l"), (2004, b"l"))
+)
+"""No colours; a cursor; the ordinary screen; no reports of the mouse, no brackets around what is pasted."""
+
+TILDE: Final = ord("~")
+LEAVE: Final = ord(".")
+LINE_ENDS: Final = b"\r\n"
 
 
 def window_size() -> tuple[int, int]:
@@ -36,12 +44,17 @@ def window_size() -> tuple[int, int]:
 
 @contextmanager
 def raw_terminal() -> Iterator[None]:
-    """Keys go inside as they are, Ctrl-C too. The terminal is given back as it was, whatever happens."""
+    """Keys go inside as they are, Ctrl-C too. The terminal is given back as it was, whatever happens.
+
+    What the program may have left behind in it, such as a colour, is undone, too.
+    """
     before = termios.tcgetattr(STDIN)
     tty.setraw(STDIN, termios.TCSADRAIN)
     try:
         yield
     finally:
+        if os.isatty(STDOUT):
+            os.write(STDOUT, PLAIN_AGAIN)
         termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
 
 
@@ -56,6 +69,35 @@ def following_size(terminal: TerminalSession) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
+class Left(Exception):
+    """The user has typed the way out."""
+
+
+class Escapes:
+    """Finds `~.` at the start of a line in what is typed; `~~` there is one `~`, as with ssh."""
+
+    def __init__(self) -> None:
+        self._at_start = True
+        self._held = False
+
+    def filter(self, data: bytes) -> bytes:
+        """What is to go inside. Raises Left."""
+        passed = bytearray()
+        for key in data:
+            if self._held:
+                if key == LEAVE:
+                    raise Left
+                if key != TILDE:
+                    passed.append(TILDE)
+                self._held = False
+            elif self._at_start and key == TILDE:
+                self._held = True
+                continue
+            passed.append(key)
+            self._at_start = key in LINE_ENDS
+        return bytes(passed)
+
+
 class Relay:
     """Copies until the program inside ends."""
 
@@ -63,11 +105,12 @@ class Relay:
         self._terminal = terminal
         self._deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         self._typed = b""
+        self._escapes = Escapes()
         self._stdin_open = True
         self._output_open = True
 
     def run(self) -> bool:
-        """True when the program has ended, False when the time was over first."""
+        """True when the program has ended, False when the time was over first. Raises Left."""
         while True:
             ready = self._wait()
             if ready is None:
@@ -96,7 +139,7 @@ class Relay:
     def _take_keys(self) -> None:
         data = os.read(STDIN, limits.READ_CHUNK_BYTES)
         self._stdin_open = bool(data)
-        self._typed += data
+        self._typed += self._escapes.filter(data)
 
     def _show(self) -> int:
         """Pass on one piece of output; its size, 0 when there is no more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any, Final
 
 from casemate.cli.messages import printable
@@ -16,6 +17,9 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_LIMIT: Final = 137
 EXIT_BROKEN_PIPE: Final = 141
 SIGNAL_BASE: Final = 128
+FAR_BELOW: Final = 0.75
+"""Of the memory limit: a peak below it was no growth up to the limit but one allocation beyond it."""
+
 LIMIT_REASONS: Final = frozenset({Reason.CPU, Reason.MEMORY, Reason.PROCESSES, Reason.DISK, Reason.OUTPUT})
 
 
@@ -47,22 +51,42 @@ def verdict_line(result: Result, limits: Limits) -> str:
     if result.reason is Reason.INTERNAL:
         why = next((event.detail for event in result.events if event.kind == "internal"), "no more is known")
         return f"the program was ended because casemate could not go on: {printable(why)}"
+    if result.reason is Reason.SIGNAL:
+        return f"ended by signal {_signal_name(result.signal)}"
     if result.error is not None and result.reason in {Reason.DENIED, Reason.EXIT}:
         return printable(result.error.message)
     return ""
 
 
+def side_line(result: Result, limits: Limits) -> str:
+    """A limit that refused something and is not the reason: what came after may be why. Empty if there is none."""
+    refused = _refused(result.events)
+    if result.ok or result.reason is Reason.PROCESSES or not refused:
+        return ""
+    return f"process limit of {limits.processes} reached{refused}; raise it with --processes"
+
+
+def _refused(events: tuple[Event, ...]) -> str:
+    return next((f" ({event.detail})" for event in events if event.kind == "process-limit"), "")
+
+
+def _signal_name(number: int | None) -> str:
+    known = {each.value: each.name for each in signal.Signals}
+    return f"{number} ({known[number]})" if number in known else str(number)
+
+
 def _limit_line(reason: Reason, limits: Limits, usage: Usage, events: tuple[Event, ...]) -> str:
     if reason is Reason.MEMORY:
-        peak = f" (peak {format_bytes(usage.memory_peak_bytes)})" if usage.memory_peak_bytes else ""
+        far = usage.memory_peak_bytes is not None and usage.memory_peak_bytes < limits.memory_bytes * FAR_BELOW
+        more = ", and far more was asked for" if far else ""
+        peak = f" (peak {format_bytes(usage.memory_peak_bytes)}{more})" if usage.memory_peak_bytes else ""
         return f"memory limit of {format_bytes(limits.memory_bytes)} reached{peak}; raise it with --memory"
     if reason is Reason.CPU:
         used = format_duration(round(usage.cpu_user_s + usage.cpu_system_s, 3))
         limit = f" of {format_duration(limits.cpu_time_s)}" if limits.cpu_time_s is not None else ""
         return f"processor time limit{limit} reached (used {used}); raise it with --cpu-time"
     if reason is Reason.PROCESSES:
-        refused = next((f" ({event.detail})" for event in events if event.kind == "process-limit"), "")
-        return f"process limit of {limits.processes} reached{refused}; raise it with --processes"
+        return f"process limit of {limits.processes} reached{_refused(events)}; raise it with --processes"
     if reason is Reason.OUTPUT:
         return f"output limit of {format_bytes(limits.output_bytes)} reached; raise it with --output-limit"
     return _disk_line(limits, usage)

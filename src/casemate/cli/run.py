@@ -39,6 +39,7 @@ def command(parsed: Parsed) -> int:
             engine,
             source.code,
             runtime=parsed.one("runtime") or _language(engine, source),
+            live=True,
             filename=Path(source.name).name or None,
             input=NO_INPUT if value is None else options.input_of(value),
             args=parsed.rest or (),
@@ -49,7 +50,7 @@ def command(parsed: Parsed) -> int:
             limits=options.limits_of(parsed),
             require=parsed.all("require"),
         )
-        return carry_out(run_alone(engine, run), run.spec.limits, parsed)
+        return carry_out(engine, run_alone(engine, run), run.spec.limits, parsed)
 
 
 def _language(engine: Engine, source: Source) -> str:

@@ -3,36 +3,64 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from casemate.cli.arguments import Parsed
-from casemate.cli.collected import save
+from casemate.cli.collected import report_left_out, save
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.outlet import Outlets
-from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, verdict_line
+from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, side_line, verdict_line
 from casemate.engine.drive import drive
+from casemate.engine.engine import Engine
 from casemate.isolation.waiting import Steps
 from casemate.model.resources import Limits
 from casemate.model.result import Result
 
 
-def carry_out(steps: Steps[Result], limits: Limits, parsed: Parsed) -> int:
+def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Parsed) -> int:
     """Drive the steps of a run and show what comes; the exit status. Leaving early kills the sandbox."""
     gc.enable()
     quiet = parsed.flag("json")
     outlets = Outlets()
     try:
-        result = drive(steps, None if quiet else outlets.take)
+        with stopping_together(engine):
+            result = drive(steps, None if quiet else outlets.take)
         outlets.finish()
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
-    saved, complete = save(result.files, parsed)
+    saved, written = save(result.files, parsed)
+    complete = report_left_out(result.events) and written
     if quiet:
         show_json(document(result, saved))
     else:
         _show_output(result, outlets)
-    _show_verdict(result, limits, outlets)
+    _show_verdict(result, limits, outlets, parsed)
     return exit_status(result) if complete else EXIT_OURS
+
+
+@contextmanager
+def stopping_together(engine: Engine) -> Iterator[None]:
+    """Ctrl-Z stops the sandbox, too: it does not run on while nobody watches over it. The clock goes on."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        engine.backend.signal_everything(signal.SIGSTOP)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # here we stand until somebody says `fg` or `bg`
+        signal.signal(number, stop)
+        engine.backend.signal_everything(signal.SIGCONT)
+
+    before = signal.getsignal(signal.SIGTSTP)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 def _show_output(result: Result, outlets: Outlets) -> None:
@@ -45,9 +73,19 @@ def _show_output(result: Result, outlets: Outlets) -> None:
     show([json.encode(result.output).decode()])
 
 
-def _show_verdict(result: Result, limits: Limits, outlets: Outlets) -> None:
-    text = verdict_line(result, limits)
-    if text:
-        if not outlets.ends_in_line("stderr"):
-            sys.stderr.write("\n")
-        say(text)
+def _show_verdict(result: Result, limits: Limits, outlets: Outlets, parsed: Parsed) -> None:
+    lines = [line for line in (side_line(result, limits), verdict_line(result, limits)) if line]
+    if os.isatty(0) and _wanted_stdin(result, parsed):
+        lines.append("a terminal is not passed on as stdin; for a program that asks there is `casemate shell`")
+    if lines and not outlets.ends_in_line("stderr"):
+        sys.stderr.write("\n")
+    for line in lines:
+        say(line)
+
+
+def _wanted_stdin(result: Result, parsed: Parsed) -> bool:
+    """Whether the program seems to have waited for words of the user's: it says so, or is `exec bash` and mute."""
+    if result.error is not None and result.error.type == "EOFError":
+        return True
+    is_bare_command = not parsed.words and not parsed.flag("c") and len(parsed.rest or ()) == 1
+    return result.ok and is_bare_command and not result.stdout.total_bytes and not result.stderr.total_bytes

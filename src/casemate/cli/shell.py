@@ -7,23 +7,26 @@ from collections.abc import Mapping
 
 from casemate.cli import options
 from casemate.cli.arguments import Parsed
-from casemate.cli.messages import say
-from casemate.cli.relay import Relay, following_size, raw_terminal, window_size
-from casemate.cli.report import EXIT_OURS, EXIT_TIMEOUT, SIGNAL_BASE
+from casemate.cli.messages import printable, say
+from casemate.cli.relay import Left, Relay, following_size, raw_terminal, window_size
+from casemate.cli.report import EXIT_INTERRUPTED, EXIT_OURS, EXIT_TIMEOUT, SIGNAL_BASE
 from casemate.cli.running import carry_out
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.engine.request import check_files
 from casemate.engine.run import check_command, run_in
 from casemate.engine.session import Session
-from casemate.engine.terminal import TerminalSession
+from casemate.engine.terminal import PROGRAM_STEP, TerminalSession
 from casemate.engine.transfer import write_files
-from casemate.errors import SandboxClosed
+from casemate.engine.verdict import exec_status
+from casemate.errors import LaunchError, SandboxClosed
 from casemate.limits import OUTPUT_MAX_BYTES, WALL_MAX_S
 from casemate.model.units import format_bytes, format_duration
 
 DEFAULT_RUNTIME = "bash"
 PASSED_ON = ("TERM", "COLORTERM")
+PROMPT = r"[sandbox] \w\$ "
+"""What a shell inside asks with, so that nobody takes it for one outside."""
 
 
 def command(parsed: Parsed) -> int:
@@ -36,7 +39,7 @@ def command(parsed: Parsed) -> int:
         try:
             drive(session.start())
             drive(write_files(session.sandbox, files))
-            return _talk(session, parsed, environment)
+            return _talk(engine, session, parsed, environment)
         finally:
             session.close()
 
@@ -46,11 +49,18 @@ def _ours(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[name] for name in PASSED_ON if name in environment}
 
 
-def _talk(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
+def _talk(engine: Engine, session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
     if not os.isatty(0):
-        return _pipe(session, parsed, environment)
+        return _pipe(engine, session, parsed, environment)
     rows, columns = window_size()
-    terminal = drive(session.open_pty(parsed.rest or (), rows=rows, columns=columns, env=environment))
+    try:
+        prompted = {"PS1": PROMPT, **environment}
+        terminal = drive(session.open_pty(parsed.rest or (), rows=rows, columns=columns, env=prompted))
+    except LaunchError as error:
+        if error.step != PROGRAM_STEP:
+            raise
+        say(printable(error.message.removeprefix(f"{error.step}: ")))
+        return exec_status(error.errno)
     timeout_s = session.limits.wall_s if parsed.flag("timeout") else None
     try:
         with raw_terminal(), following_size(terminal):
@@ -59,11 +69,14 @@ def _talk(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
             say(f"time limit of {format_duration(session.limits.wall_s)} reached; raise it with --timeout")
             return EXIT_TIMEOUT
         return _status(session, terminal)
+    except Left:
+        say("left; the sandbox is gone")
+        return EXIT_INTERRUPTED
     finally:
         terminal.close()
 
 
-def _pipe(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
+def _pipe(engine: Engine, session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
     """Without a terminal of the user's the shell reads its commands from a pipe, as shells do."""
     stdin = options.stdin_of(taken=False)
     environment = {**environment, **session.interpreter_environment}
@@ -71,7 +84,7 @@ def _pipe(session: Session, parsed: Parsed, environment: dict[str, str]) -> int:
     limits = session.limits.replacing({"output": OUTPUT_MAX_BYTES})
     if not parsed.flag("timeout"):
         limits = limits.replacing({"timeout": WALL_MAX_S})
-    return carry_out(run_in(session.sandbox, program, limits=limits), limits, parsed)
+    return carry_out(engine, run_in(session.sandbox, program, limits=limits), limits, parsed)
 
 
 def _status(session: Session, terminal: TerminalSession) -> int:
@@ -79,9 +92,8 @@ def _status(session: Session, terminal: TerminalSession) -> int:
     if cgroup is not None and cgroup.counters().oom_kills:
         say(f"memory limit of {format_bytes(session.limits.memory_bytes)} reached; raise it with --memory")
     try:
-        status = drive(terminal.wait())
+        code = drive(terminal.wait())
     except SandboxClosed:
         say("the sandbox ended without saying how; nothing is known of the program's status")
         return EXIT_OURS
-    code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else SIGNAL_BASE - code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from typing import Self, Unpack
 
 from casemate.engine.cancel import CancelToken
@@ -28,11 +29,13 @@ def run(
 
     Options: `input` (any JSON value), `args`, `env`, `files` ({path inside: bytes, text or Path}),
     `collect` (globs below the work directory), `stdin`, `limits` ({"memory": "512Mi", …} or Limits),
-    `require` (isolation layers), `filename`. `on_output` gets live output, `cancel` ends the run from
-    another thread. What the guest does wrong is in the Result; raises CasemateError for what we cannot do.
+    `require` (isolation layers), `filename`. `on_output` gets live output, lines when they are printed;
+    `cancel` ends the run from another thread. What the guest does wrong is in the Result; raises
+    CasemateError for what we cannot do.
     """
     engine = engine or default_engine()
-    return drive(run_alone(engine, prepare_code(engine, code, runtime=runtime, **options), cancel), on_output)
+    ready = prepare_code(engine, code, runtime=runtime, live=on_output is not None, **options)
+    return drive(run_alone(engine, ready, cancel), on_output)
 
 
 def execute(
@@ -58,7 +61,9 @@ async def arun(
 ) -> Result:
     """As `run`, for asyncio; cancelling the task kills the sandbox."""
     engine = engine or default_engine()
-    ready = await prepared(lambda: prepare_code(engine, code, runtime=runtime, **options), options.get("files"))
+    live = on_output is not None
+    check = partial(prepare_code, engine, code, runtime=runtime, live=live, **options)
+    ready = await prepared(check, options.get("files"))
     return await drive_async(run_alone(engine, ready), on_output)
 
 
@@ -120,7 +125,7 @@ def stream(
 ) -> Stream:
     """Run code and iterate over its live output. Options as for `run`."""
     engine = engine or default_engine()
-    return Stream(engine, prepare_code(engine, code, runtime=runtime, **options))
+    return Stream(engine, prepare_code(engine, code, runtime=runtime, live=True, **options))
 
 
 class AsyncStream:
@@ -156,4 +161,4 @@ def astream(
 ) -> AsyncStream:
     """As `stream`, for asyncio. Files given by Path are read here and now."""
     engine = engine or default_engine()
-    return AsyncStream(engine, prepare_code(engine, code, runtime=runtime, **options))
+    return AsyncStream(engine, prepare_code(engine, code, runtime=runtime, live=True, **options))

@@ -52,6 +52,10 @@ class AsyncTerminal:
     async def read(self, timeout_s: float | None = None) -> bytes:
         return await drive_async(self._session.read(timeout_s))
 
+    @property
+    def ended(self) -> bool:
+        return self._session.ended
+
     async def write(self, data: bytes) -> None:
         await drive_async(self._session.write(data))
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,12 @@ from casemate.isolation.waiting import Steps, Turn
 from casemate.kernel.openat2 import open_beneath
 from casemate.model.result import Event, OutputFile
 
+NOT_COLLECTED: Final = "not-collected"
+"""The kind of the event that says what was left out."""
+
+NOTHING_MATCHED: Final = "nothing-matched"
+LINK: Final = "symbolic link"
+NO_FILE: Final = "not a regular file"
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 
 
@@ -45,6 +52,9 @@ class Collector:
         self._patterns = [check_pattern(pattern, field="collect") for pattern in patterns]
         self._files: list[OutputFile] = []
         self._skipped: dict[str, int] = {}
+        self._matched: set[int] = set()
+        self._full = ""
+        self._complete = False
         self._bytes = 0
         self._entries = 0
         self._turn = Turn()
@@ -57,15 +67,26 @@ class Collector:
             if self._patterns:
                 yield from self._walk()
         except _Full as full:
-            self._skip(str(full))
+            self._full = str(full)
+        else:
+            self._complete = True
         return self.collected()
 
     def collected(self) -> Collected:
         """What there is until now, for whoever does not wait for the rest."""
-        events = [
-            Event(kind="not-collected", detail=f"{count} left out: {why}") for why, count in self._skipped.items()
-        ]
+        events = [_event(f"{count} left out: {why}") for why, count in self._skipped.items()]
+        if self._full:
+            events.append(_event(f"the rest left out: {self._full}"))
+        if self._complete:
+            events += self._without_match()
         return Collected(tuple(self._files), tuple(events[: limits.EVENTS_MAX]))
+
+    def _without_match(self) -> list[Event]:
+        return [
+            Event(kind="nothing-matched", detail=repr("/".join(pattern)))
+            for at, pattern in enumerate(self._patterns)
+            if at not in self._matched
+        ]
 
     def _skip(self, why: str) -> None:
         self._skipped[why] = self._skipped.get(why, 0) + 1
@@ -110,11 +131,13 @@ class Collector:
 
     def _wanted(self, path: tuple[bytes, ...]) -> bool:
         names = [display_name(part) for part in path]
-        return any(matches(names, pattern) for pattern in self._patterns)
+        found = [at for at, pattern in enumerate(self._patterns) if matches(names, pattern)]
+        self._matched.update(found)
+        return bool(found)
 
     def _take(self, path: tuple[bytes, ...], mode: int) -> Steps[None]:
         if not stat.S_ISREG(mode):
-            self._skip("symbolic link" if stat.S_ISLNK(mode) else "not a regular file")
+            self._skip(LINK if stat.S_ISLNK(mode) else NO_FILE)
             return
         if len(self._files) >= limits.COLLECT_FILES_MAX:
             raise _Full("too many files")
@@ -131,7 +154,7 @@ class Collector:
         """The apparent size decides before a byte is read, so holes cost nothing."""
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            self._skip("not a regular file")
+            self._skip(NO_FILE)
             return None
         if self._bytes + status.st_size > limits.COLLECT_TOTAL_MAX_BYTES:
             self._skip("too large")
@@ -179,6 +202,15 @@ def names_in(directory_fd: int, turn: Turn) -> Steps[list[bytes]]:
             found.append(os.fsencode(entry.name))
             yield from turn.pause()
     return sorted(found)
+
+
+def lost(events: Iterable[Event]) -> bool:
+    """Whether one of the events says that files were left out which are to be collected: not links and the like."""
+    return any(event.kind == NOT_COLLECTED and not event.detail.endswith((LINK, NO_FILE)) for event in events)
+
+
+def _event(detail: str) -> Event:
+    return Event(kind="not-collected", detail=detail)
 
 
 def make_searchable(directory_fd: int) -> None:

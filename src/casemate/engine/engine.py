@@ -43,6 +43,7 @@ class Engine:
         self._warm: Warm | None = None
         if config is not None:
             check_config(config)
+        self._closed = False
         self.config = load_config() if config is None else config
         self._is_warm = warm and self.config.pool.ready_max > 0
         self.runtimes = Registry(self.config.runtimes)
@@ -58,8 +59,9 @@ class Engine:
             self._stack = stack.pop_all()
 
     def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
-        """Build one sandbox; the caller closes it. Raises SandboxClosed in a forked child."""
+        """Build one sandbox; the caller closes it. Raises SandboxClosed if the engine is, or in a forked child."""
         self._check_process()
+        self.check_open()
         if Layer.CGROUP in spec.require and isinstance(self.backend.cgroups, CgroupUnavailable):
             raise LayerMissing([Layer.CGROUP], hint=self.backend.cgroups.hint)
         return self.backend.start(spec)
@@ -96,6 +98,7 @@ class Engine:
     @contextmanager
     def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
         """A sandbox that was made ahead and suits the run, if there is one; the caller ends it."""
+        self.check_open()
         if run.fresh or not self._is_warm:
             yield None
             return
@@ -114,12 +117,18 @@ class Engine:
                 self._stack.callback(self._warm.close)
             return self._warm
 
+    def check_open(self) -> None:
+        """Raise SandboxClosed if the engine is closed, and with it every sandbox of its."""
+        if self._closed:
+            raise SandboxClosed("the engine is closed")
+
     def close(self) -> None:
         """End every sandbox of this engine and release what it holds. Idempotent.
 
         In a forked child it does nothing: all that the engine holds is the parent's.
         """
         if os.getpid() == self._process:
+            self._closed = True
             self._stack.close()
 
     def __enter__(self) -> Self:

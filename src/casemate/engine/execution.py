@@ -96,6 +96,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     counted: Counted
     problem: str = ""
+    program: str = ""
 
 
 NEVER_RAN: Final = Outcome(
@@ -297,12 +298,17 @@ class Execution:
             del self._readers[fd]
         elif name == REPLY:
             self._take_reply(data)
-        else:
-            chunk = Chunk(name, data, self._captures[name].total_bytes)
-            self._captures[name].feed(data)
-            self._count_output(len(data))
+        elif kept := self._within_limit(data):
+            chunk = Chunk(name, kept, self._captures[name].total_bytes)
+            self._captures[name].feed(kept)
             yield chunk
         return bool(data)
+
+    def _within_limit(self, data: bytes) -> bytes:
+        """What of it the limit on output lets through; the rest is nobody's."""
+        room = max(0, self._limits.output_bytes - self._output_bytes)
+        self._count_output(len(data))
+        return data[:room]
 
     def _take_reply(self, data: bytes) -> None:
         """Beyond its bound a reply is invalid, and what is thrown away counts as output: it costs us as much."""
@@ -343,6 +349,7 @@ class Execution:
             wall_s=wall_s,
             counted=counted,
             problem=self._problem,
+            program=self._command.argv[0],
         )
 
 

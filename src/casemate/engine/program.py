@@ -91,8 +91,14 @@ def make_program(
     environment: dict[str, str],
     value: bytes | None,
     stdin: BytesOrFd | None,
+    live: bool = False,
 ) -> Program:
-    """The command that runs this code with this input, and the files it needs."""
+    """The command that runs this code with this input, and its files. Raises InvalidInput.
+
+    `live`: lines come when they are printed.
+    """
+    if runtime.channel is Channel.NONE and value is not None:
+        raise InvalidInput("input", "this runtime takes none", hint='its declaration has `channel = "none"`')
     path = f"{CODE_DIRECTORY}/{filename}"
     given = {**BASE_ENVIRONMENT, **runtime.environment}
     extra = {name: text for name, text in environment.items() if given.get(name) != text}
@@ -116,7 +122,7 @@ def make_program(
             },
             cwd=WORK_DIRECTORY,
             stdin=stdin,
-            request=_request(runtime.channel, code, filename, arguments, value, extra),
+            request=_request(runtime.channel, code, filename, arguments, value, extra, live=live),
         ),
         files=tuple(files),
         channel=runtime.channel,
@@ -146,7 +152,14 @@ def _channel_variables(runtime: Runtime, value: bytes | None) -> dict[str, str]:
 
 
 def _request(  # noqa: PLR0917 - the parts of one message
-    channel: Channel, code: str, filename: str, arguments: tuple[str, ...], value: bytes | None, extra: dict[str, str]
+    channel: Channel,
+    code: str,
+    filename: str,
+    arguments: tuple[str, ...],
+    value: bytes | None,
+    extra: dict[str, str],
+    *,
+    live: bool,
 ) -> bytes | None:
     if channel is Channel.NONE:
         return None
@@ -157,6 +170,7 @@ def _request(  # noqa: PLR0917 - the parts of one message
         "filename": filename,
         "args": list(arguments),
         "env": extra,
+        "live": live,
         "has_input": value is not None,
     }
     return frame({**request, "input": msgspec.Raw(value or b"null")})

@@ -14,11 +14,12 @@ from typing import IO, Any, Final, TypeAlias, TypedDict
 import msgspec
 
 from casemate import limits as bound
+from casemate.engine.cancel import CancelToken
 from casemate.engine.paths import check_pattern, encoded_name, new_file_path
 from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
 from casemate.model.layers import Layer
-from casemate.model.resources import Limits
+from casemate.model.resources import LIMIT_NAMES, Limits
 from casemate.model.result import JsonValue
 from casemate.model.spec import BASE_ENVIRONMENT, RESERVED_NAMES
 
@@ -26,6 +27,9 @@ FileSource: TypeAlias = bytes | str | Path
 StdinLike: TypeAlias = bytes | str | int | IO[Any] | None
 LimitsLike: TypeAlias = Limits | Mapping[str, Any] | None
 EMPTY: Final[Mapping[str, str]] = {}
+PARAMETERS: Final = ("cancel", "engine", "on_output")
+"""What is no option of a run but may stand beside them, unless one is asynchronous or of a sandbox that has them."""
+
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -89,7 +93,23 @@ def check_options(options: Mapping[str, Any], known: frozenset[str]) -> None:
     """Refuse a misspelt option by its name: one that is ignored may be a limit that does not hold."""
     for name in options:
         if name not in known:
-            raise InvalidInput(name[:80], "unknown option", hint="known: " + ", ".join(sorted(known)))
+            raise InvalidInput(name[:80], "unknown option", hint=_option_hint(name, options[name], known))
+
+
+def _option_hint(name: str, value: object, known: frozenset[str]) -> str:
+    from difflib import get_close_matches  # only a mistake pays for it
+
+    if name in LIMIT_NAMES:
+        return f"write limits={{{name!r}: {str(value)[:40] if isinstance(value, int | float) else repr(value)[:40]}}}"
+    close = get_close_matches(name, (*known, *LIMIT_NAMES, *PARAMETERS), n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"{meant}known: " + ", ".join(sorted({*known, *PARAMETERS}))
+
+
+def check_cancel(cancel: CancelToken | None) -> None:
+    """Raise InvalidInput for what is no token."""
+    if cancel is not None and not isinstance(cancel, CancelToken):
+        raise InvalidInput("cancel", f"must be a CancelToken, not {type(cancel).__name__}")
 
 
 def check_limits(base: Limits, wanted: LimitsLike) -> Limits:
@@ -151,10 +171,12 @@ def check_environment(
     """
     environment = {**BASE_ENVIRONMENT, **defaults}
     for name, value in checked_mapping(extra, "env").items():
-        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name) or not isinstance(value, str):
+        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
             raise InvalidInput("env", f"{str(name)[:80]!r} is not a variable that can be set")
         if name in owned:
             raise InvalidInput("env", f"{name} belongs to the runtime and cannot be set")
+        if not isinstance(value, str):
+            raise InvalidInput("env", f"the value of {name[:80]!r} must be text, not {type(value).__name__}")
         environment[name] = value
     total = sum(len(name) + _word_bytes(value, "env") for name, value in environment.items())
     if len(environment) > bound.ENV_MAX or total > bound.ENV_TOTAL_MAX_BYTES:
@@ -257,7 +279,8 @@ def _word_bytes(word: object, field: str) -> int:
 def _items(values: object, field: str) -> tuple[Any, ...]:
     """A text is iterable too, and never meant so."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise InvalidInput(field, "must be a list", hint=f"write {field}=[…]")
+        words = repr(values.split())[:80] if isinstance(values, str) else "[…]"
+        raise InvalidInput(field, "must be a list", hint=f"write {field}={words}")
     return tuple(values)
 
 

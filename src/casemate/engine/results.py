@@ -14,6 +14,13 @@ from casemate.engine.verdict import DENIED_ERRORS, Ending, judge
 from casemate.isolation.native import NativeSandbox
 from casemate.model.result import Event, GuestError, Isolation, Reason, Result, Status, Usage
 
+NAME_MAX_CHARS: Final = 80
+WALL_DIGITS: Final = 6
+"""Microseconds: what is finer depends on when we were woken."""
+
+BUILTINS: Final = frozenset({"alias", "cd", "exit", "export", "set", "source", "ulimit", "umask", "unset"})
+"""Of the parts of shells that are no programs, what people try to run most."""
+
 NOTHING_COLLECTED: Final = Collected((), ())
 
 
@@ -51,9 +58,9 @@ def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collec
         output=answer.output,
         stdout=outcome.stdout,
         stderr=outcome.stderr,
-        error=answer.error or _exec_error(outcome.exec_errno),
+        error=answer.error or exec_error(outcome.exec_errno, outcome.program),
         usage=Usage(
-            wall_s=outcome.wall_s,
+            wall_s=round(outcome.wall_s, WALL_DIGITS),
             cpu_user_s=counted.cpu_user_s,
             cpu_system_s=counted.cpu_system_s,
             memory_peak_bytes=counted.memory_peak_bytes,
@@ -72,14 +79,31 @@ def cancelled_result(backend: str) -> Result:
     return Result(status=Status.FAILED, reason=Reason.CANCELLED, isolation=isolation)
 
 
-def _exec_error(number: int) -> GuestError | None:
+def exec_error(number: int, program: str) -> GuestError | None:
+    """Why a program could not be executed, and what to do about it; None if it was."""
+    name = repr(program[:NAME_MAX_CHARS])
     if number == errno.ENOENT:
-        return GuestError(type="CommandNotFound", message="there is no such program in the sandbox")
+        problem = f"there is no program {name} in the sandbox; {_remedy(program)}"
+        return GuestError(type="CommandNotFound", message=problem)
+    if number == errno.EACCES:
+        remedy = "make it executable (chmod +x), or name the program that runs it"
+        return GuestError(type="NotExecutable", message=f"the program {name} may not be executed; {remedy}")
     if number in DENIED_ERRORS:
-        return GuestError(type="NotExecutable", message="the program may not be executed")
+        remedy = "a script needs a first line such as #!/bin/sh"
+        return GuestError(type="NotExecutable", message=f"the program {name} cannot be executed; {remedy}")
     if number == errno.EAGAIN:
         return GuestError(type="ProcessLimit", message="the process limit leaves no room for another program")
-    return GuestError(type="NotExecutable", message="the path does not name a program") if number else None
+    return GuestError(type="NotExecutable", message=f"the path {name} does not name a program") if number else None
+
+
+def _remedy(program: str) -> str:
+    if program in BUILTINS:
+        return f"it is a part of shells: sh -c '{program} …'"
+    if any(char.isspace() for char in program):
+        return "a command and its arguments are words of their own, or sh -c 'COMMAND'"
+    if "/" in program:
+        return "it sees /usr and the files that were put in, and a script's #! line must name what is there, too"
+    return f"it finds programs of /usr; a file that was put in is ./{program}"
 
 
 def _events(outcome: Outcome, answer: Answer) -> tuple[Event, ...]:

@@ -32,6 +32,7 @@ from casemate.engine.request import (
     ProgramOptions,
     StdinLike,
     check_arguments,
+    check_cancel,
     check_code,
     check_environment,
     check_file_name,
@@ -75,12 +76,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     collect: tuple[str, ...]
 
 
-def prepare_code(engine: Engine, code: str, *, runtime: str, **options: Unpack[CodeOptions]) -> Run:
-    """Check everything about a run of code. Raises InvalidInput or RuntimeUnavailable; nothing is started."""
+def prepare_code(engine: Engine, code: str, *, runtime: str, live: bool = False, **options: Unpack[CodeOptions]) -> Run:
+    """Check everything about a run of code. Raises InvalidInput or RuntimeUnavailable; nothing is started.
+
+    `live`: somebody follows the output, so lines are to come when they are printed.
+    """
     check_options(options, CODE_OPTIONS)
     declared, interpreter = find_runtime(engine, runtime)
     wanted = runtime_limits(engine, declared, options.get("limits"))
-    program = check_program(declared, interpreter, code, options)
+    program = check_program(declared, interpreter, code, options, live=live)
     require = check_layers(options.get("require", ()))
     spec = SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require)
     return Run(
@@ -129,7 +133,9 @@ def runtime_limits(engine: Engine, runtime: Runtime, wanted: LimitsLike) -> Limi
     return check_limits(engine.config.default_limits().replacing(runtime.limits), wanted)
 
 
-def check_program(runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions) -> Program:
+def check_program(
+    runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions, *, live: bool
+) -> Program:
     """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
     filename = options.get("filename")
     owned = owned_variables(runtime, interpreter)
@@ -142,6 +148,7 @@ def check_program(runtime: Runtime, interpreter: Interpreter, code: str, options
         environment=check_environment(options.get("env"), defaults=runtime.environment, owned=owned),
         value=check_input(options.get("input", NO_INPUT)),
         stdin=check_stdin(options.get("stdin")),
+        live=live,
     )
 
 
@@ -149,15 +156,16 @@ def check_command(
     argv: Iterable[str], *, env: Mapping[str, str] | None = None, stdin: StdinLike = None, cwd: str = WORK_DIRECTORY
 ) -> Program:
     """A program of the base with its arguments."""
-    words = check_arguments(argv, field="command")
+    words = check_arguments(argv, field="argv")
     if not words or not words[0]:
-        raise InvalidInput("command", "is empty")
+        raise InvalidInput("argv", "is empty")
     command = Command(argv=words, environment=check_environment(env), cwd=cwd, stdin=check_stdin(stdin))
     return Program(command=command, files=(), channel=Channel.NONE)
 
 
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
     """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after."""
+    check_cancel(cancel)
     if cancel is not None and cancel.is_cancelled:
         return cancelled_result(engine.backend.name)
     with engine.taken(run) as warm:
@@ -218,6 +226,7 @@ def run_in(
     cancel: CancelToken | None = None,
 ) -> Steps[Result]:
     """A run in a sandbox that stays."""
+    check_cancel(cancel)
     outcome = NEVER_RAN
     with suppress(Cancelled):
         yield from until_cancelled(_place(sandbox, program, (*program.files, *files)), cancel)

@@ -60,8 +60,13 @@ class Terminal:
         return self._session.fd
 
     def read(self, timeout_s: float | None = None) -> bytes:
-        """The next output; empty at the end of the program or when the time is over."""
+        """The next output; empty when the time is over, or at the end, and then `ended` is true."""
         return drive(self._session.read(timeout_s))
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything is read that there will ever be."""
+        return self._session.ended
 
     def write(self, data: bytes) -> None:
         """Type something."""
@@ -72,7 +77,7 @@ class Terminal:
         self._session.resize(rows, columns)
 
     def wait(self) -> int:
-        """Wait for the end of the program; its wait status, for `os.waitstatus_to_exitcode`."""
+        """Wait for the end of the program; its exit code, or minus the number of the signal that ended it."""
         return drive(self._session.wait())
 
     def close(self) -> None:
@@ -119,7 +124,7 @@ class Sandbox:
         **options: Unpack[SessionCodeOptions],
     ) -> Result:
         """Run code of the sandbox's runtime and wait for its Result."""
-        steps = self._session.run(code, cancel=cancel, **options)
+        steps = self._session.run(code, cancel=cancel, live=on_output is not None, **options)
         return drive(steps, on_output)
 
     def exec(

@@ -33,7 +33,7 @@ from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
-from casemate.model.result import Isolation, Result
+from casemate.model.result import Isolation, Reason, Result
 from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
 
 RUN_LIMITS = frozenset({"timeout", "cpu_time", "output"})
@@ -57,6 +57,7 @@ class Session:
         self._sandbox: NativeSandbox | None = None
         self._started = False
         self._ended = False
+        self._out_of_memory = False
 
     def start(self) -> Steps[None]:
         """Build the sandbox. Raises LaunchError, LayerMissing or CapacityError; then it can be tried again."""
@@ -94,7 +95,18 @@ class Session:
     def sandbox(self) -> NativeSandbox:
         if self._sandbox is None or self._ended:
             raise SandboxClosed("the sandbox is not open")
+        self._engine.check_open()
+        if self._out_of_memory:
+            raise SandboxClosed("the sandbox has ended: its memory limit was reached in an earlier run")
         return self._sandbox
+
+    def _running(self, steps: Steps[Result]) -> Steps[Result]:
+        """Whatever of it the kernel killed: a sandbox whose memory ran out ends as a whole."""
+        result = yield from self._using(steps)
+        if result.reason is Reason.MEMORY and self._sandbox is not None:
+            self._out_of_memory = True
+            self._sandbox.kill()
+        return result
 
     def _using(self, steps: Steps[T]) -> Steps[T]:
         with self.sandbox.in_use():
@@ -105,14 +117,14 @@ class Session:
         return self.sandbox.isolation
 
     def run(
-        self, code: str, *, cancel: CancelToken | None = None, **options: Unpack[SessionCodeOptions]
+        self, code: str, *, cancel: CancelToken | None = None, live: bool = False, **options: Unpack[SessionCodeOptions]
     ) -> Steps[Result]:
-        """Run code of the sandbox's runtime."""
+        """Run code of the sandbox's runtime. `live`: somebody follows the output."""
         check_options(options, CODE_OPTIONS)
-        program = check_program(self._runtime, self._interpreter, code, options)
+        program = check_program(self._runtime, self._interpreter, code, options, live=live)
         files = check_files(options.get("files"), self.limits.disk_bytes)
         wanted = self._run_limits(options.get("limits"))
-        return self._using(run_in(self.sandbox, program, files=files, limits=wanted, cancel=cancel))
+        return self._running(run_in(self.sandbox, program, files=files, limits=wanted, cancel=cancel))
 
     def exec(
         self, argv: Iterable[str], *, cancel: CancelToken | None = None, **options: Unpack[SessionCommandOptions]
@@ -122,12 +134,12 @@ class Session:
         directory = inside_path(options.get("cwd", WORK_DIRECTORY), field="cwd")
         program = check_command(argv, env=options.get("env"), stdin=options.get("stdin"), cwd=str(directory))
         wanted = self._run_limits(options.get("limits"))
-        return self._using(run_in(self.sandbox, program, limits=wanted, cancel=cancel))
+        return self._running(run_in(self.sandbox, program, limits=wanted, cancel=cancel))
 
     def open_pty(
         self, argv: Iterable[str], *, rows: int, columns: int, env: Mapping[str, str] | None
     ) -> Steps[TerminalSession]:
-        words = check_arguments(argv, field="command") or self.interactive_command()
+        words = check_arguments(argv, field="argv") or self.interactive_command()
         environment = {"TERM": "xterm-256color", **check_environment(env), **self.interpreter_environment}
         directory = WORK_DIRECTORY
         return self._using(open_terminal(self.sandbox, words, environment, cwd=directory, rows=rows, columns=columns))
@@ -143,6 +155,8 @@ class Session:
         return tuple(word.replace("{interpreter}", self._interpreter.path) for word in words)
 
     def write(self, path: str, data: bytes | str) -> Steps[None]:
+        if not isinstance(data, bytes | str):
+            raise InvalidInput("data", f"must be bytes or text, not {type(data).__name__}")
         content = data if isinstance(data, bytes) else encoded_text(data, field="data")
         return self._using(transfer.write_file(self.sandbox, new_file_path(path, field="path"), content))
 

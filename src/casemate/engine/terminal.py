@@ -17,10 +17,14 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.execution import GUEST_ERRNOS, await_report, raise_if_exhausted
+from casemate.engine.results import exec_error
 from casemate.errors import FileTransferError, InvalidInput, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import ReportKind, SpawnFlag, encode_spawn, expect_report
 from casemate.isolation.waiting import Ready, Steps, Wait, open_event
+
+PROGRAM_STEP = "start of the program"
+"""The step of the LaunchError about a program that is not there or may not be executed."""
 
 
 class TerminalSession:
@@ -38,6 +42,8 @@ class TerminalSession:
         self._users = 0
         self._status: int | None = None
         self._closed = False
+        self.ended = False
+        """Whether the last program on the terminal has closed it and all that it wrote is read."""
 
     @property
     def exit_fd(self) -> int:
@@ -45,7 +51,7 @@ class TerminalSession:
         return self._channel.fileno()
 
     def read(self, timeout_s: float | None = None) -> Steps[bytes]:
-        """The next output; empty at the end of the program or when the time is over."""
+        """The next output; empty when the time is over, or at the end, and then `ended` is true."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
         with self._in_use():
             if not (yield from self._until(Wait(read=(self.fd,), deadline_s=deadline_s))):
@@ -56,6 +62,7 @@ class TerminalSession:
                 return b""
             except OSError as error:
                 if error.errno == errno.EIO:  # Linux: the last program on the terminal has closed it
+                    self.ended = True
                     return b""
                 raise FileTransferError(f"terminal: {error.strerror}") from error
 
@@ -84,7 +91,7 @@ class TerminalSession:
             fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def wait(self) -> Steps[int]:
-        """The program's wait status. Raises SandboxClosed if the sandbox ends first."""
+        """The program's exit code, or minus the number of a signal. Raises SandboxClosed if the sandbox ends first."""
         if self._status is not None:
             return self._status
         with self._in_use():
@@ -112,7 +119,7 @@ class TerminalSession:
                 report = expect_report(self._channel, ReportKind.EXITED)
                 if report is None:
                     raise SandboxClosed("the sandbox has ended")
-                self._status = report.value
+                self._status = os.waitstatus_to_exitcode(report.value)
             return self._status
 
     @contextmanager
@@ -136,6 +143,13 @@ class TerminalSession:
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxClosed("the terminal is closed")
+
+
+def _start_error(number: int, program: str) -> LaunchError:
+    error = exec_error(number, program) if number in GUEST_ERRNOS else None
+    if error is None:
+        return LaunchError("start of the terminal", number, os.strerror(number))
+    return LaunchError(PROGRAM_STEP, number, error.message)
 
 
 def check_size(rows: int, columns: int) -> None:
@@ -163,8 +177,7 @@ def open_terminal(
         report = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=1)
         raise_if_exhausted(report.error)
         if report.error:
-            what = f"start of {argv[0]!r}" if report.error in GUEST_ERRNOS else "start of the terminal"
-            raise LaunchError(what, report.error, os.strerror(report.error))
+            raise _start_error(report.error, argv[0])
         stack.callback(os.close, report.fds[0])
         os.set_blocking(report.fds[0], False)
         session = TerminalSession(channel, report.fds[0], open_event())

@@ -57,12 +57,17 @@ def judge(ending: Ending) -> Verdict:
 
 def _exit(ending: Ending) -> tuple[int | None, int | None]:
     if ending.exec_errno:
-        return (NOT_FOUND_EXIT_CODE if ending.exec_errno == errno.ENOENT else NOT_EXECUTABLE_EXIT_CODE), None
+        return exec_status(ending.exec_errno), None
     if ending.wait_status is None:
         return None, None
     if os.WIFSIGNALED(ending.wait_status):
         return None, os.WTERMSIG(ending.wait_status)
     return os.WEXITSTATUS(ending.wait_status), None
+
+
+def exec_status(number: int) -> int:
+    """The exit status of a program that could not be executed, as in a shell."""
+    return NOT_FOUND_EXIT_CODE if number == errno.ENOENT else NOT_EXECUTABLE_EXIT_CODE
 
 
 def _reason(ending: Ending, exit_code: int | None, number: int | None) -> Reason:

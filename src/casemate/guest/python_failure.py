@@ -1,9 +1,12 @@
-"""What a program did not catch, as the interpreter itself would print it, and as a reply."""
+"""What a program did not catch, as the interpreter itself would print it, and as a reply.
+
+Only what the interpreter has loaded anyway is imported: the program may have left hardly any memory.
+"""
 
 from __future__ import annotations
 
 import io
-import os
+import posix
 import sys
 
 TYPE_CHECKING = False
@@ -23,9 +26,9 @@ def render(error: BaseException, path: str, source: str | None) -> str:
         if file != path or source is None:
             return real_open(file, *args, **kwargs)
         # The interpreter insists on a descriptor.
-        fd = os.memfd_create("source", os.MFD_CLOEXEC)
-        os.write(fd, source.encode())
-        os.lseek(fd, 0, os.SEEK_SET)
+        fd = posix.memfd_create("source", posix.MFD_CLOEXEC)
+        posix.write(fd, source.encode())
+        posix.lseek(fd, 0, io.SEEK_SET)
         return real_open(fd, *args, **kwargs)
 
     sys.stderr, io.open = text, open_source

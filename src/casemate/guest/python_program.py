@@ -22,7 +22,9 @@ REPLY_FD = 4
 REPLY_FD_LATER = 63
 """Where the reply descriptor waits, so that the program's own files get the numbers that they get natively."""
 SPARE_FD = 62
-"""Given up when a neighbour of this file is to be imported: the program may have used up all other descriptors."""
+"""Given up when the program has ended and a neighbour of this file is imported: it may have used up all others."""
+SPARE_BYTES = 2 << 20
+"""Of memory, given up at the same time: a program that has used up all other could not even be said to have done so."""
 READ_BYTES = 1 << 20
 TYPE_MASK = 0o170000
 DIRECTORY = 0o040000
@@ -31,6 +33,7 @@ FRAMES_BELOW = 4
 MISSING = object()
 READY = bytes(4)
 """An empty frame: from now on the request may come."""
+spare: "list[bytes]" = []
 
 
 def main(here: str) -> None:
@@ -38,11 +41,15 @@ def main(here: str) -> None:
     posix.write(REPLY_FD, READY)
     request = _parse_json(_read_frame().decode())
     reply = Reply()
+    _reserve()
     _set_variables(request["env"])
     source, filename = request["code"], request["filename"]
     path = filename if filename[:1] == "/" else f"{posix.getcwd()}/{filename}"
     placed = _place(path, source.encode())
     _finish_interpreter(path, [filename, *request["args"]])
+    if request["live"] and sys.stdout is not None:
+        # As on a terminal: what is printed can be seen, and stays if a limit ends the program.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is what the interpreter opened
     names = vars(_make_main(path, None if placed else source))
     if request["has_input"]:
         names["input"] = request["input"]
@@ -57,6 +64,22 @@ def main(here: str) -> None:
         _fail(here, reply, error, path, None if placed else source)
         raise
     _send_value(here, reply, names.get("output", MISSING) if value is MISSING else value)
+
+
+def _reserve() -> None:
+    """Zeroes that nobody has written to take room of the process's limit, but none of the machine's."""
+    try:  # noqa: SIM105  (contextlib would have to be imported)
+        spare.append(bytes(SPARE_BYTES))
+    except MemoryError:
+        pass  # a limit as low as this leaves no room for a reserve
+
+
+def _give_up_reserves() -> None:
+    spare.clear()
+    try:  # noqa: SIM105  (contextlib would have to be imported)
+        posix.close(SPARE_FD)
+    except OSError:
+        pass
 
 
 class Reply:
@@ -259,10 +282,6 @@ def _split(here: str, source: str, path: str) -> "list[Part]":
 
 def _neighbour(here: str, name: str) -> "Any":
     """A module that lies beside this one. The program does not find it in `sys.modules`."""
-    try:  # noqa: SIM105  (contextlib would have to be imported)
-        posix.close(SPARE_FD)
-    except OSError:
-        pass
     sys.path.insert(0, here)
     try:
         __import__(name)
@@ -319,11 +338,13 @@ def _send_value(here: str, reply: Reply, value: "Any") -> None:
     if value is MISSING:
         reply.send(b'{"kind":"none"}')
     else:
+        _give_up_reserves()
         reply.send(_neighbour(here, "python_output").payload(value))
 
 
 def _fail(here: str, reply: Reply, error: BaseException, path: str, source: "str | None") -> None:
     """Report what the program did not catch; the interpreter then prints it, without our frames, and exits."""
+    _give_up_reserves()
     _strip(here, error)
     failure = _neighbour(here, "python_failure")
     text = failure.render(error, path, source)
@@ -342,7 +363,9 @@ def _fail(here: str, reply: Reply, error: BaseException, path: str, source: "str
 
 
 def _strip(here: str, error: BaseException) -> None:
-    """Take the frames of the harness off the traceback."""
+    """Take the frames of the harness off the traceback, and what there was no memory for a traceback of."""
+    if type(error) is MemoryError and error.__traceback__ is None:
+        error.__context__ = None
     traceback = error.__traceback__
     while traceback and traceback.tb_frame.f_code.co_filename.startswith(here):
         traceback = traceback.tb_next

@@ -153,7 +153,11 @@ class _Judge(msgspec.Struct, frozen=True, kw_only=True):
         if layer is Layer.LANDLOCK and facts.landlock_abi < ABI_SHARED_RENAME:
             return State.MISSING, *_landlock(facts)
         if layer is Layer.HOST_UID and facts.uid != 0:
-            return State.MISSING, "only root can give every run a user id of its own", "run the service as root"
+            return (
+                State.MISSING,
+                "only root can give every run a user id of its own",
+                "run casemate as root (sudo), if every run is to have one",
+            )
         if layer is Layer.HOST_UID and not facts.ids_mapped:
             why = "this root has too few user ids: it is that of a container or of a user namespace"
             return State.MISSING, why, "run outside of it, or map ids 0 to 4294967294 into it"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
+from weakref import WeakSet
 
 import msgspec
 
@@ -22,6 +23,7 @@ from casemate.isolation.host import HostFacts, read_host_facts
 from casemate.isolation.launcher import NO_ROOM, Launcher
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import (
+    EVERYTHING,
     FAILED_STAGES,
     CgroupKind,
     Report,
@@ -207,6 +209,7 @@ class NativeBackend:
         self._host = read_host_facts()
         self._launcher = Launcher()
         self._undertaker = Undertaker()
+        self._started: WeakSet[NativeSandbox] = WeakSet()
         self._turns = itertools.count()
         self._names = itertools.count(1)
 
@@ -225,6 +228,11 @@ class NativeBackend:
     def bury(self, sandbox: NativeSandbox) -> None:
         """Kill a sandbox at once and release it when it is dead, without waiting for that here."""
         self._undertaker.bury(sandbox)
+
+    def signal_everything(self, number: int) -> None:
+        """Send a signal to every process in every sandbox."""
+        for sandbox in list(self._started):
+            sandbox.signal(EVERYTHING, number)
 
     def settle(self) -> None:
         """Wait until everything buried is released."""
@@ -269,7 +277,7 @@ class NativeBackend:
             ready = yield from _expect(control, ReportKind.READY, plan, stack)
             if cgroup is not None:
                 cgroup.joined()
-            return NativeSandbox(
+            sandbox = NativeSandbox(
                 control=control,
                 pidfd=started.fds[0],
                 pid=started.value,
@@ -283,6 +291,8 @@ class NativeBackend:
                 limits=spec.limits,
                 resources=stack.pop_all(),
             )
+            self._started.add(sandbox)
+            return sandbox
 
     def _surroundings(self, wanted: Limits, stack: ExitStack) -> tuple[Surroundings, RunCgroup | None]:
         uid, gid = self._host.uid, self._host.gid

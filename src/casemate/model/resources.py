@@ -9,7 +9,7 @@ import msgspec
 
 from casemate import limits as bound
 from casemate.errors import InvalidInput
-from casemate.model.units import parse_bytes, parse_duration, parse_number
+from casemate.model.units import format_bytes, format_duration, parse_bytes, parse_duration, parse_number
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +32,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise InvalidInput(f"limits.{_PUBLIC[name]}", f"{value} is outside {low} to {high}")
+                write = _WRITERS.get(name.rpartition("_")[2], "{:g}".format)
+                problem = f"{write(value)} is outside {write(low)} to {write(high)}"
+                raise InvalidInput(f"limits.{_PUBLIC[name]}", problem)
 
     def replacing(self, overrides: Mapping[str, Any]) -> Limits:
         """These limits with some replaced, written as people write them.
@@ -46,7 +48,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidInput(f"limits.{key}"[:80], "unknown limit", hint="known: " + ", ".join(_PARSERS))
             attribute, parse = _PARSERS[key]
             if not isinstance(value, int | float | str):
-                raise InvalidInput(f"limits.{key}", "must be a number or text such as 512Mi")
+                example = _EXAMPLES.get(parse, "16")
+                problem = f"must be a number or text such as {example}, not {type(value).__name__}"
+                raise InvalidInput(f"limits.{key}", problem)
             changes[attribute] = parse(value, f"limits.{key}")
         return msgspec.structs.replace(self, **changes)
 
@@ -64,9 +68,14 @@ def _size(value: str | float, field: str) -> int:
     return parse_bytes(value, field=field)
 
 
+def _duration(value: str | float, field: str) -> float:
+    return parse_duration(value, field=field)
+
+
+_EXAMPLES: Final[Mapping[object, str]] = {_duration: "5s", _size: "512Mi"}
 _PARSERS: Final[dict[str, tuple[str, Callable[[int | float | str, str], int | float]]]] = {
-    "timeout": ("wall_s", lambda value, field: parse_duration(value, field=field)),
-    "cpu_time": ("cpu_time_s", lambda value, field: parse_duration(value, field=field)),
+    "timeout": ("wall_s", _duration),
+    "cpu_time": ("cpu_time_s", _duration),
     "cpu": ("cpus", lambda value, field: parse_number(value, field=field)),
     "memory": ("memory_bytes", _size),
     "processes": ("processes", _count),
@@ -75,6 +84,16 @@ _PARSERS: Final[dict[str, tuple[str, Callable[[int | float | str, str], int | fl
     "open_files": ("open_files", _count),
     "output": ("output_bytes", _size),
 }
+_WRITERS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "bytes": format_bytes,
+    "s": format_duration,
+    "processes": str,
+    "inodes": str,
+    "files": str,
+}
+"""How an amount is shown, by the last word of its name."""
+
+LIMIT_NAMES: Final = tuple(_PARSERS)
 _PUBLIC: Final = {attribute: key for key, (attribute, _) in _PARSERS.items()}
 _RANGES: Final = (
     ("wall_s", bound.WALL_MIN_S, bound.WALL_MAX_S),

@@ -39,8 +39,18 @@ def parse_bytes(value: str | int, *, field: str) -> int:
         return _at_least_zero(value, field)
     match = _BYTES.fullmatch(value.strip())
     if match is None:
-        raise InvalidInput(field, f"{value[:40]!r} is not a size", hint="write it as 65536, 512Mi or 1Gi")
+        raise InvalidInput(field, f"{value[:40]!r} is not a size", hint=_size_hint(value.strip()))
     return int(Fraction(match[1]) * _BYTE_FACTORS[match[2].removesuffix("B")])
+
+
+def _size_hint(text: str) -> str:
+    """`512m` is 512Mi to whom Kubernetes' milli is not the first thing that comes to mind."""
+    letters = text.lstrip("0123456789.")
+    unit = letters[:1].upper()
+    meant = f"{text.removesuffix(letters)}{unit}{'i' if unit else ''}"
+    if letters and unit in "KMGT" and len(letters) <= len("MiB") and _BYTES.fullmatch(meant):
+        return f"did you mean {meant}?"
+    return "write it as 65536, 512Mi or 1Gi"
 
 
 def parse_duration(value: str | float, *, field: str) -> float:

@@ -45,7 +45,28 @@ def find_interpreter(name: str, runtime: Runtime) -> Interpreter:
             extra = tuple(Mount(path, path) for path in runtime.paths if Path(path).is_dir())
             return msgspec.structs.replace(found, mounts=found.mounts + extra)
     hint = "apt-get install " + " ".join(runtime.packages) if runtime.packages else ""
-    raise RuntimeUnavailable(f"{name}: none of {', '.join(runtime.interpreter)} is on this machine", hint=hint)
+    passed_over = [text for candidate in runtime.interpreter if (text := _obstacle(candidate))]
+    problem = f"{name}: none of {', '.join(runtime.interpreter)} is on this machine"
+    if passed_over:
+        problem = f"{name}: no interpreter that a sandbox can use: " + "; ".join(passed_over)
+    raise RuntimeUnavailable(problem, hint=hint)
+
+
+def _obstacle(candidate: str) -> str:
+    """Why a candidate that is there was passed over; empty if it is not there."""
+    path = candidate if candidate.startswith("/") else "" if candidate == ENGINE else _on_path(candidate)
+    if not path or not Path(path).is_file():
+        return ""
+    real = Path(path).resolve()
+    if not os.access(path, os.X_OK):
+        return f"{path} may not be executed"
+    if not _is_program(real):
+        return f"{path} is a script, which may lead anywhere: name the program that it starts by its path"
+    if _is_private(real.parent.parent):
+        return f"{path} would show a whole home to the sandbox"
+    if real.parent.name != "bin":
+        return f"{path} lies in no directory of the name bin, so what belongs to it cannot be told"
+    return f"{path} may not be read by other users, as whom it would run"
 
 
 @cache
