@@ -26,10 +26,10 @@ def test_most_words_and_variables(engine: casemate.Engine) -> None:
     assert result.stdout.text.split() == [str(limits.ARGS_MAX - 4)]
 
 
-@pytest.mark.parametrize("field", ["command", "env"])
+@pytest.mark.parametrize("field", ["argv", "env"])
 def test_one_byte_more_is_refused_before_anything_starts(engine: casemate.Engine, field: str) -> None:
     words, variables = ["true"], {}
-    if field == "command":
+    if field == "argv":
         words.append("x" * (limits.ARGV_TOTAL_MAX_BYTES - len("true") + 1))
     else:
         variables["BIG"] = "y" * (limits.ENV_TOTAL_MAX_BYTES - OWN_BYTES - len("BIG") + 1)
