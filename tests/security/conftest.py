@@ -284,7 +284,7 @@ def _descriptors() -> tuple[str, ...]:
         with suppress(FileNotFoundError):
             target = str(link.readlink())
             if target != f"/proc/{os.getpid()}/fd":
-                found.append(f"{link.name} {target.partition('[')[0]}")
+                found.append(target.partition("[")[0])
     return tuple(sorted(found))
 
 

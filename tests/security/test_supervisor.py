@@ -439,7 +439,9 @@ def test_s8_launcher_killed_in_the_middle_of_a_run(execute: Execute, engine: Eng
 WITHOUT_DESCRIPTORS: Final = """
 import os, resource, sys, casemate
 from casemate import CasemateError
-count = lambda: len(os.listdir("/proc/self/fd"))
+def count():
+    engine.backend.settle()
+    return len(os.listdir("/proc/self/fd"))
 most = resource.getrlimit(resource.RLIMIT_NOFILE)
 with casemate.Engine(warm=False) as engine:
     casemate.run("print(1)", engine=engine)
