@@ -446,7 +446,7 @@ most = resource.getrlimit(resource.RLIMIT_NOFILE)
 with casemate.Engine(warm=False) as engine:
     casemate.run("print(1)", engine=engine)
     before, ends = count(), []
-    for room in range(0, 26, int(sys.argv[1])):
+    for room in range(0, 41, int(sys.argv[1])):
         resource.setrlimit(resource.RLIMIT_NOFILE, (before + room, most[1]))
         try:
             result = casemate.run("print(1)", files={"a": b"x"}, collect=["a"], stdin=b"x", engine=engine)
