@@ -167,7 +167,7 @@ def test_launcher_and_init_without_descriptors(
         program = tmp_path / f"launcher-{count}"
         program.write_text(f"#!/bin/sh\nulimit -n {count}\nexec {PROGRAM}\n")
         program.chmod(0o755)
-        launcher = Launcher(program)
+        launcher = Launcher(program, copy=False)
         with monkeypatch.context() as patch:
             patch.setattr(engine.backend, "_launcher", launcher)
             try:
