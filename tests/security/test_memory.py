@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ Answers = Callable[..., "dict[str, str]"]
 Open = Callable[..., Sandbox]
 Parse = Callable[[Result], "dict[str, str]"]
 NotRun = Callable[[str, str], NoReturn]
+Apart = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def is_over(result: Result) -> bool:
@@ -277,6 +279,49 @@ def test_m11_descriptors_in_flight_are_bounded(run_probe: Execute, answers: Pars
     assert int(found["sent"]) < 1000
 
 
+FILL_SOCKETS: Final = """
+import socket
+kept = []
+def tcp(server=socket.create_server(("127.0.0.1", 0))):
+    writer = socket.create_connection(server.getsockname())
+    kept.extend([writer, server.accept()[0]])
+    writer.setblocking(False)
+    held = 0
+    try:
+        while True:
+            held += writer.send(bytes(65536))
+    except BlockingIOError:
+        return held
+def udp(writer=socket.socket(type=socket.SOCK_DGRAM)):
+    reader = socket.socket(type=socket.SOCK_DGRAM)
+    kept.append(reader)
+    reader.bind(("127.0.0.1", 0))
+    reader.setblocking(False)
+    for _ in range(400):
+        writer.sendto(bytes(32000), reader.getsockname())
+    return reader
+def drained(reader, held=0):
+    try:
+        while True:
+            held += len(reader.recv(65536))
+    except BlockingIOError:
+        return held
+print("tcp", sum([tcp() for _ in range(60)]), sep="\\t", flush=True)
+kept.clear()
+print("udp", sum([drained(reader) for reader in [udp() for _ in range(300)]]), sep="\\t", flush=True)
+"""
+
+
+@pytest.mark.limits
+def test_m11_buffers_of_sockets_are_limited(python: Execute, answers: Parse, cgroup: str, not_run: NotRun) -> None:
+    """Version 2 counts them with everything else, version 1 apart."""
+    if cgroup == "none":
+        not_run("M11", "without a control group nothing counts what sockets hold")
+    result = python(FILL_SOCKETS, limits={"memory": "64Mi"})
+    if not is_over(result):
+        assert max(map(int, answers(result).values())) < 24 * MIB, result.stdout.text
+
+
 # M8 M9 M13 M14: rights -----------------------------------------------------------------------------------
 
 
@@ -331,6 +376,37 @@ def test_m14_nobody_can_hide_from_the_out_of_memory_killer(ask: Answers) -> None
     assert found.pop("1000") == "OK"
     assert found.pop("init") in {"EACCES", "ENOENT", "EPERM"}
     assert set(found.values()) <= {"EACCES", "EINVAL"}
+
+
+PROTECTED: Final = """
+import os, sys
+from pathlib import Path
+score = Path("/proc/self/oom_score_adj")
+try:
+    score.write_text("-500")
+except PermissionError:
+    sys.exit("this user may not lower a score")
+if uid := int(sys.argv[1]):
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+import casemate
+guest = "for n in -1000 -500 -1 0 499; do echo $n > $0 && echo went to $n; done 2>/dev/null; cat $0"
+try:
+    print(casemate.execute(["sh", "-c", guest, "/proc/self/oom_score_adj"]).stdout.text)
+except casemate.LaunchError as error:
+    print("refused", error.hint)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("uid", "outcome"), [(0, "500"), (61234, "refused")])
+def test_m14_protection_of_the_engine_is_not_passed_on(apart: Apart, not_run: NotRun, uid: int, outcome: str) -> None:
+    """Root can set how low a guest may go; an ordinary user cannot, so that a protected engine of his starts none."""
+    done = apart(PROTECTED, str(uid))
+    if "may not lower" in done.stderr:
+        not_run("M14", done.stderr.strip())
+    assert done.stdout.split()[:1] == [outcome], done
 
 
 @pytest.mark.limits

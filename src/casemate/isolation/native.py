@@ -158,14 +158,26 @@ class NativeSandbox:
 
     def wait_dead(self) -> None:
         """After `kill`: wait until the last process is gone. Raises LaunchError if one will not die."""
-        if not self._closed and not _readable(self._pidfd, limits.KILL_TIMEOUT_S):
+        if self._closed or _readable(self._pidfd, limits.KILL_SOON_S):
+            return
+        self._kill_each()
+        if not _readable(self._pidfd, limits.KILL_TIMEOUT_S):
             raise _undying()
 
     def end(self) -> Steps[None]:
         """Kill everything inside and wait for it; files can still be read. Raises LaunchError."""
         self.kill()
+        if (yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + limits.KILL_SOON_S)):
+            return
+        self._kill_each()
         if not (yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + limits.KILL_TIMEOUT_S)):
             raise _undying()
+
+    def _kill_each(self) -> None:
+        """The kernel does it at init's end, for which init needs a processor that others may keep busy."""
+        if self.cgroup is not None:
+            with suppress(CasemateError):
+                self.cgroup.kill()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
