@@ -66,7 +66,8 @@ static _Noreturn void init(const struct plan *plan, int control, int keeper, int
     if (signal(SIGCHLD, SIG_DFL) == SIG_ERR || sigprocmask(SIG_BLOCK, &child_set, NULL) < 0 ||
         setsid() < 0 || prctl(PR_SET_NAME, "init", 0, 0, 0) < 0)
         fail(control, FAILED_INIT);
-    int count = build_sandbox(plan_bytes, plan->length, control, keeper, devices, exposed);
+    struct rlimit files = {0}; /* a plan without it lets no program open anything */
+    int count = build_sandbox(plan_bytes, plan->length, control, keeper, devices, exposed, &files);
     close(keeper);
     die_with_parent();
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -76,7 +77,7 @@ static _Noreturn void init(const struct plan *plan, int control, int keeper, int
     if (send_report(control, &ready, exposed, count) < 0)
         _exit(1);
     close_all(exposed, count);
-    serve(control);
+    serve(control, &files);
 }
 
 static int write_to(const char *path, const char *value) {
@@ -301,8 +302,18 @@ static bool be_ordinary(void) {
     return give_up_disk_priority() == 0 && give_up_oom_protection() && personality(PER_LINUX) >= 0;
 }
 
+/* An ordinary user's guests may send as many descriptors as their own limit allows, and leave them untaken; the
+ * kernel counts them for the user, and lets nobody with a limit below that number send another. */
+static bool raise_file_limit(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        return false;
+    files.rlim_cur = files.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &files) == 0;
+}
+
 int main(void) {
-    if (!watch_engine() || !be_ordinary() || fcntl(ENGINE_FD, F_SETFD, FD_CLOEXEC) < 0 || setsid() < 0 ||
+    if (!watch_engine() || !be_ordinary() || !raise_file_limit() || fcntl(ENGINE_FD, F_SETFD, FD_CLOEXEC) < 0 || setsid() < 0 ||
         signal(SIGCHLD, SIG_IGN) == SIG_ERR || signal(SIGPIPE, SIG_IGN) == SIG_ERR || prctl(PR_SET_NAME, NAME, 0, 0, 0) < 0)
         return 1;
     struct pollfd wait[2] = {{.fd = ENGINE_FD, .events = POLLIN}, {.fd = engine_pidfd, .events = POLLIN}};

@@ -34,6 +34,7 @@ static struct child {
     int reply;
 } children[CHILDREN_MAX];
 
+static struct rlimit guest_files;
 static char *strings[2 * STRINGS_MAX + 4];
 
 /* What one child gets and what the engine gets of it. */
@@ -179,6 +180,8 @@ static int enter_process(struct spawn *s, int failure_fd) {
     for (int fd = last + 1; fd < failure_fd; fd++)
         close(fd);
     if (close_range((unsigned)failure_fd + 1, ~0u, 0) < 0)
+        return -1;
+    if (setrlimit(RLIMIT_NOFILE, &guest_files) < 0)
         return -1;
     umask(022);
     return chdir(s->cwd);
@@ -326,10 +329,11 @@ static void take_request(int control, uint8_t *buffer) {
         handle(buffer, (size_t)length, reply);
 }
 
-_Noreturn void serve(int control) {
+_Noreturn void serve(int control, const struct rlimit *files) {
     static uint8_t buffer[MESSAGE_MAX_BYTES];
     struct signalfd_siginfo signals;
     sigset_t child_set;
+    guest_files = *files;
     sigemptyset(&child_set);
     sigaddset(&child_set, SIGCHLD);
     int signal_fd = signalfd(-1, &child_set, SFD_CLOEXEC | SFD_NONBLOCK);

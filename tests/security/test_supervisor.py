@@ -127,7 +127,7 @@ def test_s2_no_file_of_the_host_runs_in_a_sandbox(engine: Engine) -> None:
     launcher = Path(f"/proc/{engine.backend.launcher.pid}")
     assert str((launcher / "exe").readlink()) == "/memfd:init (deleted)"
     assert "casemate" not in (launcher / "maps").read_text()
-    with pytest.raises(OSError, match="busy|not permitted"):
+    with pytest.raises(OSError, match=r"busy|not permitted"):
         (launcher / "exe").open("r+b")
 
 

@@ -6,9 +6,12 @@ X6, X10 and X11 (ids, tokens and streams of the service) and X12 (compile caches
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
+import resource
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +29,7 @@ Answers = Callable[..., "dict[str, str]"]
 Parse = Callable[[Result], "dict[str, str]"]
 Open = Callable[..., Sandbox]
 NotRun = Callable[[str, str], NoReturn]
+Apart = Callable[..., subprocess.CompletedProcess[str]]
 
 PYTHON: Final = ["/usr/bin/python3", "-I", "-S", "-c"]
 BASE_FILE: Final = "/usr/bin/true"
@@ -350,6 +354,44 @@ def test_x4_what_one_run_uses_up_another_still_has(
         assert second[0].ok, "one user's share of these is one for all its runs; small pipes there are always"
     else:
         assert then >= taken * 0.9
+
+
+IN_FLIGHT: Final = """
+import array, os, socket
+kept, number = [], os.open("/dev/null", os.O_RDONLY)
+try:
+    while True:
+        kept.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+        for _ in range(3):
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [number] * 250))]
+            kept[-1][0].sendmsg([b"x"], rights, socket.MSG_DONTWAIT)
+except OSError as error:
+    print(error.errno, flush=True)
+import sys
+sys.stdin.read()
+"""
+USE_UP_DESCRIPTORS: Final = """
+import os, resource, sys, casemate
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+read_fd, write_fd = os.pipe()
+done = []
+def act(chunk):
+    sandbox.files.write("file", b"")
+    done.extend([chunk.data.decode(), casemate.execute(["/bin/true"]).reason, sandbox.exec(["/bin/true"]).reason])
+    os.close(write_fd)
+with casemate.Sandbox("bash") as sandbox, os.fdopen(read_fd, "rb") as stdin:
+    first = casemate.execute(["/usr/bin/python3", "-c", sys.argv[1]], stdin=stdin, on_output=act)
+    print(*done, resource.getrlimit(resource.RLIMIT_NOFILE) == (1024, hard))
+"""
+
+
+def test_x4_descriptors_that_one_run_has_in_flight_hold_up_no_other(apart: Apart, not_run: NotRun) -> None:
+    """The kernel counts them for the user, whom an ordinary user's runs have in common with their engine."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096:
+        not_run("X4", "the limit on open files cannot be raised here")
+    done = apart(USE_UP_DESCRIPTORS, IN_FLIGHT)
+    assert done.stdout.split() == [str(errno.ETOOMANYREFS), "exit", "exit", "True"], done
 
 
 def test_x4_watches_of_one_sandbox_leave_some_for_the_machine(meanwhile: Execute) -> None:

@@ -17,6 +17,7 @@ from typing import Final
 from casemate import limits
 from casemate.errors import CapacityError, LaunchError, SandboxClosed
 from casemate.isolation.waiting import Steps, Wait
+from casemate.kernel.descriptors import send_descriptors
 
 PROGRAM: Final = Path(__file__).parent.parent / "_native" / "casemate-launcher"
 LAUNCHER_FD: Final = 3
@@ -73,12 +74,12 @@ class Launcher:
                 raise SandboxClosed("the engine is closed")
             try:
                 try:
-                    socket.send_fds(self._channel(), [plan], list(fds))
+                    send_descriptors(self._channel(), plan, fds)
                 except OSError as error:
                     if error.errno not in _DEAD:
                         raise
                     self._end()
-                    socket.send_fds(self._channel(), [plan], list(fds))
+                    send_descriptors(self._channel(), plan, fds)
             except BlockingIOError:
                 return self._channel().fileno()
             except OSError as error:
@@ -149,7 +150,7 @@ def sealed_copy(program: Path) -> Iterator[str]:
     content = program.read_bytes()
     fd = _memory_file()
     try:
-        with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor, not a path
+        with open(fd, "wb", closefd=False) as file:
             file.write(content)
         with contextlib.suppress(OSError):  # since Linux 6.3
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, F_SEAL_EXEC)

@@ -37,6 +37,7 @@ from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
 from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
+from casemate.kernel.descriptors import send_descriptors
 from casemate.kernel.hostids import HostIds
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
@@ -131,7 +132,7 @@ class NativeSandbox:
 
     def _send(self, message: bytes, answer_fd: int) -> None:
         try:
-            socket.send_fds(self._control, [message], [answer_fd])
+            send_descriptors(self._control, message, [answer_fd])
         except BlockingIOError as error:
             raise _Behind("the sandbox takes no more requests for now") from error
         except OSError as error:
