@@ -94,6 +94,8 @@ SUPERVISE_PERIOD_MIN_S: Final = 0.002
 WITHOUT_CGROUP_PERIOD_S: Final = 0.02
 THROTTLE_DEBT_S: Final = 0.03
 """How far ahead of its processor share a sandbox without a control group may run before it is stopped."""
+CLOSER_LOOK_PAUSE_RATIO: Final = 4
+"""Without a control group: exact measuring of memory rests for so many times as long as it last took."""
 
 # The launch plan ------------------------------------------------------------------------------
 PLAN_MAX_BYTES: Final = 96 * KIB
