@@ -510,7 +510,7 @@ def test_x8_paths_do_not_lead_from_one_sandbox_to_another(sandbox: Open) -> None
 # X9: signals between tenants ----------------------------------------------------------------------
 
 READ_ALL: Final = """
-import hashlib, json, os
+import hashlib, json, os, sys
 def read(path):
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -523,7 +523,7 @@ def read(path):
     finally:
         os.close(fd)
 found = {}
-for folder, folders, names in os.walk("/proc"):
+for folder, folders, names in os.walk(sys.argv[1]):
     folders[:] = [name for name in folders if not (folder == "/proc" and name.isdigit())]
     for name in names:
         found[os.path.join(folder, name)] = read(os.path.join(folder, name))
@@ -544,18 +544,57 @@ sys.stdin.read()
 RANDOM_BY_NATURE: Final = {"/proc/sys/kernel/random/uuid"}
 
 
-def test_x9_no_file_of_proc_shows_what_a_neighbour_does(sandbox: Open, meanwhile: Execute) -> None:
-    listener = sandbox(cpu=0.5)
-    listener.exec([*PYTHON, READ_ALL], limits={"output": 64 * MIB})
+def shown_when_quiet_and_loud(
+    opened: Sandbox, meanwhile: Execute, where: str, noise: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What the files of a directory of `/proc` hold before, and while a neighbour makes noise."""
+    opened.exec([*PYTHON, READ_ALL, where], limits={"output": 64 * MIB})
     shown: list[dict[str, str]] = []
 
     def look() -> None:
-        result = listener.exec([*PYTHON, READ_ALL])
+        result = opened.exec([*PYTHON, READ_ALL, where])
         shown.append(json.loads(result.stdout.head + result.stdout.tail))
 
     look()
-    meanwhile([*PYTHON, BE_LOUD], lambda _: look(), limits={"open_files": 1024})
-    quiet, loud = shown
+    meanwhile([*PYTHON, noise], lambda _: look(), limits={"open_files": 1024})
+    return shown[0], shown[1]
+
+
+def test_x9_no_file_of_proc_beside_those_of_processes_shows_what_a_neighbour_does(
+    sandbox: Open, meanwhile: Execute
+) -> None:
+    quiet, loud = shown_when_quiet_and_loud(sandbox(cpu=0.5), meanwhile, "/proc", BE_LOUD)
     assert len(quiet) > 200
     changed = {path for path in quiet.keys() | loud.keys() if quiet.get(path) != loud.get(path)}
     assert changed - RANDOM_BY_NATURE <= {"/proc/sys/kernel/ns_last_pid"}, "which is the listener's own"
+
+
+BE_LOUD_ON_THE_NETWORK: Final = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+pairs = [(socket.create_connection(server.getsockname()), server.accept()) for _ in range(20)]
+sender = socket.socket(type=socket.SOCK_DGRAM)
+for _ in range(2000):
+    sender.sendto(bytes(1000), server.getsockname())
+for writer, _ in pairs:
+    writer.send(bytes(100_000))
+print("loud", flush=True)
+sys.stdin.read()
+"""
+COUNTED_FOR_THE_MACHINE: Final = {
+    "softnet_stat",
+    "sockstat",
+    "sockstat6",
+    "protocols",
+    "rt_cache",
+    "arp_cache",
+    "ndisc_cache",
+}
+"""Packets, routes, neighbours and buffers of all network namespaces together; the threat model tells of them."""
+
+
+def test_x9_of_a_neighbours_network_only_counters_of_the_machine_are_seen(sandbox: Open, meanwhile: Execute) -> None:
+    quiet, loud = shown_when_quiet_and_loud(sandbox(), meanwhile, "/proc/thread-self/net/", BE_LOUD_ON_THE_NETWORK)
+    assert len(quiet) > 20
+    changed = {Path(path).name for path in quiet.keys() | loud.keys() if quiet.get(path) != loud.get(path)}
+    assert changed <= COUNTED_FOR_THE_MACHINE
