@@ -268,6 +268,18 @@ static int step_affinity(struct cursor *c) {
     return syscall(SYS_sched_setaffinity, 0, (size_t)length, bits) < 0 ? -1 : 0;
 }
 
+static int keep_for_programs(struct rlimit limit, struct rlimit *files) {
+    struct rlimit ours;
+    if (getrlimit(RLIMIT_NOFILE, &ours) < 0)
+        return -1;
+    if (limit.rlim_cur > limit.rlim_max)
+        return errno = EINVAL, -1;
+    if (limit.rlim_max > ours.rlim_max)
+        return errno = EPERM, -1;
+    *files = limit;
+    return 0;
+}
+
 /* That of open files is for the programs, which get it at their start. The kernel compares the sender's with
  * how many descriptors its user has sent that nobody has taken yet, and init has to be able to send when its
  * guests have used up theirs. */
@@ -275,10 +287,8 @@ static int step_rlimit(struct build *b, struct cursor *c) {
     uint32_t resource = read_u32(c);
     uint64_t soft = read_u64(c);
     struct rlimit limit = {.rlim_cur = soft, .rlim_max = read_u64(c)};
-    if (resource == RLIMIT_NOFILE) {
-        *b->files = limit;
-        return 0;
-    }
+    if (resource == RLIMIT_NOFILE)
+        return keep_for_programs(limit, b->files);
     return setrlimit((__rlimit_resource_t)resource, &limit);
 }
 
