@@ -138,7 +138,7 @@ INIT_TIMEOUT_S: Final = 5.0
 def set_probe_free(opened: Sandbox, program: bytes, attack: str) -> None:
     """Start a probe that goes on in the background of a sandbox; returns when it is at work."""
     opened.files.write("probe", program)
-    assert opened.exec(["sh", "-c", f"chmod 755 probe && ./probe {attack} > armed"]).ok
+    assert opened.exec(["sh", "-c", f"chmod 755 probe && exec ./probe {attack} > armed"]).ok
     assert eventually(lambda: opened.files.read("armed") == b"armed\tOK\n", INIT_TIMEOUT_S)
 
 
