@@ -305,8 +305,12 @@ def udp(writer=socket.socket(type=socket.SOCK_DGRAM)):
     kept.append(reader)
     reader.bind(("127.0.0.1", 0))
     reader.setblocking(False)
-    for _ in range(400):
-        writer.sendto(bytes(32000), reader.getsockname())
+    writer.setblocking(False)
+    try:
+        for _ in range(400):
+            writer.sendto(bytes(32000), reader.getsockname())
+    except BlockingIOError:
+        pass
     return reader
 def drained(reader, held=0):
     try:

@@ -28,6 +28,11 @@ MFD_EXEC: Final = 0x10
 F_SEAL_EXEC: Final = 0x20
 SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
+ENDS_HINT: Final = (
+    "if every start ends so: this process must not be protected from being killed (OOMScoreAdjust below 0)"
+)
+"""An ordinary user's launcher cannot take that protection from guests, and refuses to start any."""
+
 _DEAD: Final = frozenset({errno.EPIPE, errno.ECONNRESET})
 NO_ROOM: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 """Answers of the kernel when too much is on its way already."""
@@ -188,6 +193,5 @@ def _unsent(error: OSError) -> Exception:
     if error.errno in NO_ROOM:
         return CapacityError(f"no room for another launch plan: {error.strerror}")
     if error.errno in _DEAD:
-        hint = "this process must not be protected from the out-of-memory killer: OOMScoreAdjust=0 or higher"
-        return LaunchError("launcher", error.errno or 0, "it ends as soon as it is started", hint=hint)
+        return LaunchError("launcher", error.errno or 0, "it ends as soon as it is started", hint=ENDS_HINT)
     return LaunchError("launcher", error.errno or 0, f"cannot reach it: {error.strerror}")

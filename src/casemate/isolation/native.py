@@ -20,7 +20,7 @@ import msgspec
 from casemate import limits
 from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
 from casemate.isolation.host import HostFacts, read_host_facts
-from casemate.isolation.launcher import NO_ROOM, Launcher
+from casemate.isolation.launcher import ENDS_HINT, NO_ROOM, Launcher
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import (
     EVERYTHING,
@@ -355,7 +355,7 @@ def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: E
         raise LaunchError("launcher", errno.ETIMEDOUT, f"no answer within {limits.LAUNCH_TIMEOUT_S} s")
     report = receive_report(channel)
     if report is None:
-        raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built")
+        raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built", hint=ENDS_HINT)
     for fd in report.fds:
         stack.callback(os.close, fd)
     if report.kind is not kind or len(report.fds) != 1:
