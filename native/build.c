@@ -47,6 +47,7 @@ struct build {
     int devices;
     int exposed_count;
     int *exposed;
+    struct rlimit *files;
     unsigned done; /* bit per step kind, for the final check */
 };
 
@@ -267,10 +268,27 @@ static int step_affinity(struct cursor *c) {
     return syscall(SYS_sched_setaffinity, 0, (size_t)length, bits) < 0 ? -1 : 0;
 }
 
-static int step_rlimit(struct cursor *c) {
+static int keep_for_programs(struct rlimit limit, struct rlimit *files) {
+    struct rlimit ours;
+    if (getrlimit(RLIMIT_NOFILE, &ours) < 0)
+        return -1;
+    if (limit.rlim_cur > limit.rlim_max)
+        return errno = EINVAL, -1;
+    if (limit.rlim_max > ours.rlim_max)
+        return errno = EPERM, -1;
+    *files = limit;
+    return 0;
+}
+
+/* That of open files is for the programs, which get it at their start. The kernel compares the sender's with
+ * how many descriptors its user has sent that nobody has taken yet, and init has to be able to send when its
+ * guests have used up theirs. */
+static int step_rlimit(struct build *b, struct cursor *c) {
     uint32_t resource = read_u32(c);
     uint64_t soft = read_u64(c);
     struct rlimit limit = {.rlim_cur = soft, .rlim_max = read_u64(c)};
+    if (resource == RLIMIT_NOFILE)
+        return keep_for_programs(limit, b->files);
     return setrlimit((__rlimit_resource_t)resource, &limit);
 }
 
@@ -424,7 +442,7 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
     case STEP_PIVOT: return step_pivot(b);
     case STEP_READ_ONLY: return step_read_only(c);
     case STEP_AFFINITY: return step_affinity(c);
-    case STEP_RLIMIT: return step_rlimit(c);
+    case STEP_RLIMIT: return step_rlimit(b, c);
     case STEP_EXPOSE: return step_expose(b, c);
     case STEP_NETWORK: return step_network(b);
     case STEP_DROP_CAPABILITIES: return step_drop_capabilities();
@@ -448,11 +466,11 @@ static _Noreturn void die(int control, int32_t step, int32_t error) {
     _exit(1);
 }
 
-int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed) {
+int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed,
+                  struct rlimit *files) {
     struct plan plan;
     memcpy(&plan, bytes, sizeof plan);
-    struct build build = {
-        .plan = &plan, .root = -1, .keeper = keeper, .devices = devices, .exposed = exposed};
+    struct build build = {.plan = &plan, .root = -1, .keeper = keeper, .devices = devices, .exposed = exposed, .files = files};
     struct cursor c = {bytes + sizeof plan, bytes + length, false};
     umask(0);
     for (uint32_t i = 0; i < plan.steps; i++) {

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #define PLAN_MAGIC 0x4c504d43u /* "CMPL" */
@@ -121,11 +122,13 @@ bool plan_is_valid(const uint8_t *bytes, size_t length, int fds);
 bool request_is_valid(const uint8_t *bytes, size_t length);
 
 /* build.c: carries out the steps; returns the number of exposed directories or reports and dies. `devices`
- * is what make_devices has made: a detached mount, or -1 where the plan asks for none. */
+ * is what make_devices has made: a detached mount, or -1 where the plan asks for none; `files` becomes the limit
+ * on open files that the plan has for programs. */
 int make_devices(const uint8_t *bytes, size_t length, int *devices);
-int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed);
+int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed,
+                  struct rlimit *files);
 
 /* serve.c: PID 1 of the sandbox. Never returns. */
-_Noreturn void serve(int control);
+_Noreturn void serve(int control, const struct rlimit *files);
 
 #endif

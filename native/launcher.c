@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/ioctl.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -27,7 +28,9 @@
 #include <unistd.h>
 
 #define ENGINE_FD 3
+#define NAME "casemate-launch" /* a copy in memory has none that says anything */
 #define INOTIFY_INSTANCES_MAX "32" /* for one sandbox */
+#define GUEST_OOM_SCORE 500
 
 /* <linux/ioprio.h> came with Linux 5.15. */
 #define DISK_WHO_PROCESS 1
@@ -38,7 +41,7 @@
 #define DISK_LEVEL_ORDINARY 4
 
 static uint8_t plan_bytes[PLAN_MAX_BYTES];
-static int engine_pidfd = -1;
+static int engine_pidfd = -1, oom_score;
 
 static _Noreturn void fail(int control, int32_t step) {
     struct report report = {.type = REPORT_FAILED, .value = step, .error = errno};
@@ -63,7 +66,8 @@ static _Noreturn void init(const struct plan *plan, int control, int keeper, int
     if (signal(SIGCHLD, SIG_DFL) == SIG_ERR || sigprocmask(SIG_BLOCK, &child_set, NULL) < 0 ||
         setsid() < 0 || prctl(PR_SET_NAME, "init", 0, 0, 0) < 0)
         fail(control, FAILED_INIT);
-    int count = build_sandbox(plan_bytes, plan->length, control, keeper, devices, exposed);
+    struct rlimit files = {0}; /* a plan without it lets no program open anything */
+    int count = build_sandbox(plan_bytes, plan->length, control, keeper, devices, exposed, &files);
     close(keeper);
     die_with_parent();
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
@@ -73,20 +77,31 @@ static _Noreturn void init(const struct plan *plan, int control, int keeper, int
     if (send_report(control, &ready, exposed, count) < 0)
         _exit(1);
     close_all(exposed, count);
-    serve(control);
+    serve(control, &files);
+}
+
+static int write_to(const char *path, const char *value) {
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    int failed = write(fd, value, strlen(value)) < 0 ? -1 : 0;
+    int error = errno;
+    close(fd);
+    errno = error;
+    return failed;
 }
 
 static int write_text(pid_t pid, const char *name, const char *text) {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, name);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    ssize_t written = write(fd, text, strlen(text));
-    int error = errno;
-    close(fd);
-    errno = error;
-    return written < 0 ? -1 : 0;
+    return write_to(path, text);
+}
+
+/* The kernel lets nobody without privilege go below what somebody with it has written. */
+static int set_oom_score(int score) {
+    char text[16];
+    snprintf(text, sizeof text, "%d", score);
+    return write_to("/proc/self/oom_score_adj", text);
 }
 
 static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside) {
@@ -105,14 +120,13 @@ static int join_groups(const int *fds, int count) {
     return 0;
 }
 
-/* A change of the effective user lowers them; the saved one keeps them permitted. */
-static int raise_capabilities(void) {
+static int set_effective_capabilities(bool all) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     if (syscall(SYS_capget, &header, data) < 0)
         return -1;
     for (int i = 0; i < 2; i++)
-        data[i].effective = data[i].permitted;
+        data[i].effective = all ? data[i].permitted : 0;
     return (int)syscall(SYS_capset, &header, data);
 }
 
@@ -127,7 +141,8 @@ static int own_namespaces(const struct plan *plan) {
         return -1;
     setfsuid(0);
     die_with_parent(); /* a change of user clears it */
-    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? -1 : raise_capabilities();
+    /* The change has lowered them too; the saved user keeps them permitted. */
+    return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? -1 : set_effective_capabilities(true);
 }
 
 static pid_t clone_init(const struct plan *plan, int *pidfd) {
@@ -135,25 +150,14 @@ static pid_t clone_init(const struct plan *plan, int *pidfd) {
     return (pid_t)syscall(SYS_clone, flags | SIGCHLD, NULL, pidfd, NULL, NULL);
 }
 
-static int set_sysctl(const char *path, const char *value) {
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    int failed = write(fd, value, strlen(value)) < 0 ? -1 : 0;
-    int error = errno;
-    close(fd);
-    errno = error;
-    return failed;
-}
-
 /* Any program in the sandbox may listen on any port of its own lo. */
 static int free_low_ports(void) {
-    return set_sysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    return write_to("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 }
 
 /* The host's limit is for all that one user runs, which without a user of its own is every sandbox. */
 static int limit_watches(void) {
-    return set_sysctl("/proc/sys/user/max_inotify_instances", INOTIFY_INSTANCES_MAX);
+    return write_to("/proc/sys/user/max_inotify_instances", INOTIFY_INSTANCES_MAX);
 }
 
 static int raise_loopback(void) {
@@ -179,6 +183,10 @@ static int make_network(int pidfd) {
 static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
     int control = fds[0], link[2], pidfd = -1, devices;
     die_with_parent();
+    /* Before anything of the engine the out-of-memory killer is to take a sandbox. Its init has the same score:
+     * an init that could change it, or that of its children, would have to let its neighbours look at it. */
+    if (oom_score < GUEST_OOM_SCORE && set_oom_score(GUEST_OOM_SCORE) < 0)
+        fail(control, FAILED_INIT);
     if (plan->cgroup_kind == CGROUP_JOIN && join_groups(fds + 1, count - 1) < 0)
         fail(control, FAILED_CGROUP);
     if (plan->cgroup_kind == CGROUP_INTO)
@@ -261,8 +269,28 @@ static int give_up_disk_priority(void) {
     return priority >= 0 && is_raised ? (int)syscall(SYS_ioprio_set, DISK_WHO_PROCESS, 0, 0) : 0;
 }
 
-/* An engine may run with a priority of its own, for processors and for disks; what it does not trust inherits
- * ours, and gets none of it. Stepping back needs no right; what stands below the ordinary stays there. */
+static bool read_oom_score(void) {
+    char text[16] = {0};
+    int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    oom_score = atoi(text);
+    return fd >= 0 && close(fd) == 0 && got > 0;
+}
+
+/* Without privilege a score can be raised, but then a guest could lower it again as far as it was: none starts. */
+static bool give_up_oom_protection(void) {
+    if (!read_oom_score())
+        return false;
+    oom_score = oom_score < 0 ? 0 : oom_score;
+    if (set_oom_score(oom_score) < 0 || set_effective_capabilities(false) < 0)
+        return false;
+    bool can_return = set_oom_score(-1) == 0;
+    return set_effective_capabilities(true) == 0 && !can_return;
+}
+
+/* An engine may run with a priority of its own, for processors, for disks and for memory, and with addresses that
+ * are not random; what it does not trust inherits ours, and gets none of it. Stepping back needs no right; what
+ * stands below the ordinary stays there. */
 static bool be_ordinary(void) {
     struct sched_param none = {0};
     int policy = sched_getscheduler(0);
@@ -271,12 +299,22 @@ static bool be_ordinary(void) {
         return false;
     if (getpriority(PRIO_PROCESS, 0) < 0 && setpriority(PRIO_PROCESS, 0, 0) < 0)
         return false;
-    return give_up_disk_priority() == 0;
+    return give_up_disk_priority() == 0 && give_up_oom_protection() && personality(PER_LINUX) >= 0;
+}
+
+/* An ordinary user's guests may send as many descriptors as their own limit allows, and leave them untaken; the
+ * kernel counts them for the user, and lets nobody with a limit below that number send another. */
+static bool raise_file_limit(void) {
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        return false;
+    files.rlim_cur = files.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &files) == 0;
 }
 
 int main(void) {
-    if (!watch_engine() || !be_ordinary() || fcntl(ENGINE_FD, F_SETFD, FD_CLOEXEC) < 0 || setsid() < 0 ||
-        signal(SIGCHLD, SIG_IGN) == SIG_ERR || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+    if (!watch_engine() || !be_ordinary() || !raise_file_limit() || fcntl(ENGINE_FD, F_SETFD, FD_CLOEXEC) < 0 || setsid() < 0 ||
+        signal(SIGCHLD, SIG_IGN) == SIG_ERR || signal(SIGPIPE, SIG_IGN) == SIG_ERR || prctl(PR_SET_NAME, NAME, 0, 0, 0) < 0)
         return 1;
     struct pollfd wait[2] = {{.fd = ENGINE_FD, .events = POLLIN}, {.fd = engine_pidfd, .events = POLLIN}};
     for (;;) {

@@ -24,7 +24,8 @@
 #define CHANNEL_REQUEST_FD 3
 #define CHANNEL_REPLY_FD 4
 #define EXEC_FAILED_STATUS 127
-#define GUEST_OOM_SCORE "500"
+#define START_TIMEOUT_MS 5000 /* less than the engine waits for an answer */
+#define ERRNO_MAX 4095
 #define SAFE_FD_MIN 10 /* above every descriptor number that a child is given */
 
 static struct child {
@@ -33,6 +34,7 @@ static struct child {
     int reply;
 } children[CHILDREN_MAX];
 
+static struct rlimit guest_files;
 static char *strings[2 * STRINGS_MAX + 4];
 
 /* What one child gets and what the engine gets of it. */
@@ -138,20 +140,6 @@ static void close_spawn(struct spawn *s) {
     close_all(s->outside, s->outside_count);
 }
 
-/* The out-of-memory killer is to take the guest and leave init, which has to tell of it. While not
- * dumpable, as init is, a process may not write its own entry; from then on its neighbours may look into
- * it, so that nothing of init's may be open in it any more. */
-static int volunteer_for_oom(void) {
-    if (prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0)
-        return -1;
-    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
-    ssize_t written = write(fd, GUEST_OOM_SCORE, strlen(GUEST_OOM_SCORE));
-    close(fd);
-    return written < 0 ? -1 : 0;
-}
-
 /* Two rounds, because a descriptor may stand where another has to go. */
 static int place_descriptors(struct spawn *s) {
     int high[5];
@@ -191,12 +179,16 @@ static int enter_process(struct spawn *s, int failure_fd) {
         return -1;
     for (int fd = last + 1; fd < failure_fd; fd++)
         close(fd);
-    if (close_range((unsigned)failure_fd + 1, ~0u, 0) < 0 || volunteer_for_oom() < 0)
+    if (close_range((unsigned)failure_fd + 1, ~0u, 0) < 0)
+        return -1;
+    if (setrlimit(RLIMIT_NOFILE, &guest_files) < 0)
         return -1;
     umask(022);
     return chdir(s->cwd);
 }
 
+/* Not dumpable, as init is, until the exec: its neighbours, which have the same user, could otherwise reach
+ * init's program, memory and descriptors through it. They can stop it all the same. */
 static _Noreturn void become(struct spawn *s, int failure_fd) {
     int safe = fcntl(failure_fd, F_DUPFD_CLOEXEC, 2 * SAFE_FD_MIN);
     if (safe >= 0 && enter_process(s, safe) == 0) {
@@ -209,26 +201,37 @@ static _Noreturn void become(struct spawn *s, int failure_fd) {
     _exit(EXEC_FAILED_STATUS);
 }
 
-/* Returns the pid, or -1 with the errno of whatever failed, in the child as well. */
+/* 0 once the child has become its program, otherwise the errno of what failed. Nobody may hold init up for
+ * longer than a start takes: a guest can stop the child before its exec. */
+static int outcome(int failure_fd) {
+    struct pollfd wait = {.fd = failure_fd, .events = POLLIN};
+    int ready, error = 0;
+    do
+        ready = poll(&wait, 1, START_TIMEOUT_MS);
+    while (ready < 0 && errno == EINTR);
+    if (ready <= 0)
+        return ready == 0 ? ETIMEDOUT : errno;
+    ssize_t got = read(failure_fd, &error, sizeof error);
+    if (got == 0)
+        return 0;
+    return got == sizeof error && error > 0 && error <= ERRNO_MAX ? error : EIO;
+}
+
+/* Returns the pid, or -1 with the errno of whatever failed, in the child as well, which then is no more. */
 static pid_t start(struct spawn *s) {
-    int failure[2], error = 0;
+    int failure[2];
     if (pipe2(failure, O_CLOEXEC) < 0)
         return -1;
     pid_t pid = fork();
     if (pid == 0)
         become(s, failure[1]);
-    int fork_error = errno;
+    int error = errno;
     close(failure[1]);
-    ssize_t got = 0;
-    if (pid > 0)
-        do
-            got = read(failure[0], &error, sizeof error);
-        while (got < 0 && errno == EINTR);
+    if (pid > 0 && (error = outcome(failure[0])) != 0)
+        kill(pid, SIGKILL);
     close(failure[0]);
-    if (pid > 0 && got == 0)
-        return pid;
-    errno = pid < 0 ? fork_error : error;
-    return -1;
+    errno = error;
+    return pid > 0 && error == 0 ? pid : -1;
 }
 
 static char **read_vector(struct cursor *c, char **to) {
@@ -326,10 +329,11 @@ static void take_request(int control, uint8_t *buffer) {
         handle(buffer, (size_t)length, reply);
 }
 
-_Noreturn void serve(int control) {
+_Noreturn void serve(int control, const struct rlimit *files) {
     static uint8_t buffer[MESSAGE_MAX_BYTES];
     struct signalfd_siginfo signals;
     sigset_t child_set;
+    guest_files = *files;
     sigemptyset(&child_set);
     sigaddset(&child_set, SIGCHLD);
     int signal_fd = signalfd(-1, &child_set, SFD_CLOEXEC | SFD_NONBLOCK);

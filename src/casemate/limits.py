@@ -81,6 +81,8 @@ LAUNCH_TIMEOUT_S: Final = 20.0
 LAUNCH_RETRY_S: Final = 0.1
 REQUEST_TIMEOUT_S: Final = 10.0
 KILL_TIMEOUT_S: Final = 10.0
+KILL_SOON_S: Final = 1.0
+"""After that everything in the sandbox is killed one by one, so that it leaves its init the processor to end on."""
 DYING_S: Final = 0.25
 BURIALS_WAITING_MAX: Final = 32
 """Killed sandboxes that one engine takes apart beside its other work."""
@@ -92,6 +94,8 @@ SUPERVISE_PERIOD_MIN_S: Final = 0.002
 WITHOUT_CGROUP_PERIOD_S: Final = 0.02
 THROTTLE_DEBT_S: Final = 0.03
 """How far ahead of its processor share a sandbox without a control group may run before it is stopped."""
+CLOSER_LOOK_PAUSE_RATIO: Final = 4
+"""Without a control group: exact measuring of memory rests for so many times as long as it last took."""
 
 # The launch plan ------------------------------------------------------------------------------
 PLAN_MAX_BYTES: Final = 96 * KIB
@@ -149,6 +153,9 @@ CPU_PERIOD_US: Final = 100_000
 CPU_PERIOD_MAX_US: Final = 1_000_000
 CPU_QUOTA_MIN_US: Final = 1_000
 SANDBOX_INIT_PROCESSES: Final = 1
+SOCKET_BUFFERS_PART: Final = 8
+"""Version 1 counts them apart: buffers of TCP and UDP may hold the memory limit divided by this, on top of it."""
+SOCKET_BUFFERS_MIN_BYTES: Final = 1 * MIB
 
 CGROUP_MOVE_PASSES_MAX: Final = 3
 """How often an engine looks for processes of its own that have to leave its group."""

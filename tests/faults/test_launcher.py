@@ -36,7 +36,7 @@ def kill_launcher(engine: casemate.Engine) -> None:
 
 
 def use_program(engine: casemate.Engine, monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
-    monkeypatch.setattr(engine.backend, "_launcher", Launcher(program))
+    monkeypatch.setattr(engine.backend, "_launcher", Launcher(program, copy=False))
 
 
 def script(directory: Path, text: str, mode: int = 0o755) -> Path:

@@ -19,6 +19,7 @@ from tests.results import kinds_of
 
 import casemate
 from casemate import limits as bound
+from casemate.isolation.native import NativeSandbox
 from casemate.kernel.processes import process_tree
 from casemate.model.result import Reason
 from casemate.model.spec import BASE_ENVIRONMENT
@@ -144,6 +145,19 @@ def test_the_limit_on_output_is_exact(execute: Run, limit: int, script: str) -> 
     assert result.reason is Reason.OUTPUT
     assert sum(len(chunk.data) for chunk in chunks) == limit
     assert result.stdout.total_bytes + result.stderr.total_bytes == limit
+
+
+def test_what_cannot_be_killed_in_time_costs_the_files_and_not_the_result(
+    execute: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("casemate.limits.KILL_SOON_S", 0.0)
+    monkeypatch.setattr("casemate.limits.KILL_TIMEOUT_S", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(NativeSandbox, "kill", lambda _: None)
+        patch.setattr(NativeSandbox, "_kill_each", lambda _: None)
+        result = execute("sh", "-c", "echo said; echo x > file", collect=["*"], limits={"timeout": 5})
+    assert (result.reason, result.stdout.text, result.files) == (casemate.Reason.EXIT, "said\n", ())
+    assert kinds_of(result) == {"not-collected"}
 
 
 def test_collected_files_have_their_contents(execute: Run) -> None:

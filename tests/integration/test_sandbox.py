@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -650,6 +650,16 @@ def test_many_threads_may_wait_for_one_program(open_screen: OpenScreen, slowness
         assert wait_for(lambda: terminal._session._users == 4, 10 * slowness)
         terminal.write(b"\n")
         assert {user.result(timeout=10 * slowness) for user in waiting} == {3}
+
+
+def test_typing_to_a_program_that_reads_nothing_ends_when_it_does(sandbox: casemate.Sandbox, slowness: float) -> None:
+    terminal = sandbox.open_pty(["sh", "-c", "stty raw -echo; echo ready; sleep 0.3"])
+    while b"ready" not in terminal.read(timeout_s=10 * slowness):
+        pass
+    with ThreadPoolExecutor(1) as pool, closing(terminal):
+        writing = pool.submit(terminal.write, b"x" * 1_000_000)
+        with pytest.raises(casemate.SandboxClosed, match="has ended"):
+            writing.result(timeout=10 * slowness)
 
 
 def test_the_end_of_the_sandbox_is_the_end_of_its_terminals(make_sandbox: MakeSandbox) -> None:

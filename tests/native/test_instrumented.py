@@ -41,7 +41,7 @@ def engine(build: Path, tmp_path: Path) -> Iterator[casemate.Engine]:
     instrumented = instrument(build, "launcher", tmp_path)
     with casemate.Engine(warm=False) as opened:
         opened.backend._launcher.close()
-        opened.backend._launcher = Launcher(instrumented.program)
+        opened.backend._launcher = Launcher(instrumented.program, copy=False)
         if build.name.startswith("valgrind"):
             mounts = (GUEST_MOUNT, *find_runtime(opened, "python")[1].mounts)
             shared = private_directories(opened.backend.host, mounts)

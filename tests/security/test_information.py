@@ -526,6 +526,18 @@ def test_i10_addresses_differ_from_run_to_run(execute: Execute, not_run: NotRun)
     assert len(inside) == RANDOM_RUNS
 
 
+NOT_RANDOM: Final = """
+import casemate
+print(casemate.execute(["sh", "-c", "cat /proc/self/personality; grep stack /proc/self/maps"]).stdout.text)
+"""
+
+
+def test_i10_addresses_are_random_where_those_of_the_caller_are_not(apart: Apart) -> None:
+    told = [apart(NOT_RANDOM, before=["setarch", "-R"]).stdout.split()[:2] for _ in range(2)]
+    assert [words[0] for words in told] == ["00000000", "00000000"]
+    assert told[0][1] != told[1][1]
+
+
 # I13 I15: errors and compilers --------------------------------------------------------------------
 
 

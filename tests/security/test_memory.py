@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ BEYOND_MIB: Final = "512"
 REFUSED: Final = 3
 """The exit status of a probe whose allocation was refused."""
 
+TIMEOUT_S: Final = 10
 PIPES_MAX_BYTES: Final = 80 * MIB
 """Where nothing counts it: what the kernel gives one user by default, and two pages for each further pipe."""
 
@@ -31,6 +33,7 @@ Answers = Callable[..., "dict[str, str]"]
 Open = Callable[..., Sandbox]
 Parse = Callable[[Result], "dict[str, str]"]
 NotRun = Callable[[str, str], NoReturn]
+Apart = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def is_over(result: Result) -> bool:
@@ -277,6 +280,63 @@ def test_m11_descriptors_in_flight_are_bounded(run_probe: Execute, answers: Pars
     assert int(found["sent"]) < 1000
 
 
+FILL_SOCKETS: Final = """
+import socket
+socket.setdefaulttimeout(1)
+kept = []
+def tcp(server=socket.create_server(("127.0.0.1", 0))):
+    writer = socket.create_connection(server.getsockname())
+    kept.extend([writer, server.accept()[0]])
+    writer.setblocking(False)
+    held = 0
+    try:
+        while True:
+            held += writer.send(bytes(65536))
+    except BlockingIOError:
+        return held
+def all_that_can_be_had(held=0):
+    try:
+        for _ in range(60):
+            held += tcp()
+    except TimeoutError:
+        pass
+    return held
+def udp(writer=socket.socket(type=socket.SOCK_DGRAM)):
+    reader = socket.socket(type=socket.SOCK_DGRAM)
+    kept.append(reader)
+    reader.bind(("127.0.0.1", 0))
+    reader.setblocking(False)
+    writer.setblocking(False)
+    try:
+        for _ in range(400):
+            writer.sendto(bytes(32000), reader.getsockname())
+    except BlockingIOError:
+        pass
+    return reader
+def drained(reader, held=0):
+    try:
+        while True:
+            held += len(reader.recv(65536))
+    except BlockingIOError:
+        return held
+print("tcp", all_that_can_be_had(), sep="\\t", flush=True)
+kept.clear()
+print("udp", sum([drained(reader) for reader in [udp() for _ in range(300)]]), sep="\\t", flush=True)
+"""
+
+
+@pytest.mark.limits
+def test_m11_buffers_of_sockets_are_limited(python: Execute, answers: Parse, cgroup: str, not_run: NotRun) -> None:
+    """Version 1 counts them apart. Version 2 does so with everything else: there senders may wait for room for ever."""
+    if cgroup == "none":
+        not_run("M11", "without a control group nothing counts what sockets hold")
+    result = python(FILL_SOCKETS, limits={"memory": "64Mi", "timeout": TIMEOUT_S})
+    if cgroup == "v2" and not result.ok:
+        assert result.reason in {Reason.MEMORY, Reason.TIMEOUT}
+    else:
+        assert max(map(int, answers(result).values())) < 24 * MIB, result.stdout.text
+
+
 # M8 M9 M13 M14: rights -----------------------------------------------------------------------------------
 
 
@@ -331,6 +391,38 @@ def test_m14_nobody_can_hide_from_the_out_of_memory_killer(ask: Answers) -> None
     assert found.pop("1000") == "OK"
     assert found.pop("init") in {"EACCES", "ENOENT", "EPERM"}
     assert set(found.values()) <= {"EACCES", "EINVAL"}
+
+
+PROTECTED: Final = """
+import os, sys
+from pathlib import Path
+import casemate, casemate.engine.run
+score = Path("/proc/self/oom_score_adj")
+try:
+    score.write_text("-500")
+except PermissionError:
+    sys.exit("this user may not lower a score")
+if uid := int(sys.argv[1]):
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+guest = "for n in -1000 -500 -1 0 499; do echo $n > $0 && echo went to $n; done 2>/dev/null; cat $0"
+try:
+    print(casemate.execute(["sh", "-c", guest, "/proc/self/oom_score_adj"]).stdout.text)
+except casemate.LaunchError as error:
+    print("refused", error)
+"""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("uid", "outcome"), [(0, "500"), (61234, "refused")])
+def test_m14_protection_of_the_engine_is_not_passed_on(apart: Apart, not_run: NotRun, uid: int, outcome: str) -> None:
+    """Root can set how low a guest may go; an ordinary user cannot, so that a protected engine of his starts none."""
+    done = apart(PROTECTED, str(uid))
+    if "may not lower" in done.stderr:
+        not_run("M14", done.stderr.strip())
+    assert done.stdout.split()[:1] == [outcome], done
+    assert uid == 0 or "OOMScoreAdjust" in done.stdout, done
 
 
 @pytest.mark.limits

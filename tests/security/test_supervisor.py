@@ -122,6 +122,39 @@ output["init"] = attempt("/proc/1/exe", os.O_RDONLY)
     assert digests(*before) == before
 
 
+def test_s2_no_file_of_the_host_runs_in_a_sandbox(engine: Engine) -> None:
+    """What init and its children run until their exec is the launcher's: a copy that nobody can change."""
+    launcher = Path(f"/proc/{engine.backend.launcher.pid}")
+    assert str((launcher / "exe").readlink()) == "/memfd:init (deleted)"
+    assert "casemate" not in (launcher / "maps").read_text()
+    with pytest.raises(OSError, match=r"busy|not permitted"):
+        (launcher / "exe").open("r+b")
+
+
+NEWBORNS: Final = 60
+INIT_TIMEOUT_S: Final = 5.0
+
+
+def set_probe_free(opened: Sandbox, program: bytes, attack: str) -> None:
+    """Start a probe that goes on in the background of a sandbox; returns when it is at work."""
+    opened.files.write("probe", program)
+    assert opened.exec(["sh", "-c", f"chmod 755 probe && exec ./probe {attack} > armed"]).ok
+    assert eventually(lambda: opened.files.read("armed") == b"armed\tOK\n", INIT_TIMEOUT_S)
+
+
+def test_s1_s2_what_init_forks_cannot_be_looked_into_before_it_is_a_program(
+    sandbox: Open, compiled: Callable[[str], bytes]
+) -> None:
+    opened = sandbox(cpu=2)
+    set_probe_free(opened, compiled("newborn"), "look")
+    for _ in range(NEWBORNS):
+        assert opened.exec(["/bin/true"]).ok
+    seen = [line.split() for line in opened.files.read("seen").decode().splitlines()]
+    assert any(words[0] != "0" for words in seen), "the probe was too slow to prove anything"
+    assert {tuple(words[1:2]) for words in seen} == {("/usr/bin/true",)}, seen
+    assert not any(word.startswith("fd/") for words in seen for word in words), seen
+
+
 # S3: init -----------------------------------------------------------------------------------------
 
 
@@ -177,6 +210,25 @@ cut -d' ' -f19 /proc/$!/stat; kill $!
 def test_s3_a_program_may_lower_its_own_limits_and_those_of_its_children(execute: Execute) -> None:
     result = execute(["sh", "-c", LOWER_ONESELF])
     assert result.stdout.text.split() == ["50", "60", "7", "19"], result.stderr.text
+
+
+def test_s3_nobody_holds_init_up_by_stopping_what_it_forks(
+    sandbox: Open, compiled: Callable[[str], bytes], slowness: float
+) -> None:
+    opened = sandbox(timeout=0.5 * slowness, cpu=2)
+    set_probe_free(opened, compiled("newborn"), "stop")
+    started_s, caught = time.monotonic(), 0
+    for _ in range(NEWBORNS):
+        try:
+            assert opened.exec(["/bin/true"]).reason in {Reason.EXIT, Reason.TIMEOUT}
+        except casemate.LaunchError as error:
+            assert error.step == "start of the process"
+            caught += 1
+            break
+    assert caught, "the probe was too slow to prove anything"
+    assert time.monotonic() - started_s < NEWBORNS * slowness + 2 * INIT_TIMEOUT_S
+    opened.files.write("after", b"init still answers")
+    assert opened.files.read("after") == b"init still answers"
 
 
 def test_s3_killed_init_is_a_lost_run(sandbox: Open) -> None:

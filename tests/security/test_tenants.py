@@ -6,9 +6,12 @@ X6, X10 and X11 (ids, tokens and streams of the service) and X12 (compile caches
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
+import resource
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +29,7 @@ Answers = Callable[..., "dict[str, str]"]
 Parse = Callable[[Result], "dict[str, str]"]
 Open = Callable[..., Sandbox]
 NotRun = Callable[[str, str], NoReturn]
+Apart = Callable[..., subprocess.CompletedProcess[str]]
 
 PYTHON: Final = ["/usr/bin/python3", "-I", "-S", "-c"]
 BASE_FILE: Final = "/usr/bin/true"
@@ -352,6 +356,44 @@ def test_x4_what_one_run_uses_up_another_still_has(
         assert then >= taken * 0.9
 
 
+IN_FLIGHT: Final = """
+import array, os, socket
+kept, number = [], os.open("/dev/null", os.O_RDONLY)
+try:
+    while True:
+        kept.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+        for _ in range(3):
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [number] * 250))]
+            kept[-1][0].sendmsg([b"x"], rights, socket.MSG_DONTWAIT)
+except OSError as error:
+    print(error.errno, flush=True)
+import sys
+sys.stdin.read()
+"""
+USE_UP_DESCRIPTORS: Final = """
+import os, resource, sys, casemate
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+read_fd, write_fd = os.pipe()
+done = []
+def act(chunk):
+    sandbox.files.write("file", b"")
+    done.extend([chunk.data.decode(), casemate.execute(["/bin/true"]).reason, sandbox.exec(["/bin/true"]).reason])
+    os.close(write_fd)
+with casemate.Sandbox("bash") as sandbox, os.fdopen(read_fd, "rb") as stdin:
+    first = casemate.execute(["/usr/bin/python3", "-c", sys.argv[1]], stdin=stdin, on_output=act)
+    print(*done, resource.getrlimit(resource.RLIMIT_NOFILE) == (1024, hard))
+"""
+
+
+def test_x4_descriptors_that_one_run_has_in_flight_hold_up_no_other(apart: Apart, not_run: NotRun) -> None:
+    """The kernel counts them for the user, whom an ordinary user's runs have in common with their engine."""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096:
+        not_run("X4", "the limit on open files cannot be raised here")
+    done = apart(USE_UP_DESCRIPTORS, IN_FLIGHT)
+    assert done.stdout.split() == [str(errno.ETOOMANYREFS), "exit", "exit", "True"], done
+
+
 def test_x4_watches_of_one_sandbox_leave_some_for_the_machine(meanwhile: Execute) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     got: list[int] = []
@@ -468,7 +510,7 @@ def test_x8_paths_do_not_lead_from_one_sandbox_to_another(sandbox: Open) -> None
 # X9: signals between tenants ----------------------------------------------------------------------
 
 READ_ALL: Final = """
-import hashlib, json, os
+import hashlib, json, os, sys
 def read(path):
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -481,7 +523,7 @@ def read(path):
     finally:
         os.close(fd)
 found = {}
-for folder, folders, names in os.walk("/proc"):
+for folder, folders, names in os.walk(sys.argv[1]):
     folders[:] = [name for name in folders if not (folder == "/proc" and name.isdigit())]
     for name in names:
         found[os.path.join(folder, name)] = read(os.path.join(folder, name))
@@ -502,18 +544,57 @@ sys.stdin.read()
 RANDOM_BY_NATURE: Final = {"/proc/sys/kernel/random/uuid"}
 
 
-def test_x9_no_file_of_proc_shows_what_a_neighbour_does(sandbox: Open, meanwhile: Execute) -> None:
-    listener = sandbox(cpu=0.5)
-    listener.exec([*PYTHON, READ_ALL], limits={"output": 64 * MIB})
+def shown_when_quiet_and_loud(
+    opened: Sandbox, meanwhile: Execute, where: str, noise: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What the files of a directory of `/proc` hold before, and while a neighbour makes noise."""
+    opened.exec([*PYTHON, READ_ALL, where], limits={"output": 64 * MIB})
     shown: list[dict[str, str]] = []
 
     def look() -> None:
-        result = listener.exec([*PYTHON, READ_ALL])
+        result = opened.exec([*PYTHON, READ_ALL, where])
         shown.append(json.loads(result.stdout.head + result.stdout.tail))
 
     look()
-    meanwhile([*PYTHON, BE_LOUD], lambda _: look(), limits={"open_files": 1024})
-    quiet, loud = shown
+    meanwhile([*PYTHON, noise], lambda _: look(), limits={"open_files": 1024})
+    return shown[0], shown[1]
+
+
+def test_x9_no_file_of_proc_beside_those_of_processes_shows_what_a_neighbour_does(
+    sandbox: Open, meanwhile: Execute
+) -> None:
+    quiet, loud = shown_when_quiet_and_loud(sandbox(cpu=0.5), meanwhile, "/proc", BE_LOUD)
     assert len(quiet) > 200
     changed = {path for path in quiet.keys() | loud.keys() if quiet.get(path) != loud.get(path)}
     assert changed - RANDOM_BY_NATURE <= {"/proc/sys/kernel/ns_last_pid"}, "which is the listener's own"
+
+
+BE_LOUD_ON_THE_NETWORK: Final = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+pairs = [(socket.create_connection(server.getsockname()), server.accept()) for _ in range(20)]
+sender = socket.socket(type=socket.SOCK_DGRAM)
+for _ in range(2000):
+    sender.sendto(bytes(1000), server.getsockname())
+for writer, _ in pairs:
+    writer.send(bytes(100_000))
+print("loud", flush=True)
+sys.stdin.read()
+"""
+COUNTED_FOR_THE_MACHINE: Final = {
+    "softnet_stat",
+    "sockstat",
+    "sockstat6",
+    "protocols",
+    "rt_cache",
+    "arp_cache",
+    "ndisc_cache",
+}
+"""Packets, routes, neighbours and buffers of all network namespaces together; the threat model tells of them."""
+
+
+def test_x9_of_a_neighbours_network_only_counters_of_the_machine_are_seen(sandbox: Open, meanwhile: Execute) -> None:
+    quiet, loud = shown_when_quiet_and_loud(sandbox(), meanwhile, "/proc/thread-self/net/", BE_LOUD_ON_THE_NETWORK)
+    assert len(quiet) > 20
+    changed = {Path(path).name for path in quiet.keys() | loud.keys() if quiet.get(path) != loud.get(path)}
+    assert changed <= COUNTED_FOR_THE_MACHINE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from casemate.model.values import (
     ValueReply,
     encode_input,
     frame,
+    has_too_many_containers,
     is_too_deep,
     parse_reply,
     parse_text_output,
@@ -213,3 +215,26 @@ def test_an_input_reads_back_as_it_was(value: Any) -> None:
 def test_what_json_has_no_form_for_is_refused(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         encode_input(value)
+
+
+@given(JSON, st.integers(0, 8))
+def test_lists_and_objects_in_texts_do_not_count(value: Any, most: int) -> None:
+    body = json.dumps([value, '\\"[{', "\\", "["]).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "VALUE_CONTAINERS_MAX", most)
+        patch.setattr(limits, "READ_CHUNK_BYTES", 3)
+        assert has_too_many_containers(body) == (1 + containers(value) > most)
+
+
+def containers(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, dict | list) + sum(map(containers, inner))
+
+
+def test_counting_lists_and_objects_costs_little_more_than_the_text() -> None:
+    body = b"[" + b'"[",' * (limits.VALUE_MAX_BYTES // 4) + b"1]"
+    tracemalloc.start()
+    assert not has_too_many_containers(body)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 5 * len(body)

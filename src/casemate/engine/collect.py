@@ -58,6 +58,7 @@ class Collector:
         self._bytes = 0
         self._entries = 0
         self._turn = Turn()
+        self._permitted: set[tuple[bytes, ...]] = set()
         self._deadline_s = 0.0
 
     def run(self) -> Steps[Collected]:
@@ -88,6 +89,10 @@ class Collector:
             if at not in self._matched
         ]
 
+    def give_up(self, why: str) -> None:
+        """Take nothing more."""
+        self._full = why
+
     def _skip(self, why: str) -> None:
         self._skipped[why] = self._skipped.get(why, 0) + 1
 
@@ -112,7 +117,7 @@ class Collector:
     def _entries_of(self, path: tuple[bytes, ...]) -> Steps[list[tuple[bytes, int]]]:
         found = []
         try:
-            with opened(self._directory_fd, path, _DIRECTORY_FLAGS) as fd:
+            with opened(self._directory_fd, path, _DIRECTORY_FLAGS, self._permitted) as fd:
                 make_searchable(fd)
                 for name in (yield from names_in(fd, self._turn)):
                     self._count_entry()
@@ -126,6 +131,9 @@ class Collector:
         self._entries += 1
         if self._entries > limits.COLLECT_ENTRIES_MAX:
             raise _Full("too many entries")
+        self._check_time()
+
+    def _check_time(self) -> None:
         if time.monotonic() > self._deadline_s:
             raise _Full("took too long")
 
@@ -136,13 +144,14 @@ class Collector:
         return bool(found)
 
     def _take(self, path: tuple[bytes, ...], mode: int) -> Steps[None]:
+        self._check_time()
         if not stat.S_ISREG(mode):
             self._skip(LINK if stat.S_ISLNK(mode) else NO_FILE)
             return
         if len(self._files) >= limits.COLLECT_FILES_MAX:
             raise _Full("too many files")
         try:
-            with opened(self._directory_fd, path, os.O_RDONLY) as fd:
+            with opened(self._directory_fd, path, os.O_RDONLY, self._permitted) as fd:
                 data = yield from self._read(fd)
         except OSError as error:
             self._skip(f"file: {os.strerror(error.errno or 0)}")
@@ -162,6 +171,7 @@ class Collector:
         pieces = []
         for piece in _pieces(fd, status.st_size):
             pieces.append(piece)
+            self._check_time()
             yield from self._turn.pause()
         data = b"".join(pieces)
         self._bytes += len(data)
@@ -169,12 +179,17 @@ class Collector:
 
 
 @contextmanager
-def opened(directory_fd: int, path: tuple[bytes, ...], flags: int) -> Iterator[int]:
-    """A file beneath the directory, also where a guest has taken its own rights away. Raises OSError."""
+def opened(
+    directory_fd: int, path: tuple[bytes, ...], flags: int, permitted: set[tuple[bytes, ...]] | None = None
+) -> Iterator[int]:
+    """A file beneath the directory, also where a guest has taken its own rights away. Raises OSError.
+
+    Directories in `permitted` have their rights back already; more are added.
+    """
     try:
         fd = open_beneath(directory_fd, b"/".join(path) or b".", flags)
     except PermissionError:
-        _permit(directory_fd, path)
+        _permit(directory_fd, path, set() if permitted is None else permitted)
         fd = open_beneath(directory_fd, b"/".join(path) or b".", flags)
     try:
         yield fd
@@ -182,10 +197,14 @@ def opened(directory_fd: int, path: tuple[bytes, ...], flags: int) -> Iterator[i
         os.close(fd)
 
 
-def _permit(directory_fd: int, path: tuple[bytes, ...]) -> None:
+def _permit(directory_fd: int, path: tuple[bytes, ...], permitted: set[tuple[bytes, ...]]) -> None:
     """As the same user we give the rights back, parents first."""
     make_searchable(directory_fd)
     for length in range(1, len(path) + 1):
+        if path[:length] in permitted:
+            continue
+        if length < len(path):
+            permitted.add(path[:length])
         fd = open_beneath(directory_fd, b"/".join(path[:length]), os.O_PATH)
         try:
             mode = stat.S_IMODE(os.fstat(fd).st_mode)

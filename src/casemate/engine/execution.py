@@ -392,7 +392,7 @@ def await_report(channel: socket.socket, sandbox: NativeSandbox, kind: ReportKin
 
 def raise_if_exhausted(number: int) -> None:
     """Raise CapacityError if the sandbox had no room for another process of ours."""
-    if number in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+    if number in {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}:
         raise CapacityError(f"the sandbox cannot start a process: {os.strerror(number)}")
 
 

@@ -46,7 +46,7 @@ from casemate.engine.request import (
 )
 from casemate.engine.results import NOTHING_COLLECTED, cancelled_result, make_result
 from casemate.engine.transfer import require_directory, write_files
-from casemate.errors import InvalidInput
+from casemate.errors import InvalidInput, LaunchError
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
 from casemate.model.resources import Limits
@@ -214,6 +214,8 @@ def _collect(
         yield from until_cancelled(collector.run(), wanted)
     except Cancelled:
         outcome = msgspec.structs.replace(outcome, stopped=Reason.CANCELLED)
+    except LaunchError as error:
+        collector.give_up(str(error))  # what ran has its Result, even if something of it will not die
     return outcome, collector.collected()
 
 

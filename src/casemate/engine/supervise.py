@@ -43,6 +43,8 @@ class Supervisor:
         self._base = sandbox.cgroup.counters() if sandbox.cgroup else None
         self._sampled_base = NOTHING
         self._memory_peak = 0
+        self._quick_bytes = 0
+        self._closer_look_s = 0.0
         self._processes_peak = 0
         self._now = Counted()
         if self._base is None:
@@ -75,13 +77,19 @@ class Supervisor:
             raise InternalError("the control group of the running program was taken away")
 
     def _is_over_memory(self) -> bool:
-        """The quick sum counts shared pages more than once, so it only leads to a closer look."""
-        if (self._now.memory_peak_bytes or 0) <= self._limits.memory_bytes:
+        """The quick sum counts shared pages more than once, so it only leads to a closer look.
+
+        A guest can make that one slow, with many mappings; whoever else the engine serves waits meanwhile.
+        """
+        started_s = time.monotonic()
+        if self._quick_bytes <= self._limits.memory_bytes or started_s < self._closer_look_s:
             return False
-        files_bytes = used_bytes(self._sandbox.work_fd)
-        closer = sample(self._sandbox.pid, files_bytes=files_bytes, exact_memory=True)
-        self._memory_peak = closer.memory_bytes if closer else self._memory_peak
-        return self._memory_peak > self._limits.memory_bytes
+        closer = sample(self._sandbox.pid, files_bytes=used_bytes(self._sandbox.work_fd), exact_memory=True)
+        now_s = time.monotonic()
+        self._closer_look_s = now_s + (now_s - started_s) * limits.CLOSER_LOOK_PAUSE_RATIO
+        exact_bytes = closer.memory_bytes if closer else 0
+        self._memory_peak = max(self._memory_peak, exact_bytes)
+        return exact_bytes > self._limits.memory_bytes
 
     def close(self) -> None:
         """Leave nothing stopped behind in a sandbox that goes on."""
@@ -110,7 +118,9 @@ class Supervisor:
         now = sample(self._sandbox.pid, files_bytes=used_bytes(self._sandbox.work_fd))
         if now is None:
             return self._now
-        self._memory_peak = max(self._memory_peak, now.memory_bytes)
+        self._quick_bytes = now.memory_bytes
+        if now.memory_bytes <= self._limits.memory_bytes:
+            self._memory_peak = max(self._memory_peak, now.memory_bytes)
         self._processes_peak = max(self._processes_peak, now.processes + gone)
         return Counted(
             cpu_user_s=max(now.cpu_user_s - self._sampled_base.cpu_user_s, self._now.cpu_user_s),

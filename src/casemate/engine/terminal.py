@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 import termios
@@ -67,12 +68,15 @@ class TerminalSession:
                 raise FileTransferError(f"terminal: {error.strerror}") from error
 
     def write(self, data: bytes) -> Steps[None]:
-        """Type something. Waits while the terminal's buffer is full."""
+        """Type something, waiting while the buffer is full. Raises SandboxClosed if nobody is left to read it."""
         view = memoryview(data)
         with self._in_use():
             while view:
                 yield from self._until(Wait(write=(self.fd,)))
-                view = view[self.write_some(view) :]
+                written = self.write_some(view)
+                if not written and _is_hung_up(self.fd):
+                    raise SandboxClosed("the program on the terminal has ended")
+                view = view[written:]
 
     def write_some(self, data: bytes | memoryview) -> int:
         """Type as much as there is room for, without waiting; how many bytes that was."""
@@ -150,6 +154,13 @@ def _start_error(number: int, program: str) -> LaunchError:
     if error is None:
         return LaunchError("start of the terminal", number, os.strerror(number))
     return LaunchError(PROGRAM_STEP, number, error.message)
+
+
+def _is_hung_up(fd: int) -> bool:
+    """Whether nobody has the other side open. What was typed and not read stays, so that there is no room any more."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def check_size(rows: int, columns: int) -> None:

@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from casemate import limits
 from casemate.errors import CapacityError, LaunchError, SandboxClosed
 from casemate.isolation.waiting import Steps, Wait
+from casemate.kernel.descriptors import send_descriptors
 
 PROGRAM: Final = Path(__file__).parent.parent / "_native" / "casemate-launcher"
 LAUNCHER_FD: Final = 3
 NEUTRAL_NAME: Final = "init"
-"""Becomes the command line of every sandbox's PID 1, which the guest can read."""
+"""Becomes the command line of every sandbox's PID 1, and the name of its program."""
+
+MFD_EXEC: Final = 0x10
+F_SEAL_EXEC: Final = 0x20
+SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+
+ENDS_HINT: Final = (
+    "if every start ends so: this process must not be protected from being killed (OOMScoreAdjust below 0)"
+)
+"""An ordinary user's launcher cannot take that protection from guests, and refuses to start any."""
 
 _DEAD: Final = frozenset({errno.EPIPE, errno.ECONNRESET})
 NO_ROOM: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
@@ -30,8 +41,13 @@ NO_ROOM: Final = frozenset({errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM})
 class Launcher:
     """Starts and feeds the launcher. Safe to use from many threads."""
 
-    def __init__(self, program: Path = PROGRAM) -> None:
+    def __init__(self, program: Path = PROGRAM, *, copy: bool = True) -> None:
+        """`copy`: run a sealed copy, so that nothing which runs in a sandbox is a file of the host.
+
+        Without, `program` may also be a script that runs the launcher under an instrument.
+        """
         self._program = program
+        self._copy = copy
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -63,12 +79,12 @@ class Launcher:
                 raise SandboxClosed("the engine is closed")
             try:
                 try:
-                    socket.send_fds(self._channel(), [plan], list(fds))
+                    send_descriptors(self._channel(), plan, fds)
                 except OSError as error:
                     if error.errno not in _DEAD:
                         raise
                     self._end()
-                    socket.send_fds(self._channel(), [plan], list(fds))
+                    send_descriptors(self._channel(), plan, fds)
             except BlockingIOError:
                 return self._channel().fileno()
             except OSError as error:
@@ -110,8 +126,7 @@ class Launcher:
                 self._pidfd = self._watch()
             except OSError as error:
                 ours.close()
-                hint = "run `make setup`, which builds it" if error.errno == errno.ENOENT else ""
-                raise LaunchError("launcher", error.errno or 0, f"cannot start: {error.strerror}", hint=hint) from error
+                raise _unstarted(error) from error
         ours.settimeout(0)
         return ours
 
@@ -119,7 +134,8 @@ class Launcher:
         # The socket first: where our own standard descriptors are closed it may be one of the three.
         place = (os.POSIX_SPAWN_DUP2, fd, LAUNCHER_FD)
         nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(LAUNCHER_FD)]
-        return os.posix_spawn(self._program, [NEUTRAL_NAME], {}, file_actions=[place, *nothing])
+        with sealed_copy(self._program) if self._copy else contextlib.nullcontext(self._program) as program:
+            return os.posix_spawn(program, [NEUTRAL_NAME], {}, file_actions=[place, *nothing])
 
     def _watch(self) -> int:
         """A descriptor of the launcher just started, so that its id cannot come to mean somebody else."""
@@ -133,9 +149,49 @@ class Launcher:
             raise
 
 
+@contextlib.contextmanager
+def sealed_copy(program: Path) -> Iterator[str]:
+    """A path, good inside the context, of a copy in memory that nobody can change any more."""
+    content = program.read_bytes()
+    fd = _memory_file()
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(content)
+        with contextlib.suppress(OSError):  # since Linux 6.3
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, F_SEAL_EXEC)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def _memory_file() -> int:
+    """Away from the numbers that the launcher's own descriptors get."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create(NEUTRAL_NAME, flags | MFD_EXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        fd = os.memfd_create(NEUTRAL_NAME, flags)  # before Linux 6.3 every one could be executed
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LAUNCHER_FD + 1)
+    finally:
+        os.close(fd)
+
+
+def _unstarted(error: OSError) -> Exception:
+    hints = {
+        errno.ENOENT: "run `make setup`, which builds it",
+        errno.EACCES: "the launcher must be readable, and programs in memory allowed: sysctl vm.memfd_noexec=1 or 0",
+    }
+    hint = hints.get(error.errno or 0, "")
+    return LaunchError("launcher", error.errno or 0, f"cannot start: {error.strerror}", hint=hint)
+
+
 def _unsent(error: OSError) -> Exception:
     if error.errno in NO_ROOM:
         return CapacityError(f"no room for another launch plan: {error.strerror}")
     if error.errno in _DEAD:
-        return LaunchError("launcher", error.errno or 0, "it ends as soon as it is started")
+        return LaunchError("launcher", error.errno or 0, "it ends as soon as it is started", hint=ENDS_HINT)
     return LaunchError("launcher", error.errno or 0, f"cannot reach it: {error.strerror}")

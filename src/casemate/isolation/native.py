@@ -20,7 +20,7 @@ import msgspec
 from casemate import limits
 from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
 from casemate.isolation.host import HostFacts, read_host_facts
-from casemate.isolation.launcher import NO_ROOM, Launcher
+from casemate.isolation.launcher import ENDS_HINT, NO_ROOM, Launcher
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import (
     EVERYTHING,
@@ -37,6 +37,7 @@ from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
 from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
+from casemate.kernel.descriptors import send_descriptors
 from casemate.kernel.hostids import HostIds
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
@@ -131,7 +132,7 @@ class NativeSandbox:
 
     def _send(self, message: bytes, answer_fd: int) -> None:
         try:
-            socket.send_fds(self._control, [message], [answer_fd])
+            send_descriptors(self._control, message, [answer_fd])
         except BlockingIOError as error:
             raise _Behind("the sandbox takes no more requests for now") from error
         except OSError as error:
@@ -158,14 +159,26 @@ class NativeSandbox:
 
     def wait_dead(self) -> None:
         """After `kill`: wait until the last process is gone. Raises LaunchError if one will not die."""
-        if not self._closed and not _readable(self._pidfd, limits.KILL_TIMEOUT_S):
+        if self._closed or _readable(self._pidfd, limits.KILL_SOON_S):
+            return
+        self._kill_each()
+        if not _readable(self._pidfd, limits.KILL_TIMEOUT_S):
             raise _undying()
 
     def end(self) -> Steps[None]:
         """Kill everything inside and wait for it; files can still be read. Raises LaunchError."""
         self.kill()
+        if (yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + limits.KILL_SOON_S)):
+            return
+        self._kill_each()
         if not (yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + limits.KILL_TIMEOUT_S)):
             raise _undying()
+
+    def _kill_each(self) -> None:
+        """The kernel does it at init's end, for which init needs a processor that others may keep busy."""
+        if self.cgroup is not None:
+            with suppress(CasemateError):
+                self.cgroup.kill()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -342,7 +355,7 @@ def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: E
         raise LaunchError("launcher", errno.ETIMEDOUT, f"no answer within {limits.LAUNCH_TIMEOUT_S} s")
     report = receive_report(channel)
     if report is None:
-        raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built")
+        raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built", hint=ENDS_HINT)
     for fd in report.fds:
         stack.callback(os.close, fd)
     if report.kind is not kind or len(report.fds) != 1:

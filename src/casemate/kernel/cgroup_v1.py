@@ -59,6 +59,9 @@ class V1Run:
         write_value(directory, "memory.limit_in_bytes", value)
         write_if_present(directory, "memory.memsw.limit_in_bytes", value)
         write_if_present(directory, "memory.swappiness", "0")
+        # What TCP and UDP hold is counted apart from all else, and by default without a limit.
+        sockets_bytes = max(bound.SOCKET_BUFFERS_MIN_BYTES, memory_bytes // bound.SOCKET_BUFFERS_PART)
+        write_if_present(directory, "memory.kmem.tcp.limit_in_bytes", str(sockets_bytes))
 
     def _write_quota(self, quota_us: int, period_us: int) -> None:
         """Expects that no quota is set: the kernel judges quota and period together at each write.

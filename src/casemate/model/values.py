@@ -6,7 +6,6 @@ A reply is one frame: four bytes of length (big endian) and a JSON text. Whateve
 
 from __future__ import annotations
 
-import re
 import struct
 from typing import Final, TypeAlias
 
@@ -18,8 +17,8 @@ from casemate.model.result import GuestError, JsonValue
 FRAME_HEAD: Final = struct.Struct(">I")
 READY_FRAME: Final = FRAME_HEAD.pack(0)
 """What a harness that waits for its request writes before it does."""
-_TEXTS: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
-"""The texts in a JSON text; one without an end reaches to the end, or looking for ends would take for ever."""
+_QUOTES_AND_OPENINGS: Final = b'"[{'
+_ALL_ELSE: Final = bytes(set(range(256)) - set(_QUOTES_AND_OPENINGS))
 
 
 class ValueReply(msgspec.Struct, frozen=True, tag_field="kind", tag="value", forbid_unknown_fields=True):
@@ -94,7 +93,18 @@ def has_too_many_containers(body: bytes) -> bool:
     """Whether a JSON text holds more lists and objects than we build: each costs us far more than its two bytes."""
     if _containers(body) <= limits.VALUE_CONTAINERS_MAX:
         return False
-    return _containers(_TEXTS.sub(b"", body)) > limits.VALUE_CONTAINERS_MAX
+    return _containers_outside_texts(body) > limits.VALUE_CONTAINERS_MAX
+
+
+def _containers_outside_texts(body: bytes) -> int:
+    """Right as far as the text is JSON. In pieces, because what is taken apart costs twenty times its bytes."""
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _ALL_ELSE)
+    found = inside = 0
+    for start in range(0, len(plain), limits.READ_CHUNK_BYTES):
+        piece = plain[start : start + limits.READ_CHUNK_BYTES]
+        found += sum(map(len, piece.split(b'"')[inside::2]))
+        inside ^= piece.count(b'"') & 1
+    return found
 
 
 def _containers(body: bytes) -> int:

@@ -1,0 +1,39 @@
+"""Sending descriptors, also when guests have used up what the kernel lets their user have on the way."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+_lock = threading.Lock()
+
+
+def send_descriptors(channel: socket.socket, message: bytes, fds: Sequence[int]) -> None:
+    """Send one message. Raises OSError.
+
+    The kernel counts descriptors that were sent and not taken yet for the whole user, which an ordinary user shares
+    with all guests, and compares the number with the sender's limit on open files.
+    """
+    try:
+        socket.send_fds(channel, [message], fds)
+    except OSError as error:
+        if error.errno != errno.ETOOMANYREFS:
+            raise
+        with _all_that_is_allowed():
+            socket.send_fds(channel, [message], fds)
+
+
+@contextmanager
+def _all_that_is_allowed() -> Iterator[None]:
+    """For a moment the limit on open files of this process is the highest that it may set."""
+    with _lock:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
