@@ -218,7 +218,10 @@ def test_group_that_is_emptied_and_removed_from_outside(engine: casemate.Engine,
                     Path(directory).rmdir()
 
     result = casemate.execute(["sh", "-c", "echo ready; sleep 1000"], on_output=remove, engine=engine)
-    assert result.reason is Reason.LOST
+    assert result.reason in {
+        Reason.LOST,
+        Reason.INTERNAL,
+    }  # whichever is noticed first: the end, or the lack of counters
     assert_nothing_left(engine, before)
 
 

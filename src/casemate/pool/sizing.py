@@ -15,10 +15,10 @@ def wanted(takes_s: Sequence[float], now_s: float, bounds: Bounds, kept: int = 0
     One take is no demand yet. Two are; then as many as the rate of the last second would use up within
     `POOL_HORIZON_S`, which is longer than making one takes, and one to begin with.
     """
-    recent = [take_s for take_s in takes_s if take_s > now_s - bounds.idle_s]
+    recent = [take_s for take_s in takes_s if take_s + bounds.idle_s > now_s]
     if len(recent) < limits.POOL_FIRST_TAKES:
         return kept
-    rate = sum(take_s > now_s - 1.0 for take_s in recent)
+    rate = sum(take_s + 1.0 > now_s for take_s in recent)
     return max(kept, min(bounds.ready_max, 1 + math.ceil(rate * limits.POOL_HORIZON_S)))
 
 
