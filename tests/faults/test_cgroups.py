@@ -221,7 +221,7 @@ def test_group_that_is_emptied_and_removed_from_outside(engine: casemate.Engine,
     assert result.reason in {
         Reason.LOST,
         Reason.INTERNAL,
-    }  # whichever is noticed first: the end, or the lack of counters
+    }  # whichever is noticed first
     assert_nothing_left(engine, before)
 
 
