@@ -158,6 +158,16 @@ REAP_TIME_MAX_S: Final = 2.0
 REAP_DIRECTORIES_MAX: Final = 10_000
 REAP_DEPTH_MAX: Final = 16
 
+# The way out of a sandbox that has one ----------------------------------------------------------
+EGRESS_CONNECTIONS_MAX: Final = 32
+EGRESS_HEAD_MAX_BYTES: Final = 16 * KIB
+EGRESS_TOTAL_MAX_BYTES: Final = 16 * GIB
+EGRESS_REQUEST_TIMEOUT_S: Final = 10.0
+EGRESS_CONNECT_TIMEOUT_S: Final = 10.0
+EGRESS_IDLE_TIMEOUT_S: Final = 120.0
+EGRESS_CLOSE_TIMEOUT_S: Final = 5.0
+EGRESS_FLOWS_MAX: Final = 10_000
+
 # Watching processes through /proc ---------------------------------------------------------------
 WATCH_PROCESSES_MAX: Final = PROCESSES_MAX + 1_024
 WATCH_TASKS_MAX: Final = 2 * PROCESSES_MAX

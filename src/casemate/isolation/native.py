@@ -52,7 +52,10 @@ KILL_STEP: Final = "ending the sandbox"
 
 
 class NativeSandbox:
-    """One running sandbox: its init, its cgroup, its work directory. Closing ends all of it."""
+    """One running sandbox: its init, its cgroup, its work directory. Closing ends all of it.
+
+    `listeners` are descriptors of the listening sockets that its spec asks for, and close with it.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class NativeSandbox:
         pidfd: int,
         pid: int,
         work_fd: int,
+        listeners: tuple[int, ...] = (),
         cgroup: RunCgroup | None,
         isolation: Isolation,
         limits: Limits,
@@ -68,6 +72,7 @@ class NativeSandbox:
     ) -> None:
         self.pid = pid
         self.work_fd = work_fd
+        self.listeners = listeners
         self.cgroup = cgroup
         self.isolation = isolation
         self.limits = limits
@@ -282,6 +287,7 @@ class NativeBackend:
                 pidfd=started.fds[0],
                 pid=started.value,
                 work_fd=ready.fds[0],
+                listeners=ready.fds[1:],
                 cgroup=cgroup,
                 isolation=Isolation(
                     backend=self.name,
