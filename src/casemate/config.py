@@ -25,12 +25,17 @@ CGROUP_KEY: Final = "engine.cgroup"
 PLACEHOLDERS: Final = ("interpreter", "code", "guest", "harness")
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
+DATA_VARIABLE: Final = "CASEMATE_DATA_DIR"
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`cgroup`: empty to find one, `none` to do without, or the path of the cgroup to work below."""
+    """`cgroup`: empty to find one, `none` to do without, or the path of the cgroup to work below.
+
+    `data_directory`: where package sets are kept; empty for the place that the user's environment names.
+    """
 
     cgroup: str = ""
+    data_directory: str = ""
 
 
 class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,10 +100,22 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         if os.access(path, os.F_OK) or environment.get(CONFIG_VARIABLE):
             config = read_config(path)
             break
-    choice = environment.get(CGROUP_VARIABLE)
-    if choice is not None:
-        config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, cgroup=choice))
-    return config
+    variables = {"cgroup": CGROUP_VARIABLE, "data_directory": DATA_VARIABLE}
+    given = {key: environment[variable] for key, variable in variables.items() if variable in environment}
+    return msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, **given))
+
+
+def data_directory(config: Config, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's package sets are kept. Raises ConfigError if nothing says where."""
+    named = config.engine.data_directory
+    for base, below in ((named, ""), (environment.get("XDG_DATA_HOME"), "casemate")):
+        if base and base.startswith("/"):
+            return Path(base, below)
+        if named:
+            raise ConfigError("engine.data_directory", "must be an absolute path")
+    if not environment.get("HOME", "").startswith("/"):
+        raise ConfigError("engine.data_directory", "nothing says where", hint=f"set {DATA_VARIABLE}")
+    return Path(environment["HOME"], ".local", "share", "casemate")
 
 
 def cgroup_source(config: Config, environment: Mapping[str, str] = os.environ) -> str:

@@ -158,6 +158,20 @@ REAP_TIME_MAX_S: Final = 2.0
 REAP_DIRECTORIES_MAX: Final = 10_000
 REAP_DEPTH_MAX: Final = 16
 
+# Package sets ---------------------------------------------------------------------------------
+SET_WALL_DEFAULT_S: Final = 1800.0
+SET_MEMORY_DEFAULT_BYTES: Final = 4 * GIB
+SET_DISK_DEFAULT_BYTES: Final = 3 * GIB
+SET_PROCESSES_DEFAULT: Final = 256
+SET_INODES_DEFAULT: Final = 500_000
+SET_FILES_MAX: Final = 200_000
+SET_DEPTH_MAX: Final = 64
+SET_PACKAGES_MAX: Final = 200
+SET_LEFT_OUT_MAX: Final = 100
+SET_FILE_MAX_BYTES: Final = 4 * MIB
+SET_LOG_MAX_CHARS: Final = 4000
+SET_CLIENT_TIMEOUT_S: Final = 60.0
+
 # The way out of a sandbox that has one ----------------------------------------------------------
 EGRESS_CONNECTIONS_MAX: Final = 32
 EGRESS_HEAD_MAX_BYTES: Final = 16 * KIB

@@ -35,9 +35,7 @@ REQUEST_SHAPES: Final = {
 }
 
 
-def default_plan(
-    *, cgroup: bool = True, mounts: tuple[Mount, ...] = (), listen: tuple[int, ...] = ()
-) -> LaunchPlan:
+def default_plan(*, cgroup: bool = True, mounts: tuple[Mount, ...] = (), listen: tuple[int, ...] = ()) -> LaunchPlan:
     around = Surroundings(uid=1_900_000_000, gid=1_900_000_000, cpus=(0,), cgroup=cgroup)
     spec = SandboxSpec(limits=Limits(cpu_time_s=2.0), mounts=mounts, listen=listen)
     return make_plan(spec, read_host_facts(), around)

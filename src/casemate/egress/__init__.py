@@ -1,1 +1,1 @@
-"""The way out of a sandbox that has one: rules, the requests that ask for it, and the proxy that decides and records."""
+"""The way out of a sandbox that has one: rules, what is asked for, and the proxy that decides and records."""
