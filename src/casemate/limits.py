@@ -170,6 +170,7 @@ SET_PACKAGES_MAX: Final = 200
 SET_LEFT_OUT_MAX: Final = 100
 SET_FILE_MAX_BYTES: Final = 4 * MIB
 SET_LOG_MAX_CHARS: Final = 4000
+SET_FLOWS_MAX: Final = 1000
 SET_CLIENT_TIMEOUT_S: Final = 60.0
 
 # The way out of a sandbox that has one ----------------------------------------------------------

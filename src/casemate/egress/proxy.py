@@ -19,6 +19,7 @@ import msgspec
 from casemate import limits
 from casemate.egress.request import HEAD_END, BadRequest, ProxyRequest, parse_request
 from casemate.egress.rules import Policy, reachable
+from casemate.model.flow import Flow
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 BAD_REQUEST: Final = 400
@@ -27,19 +28,6 @@ UNREACHABLE: Final = 502
 _WORDS: Final = {BAD_REQUEST: "Bad Request", FORBIDDEN: "Forbidden", UNREACHABLE: "Bad Gateway"}
 
 Resolve = Callable[[str, int], Iterable[str]]
-
-
-class Flow(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt to reach something: `problem` is empty where it was allowed and worked."""
-
-    host: str
-    port: int
-    allowed: bool
-    address: str = ""
-    problem: str = ""
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    wall_s: float = 0.0
 
 
 class _Refused(Exception):

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from casemate.errors import InvalidInput
+from casemate.model.flow import Flow
 
 FORMAT: Final = 1
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
@@ -59,10 +60,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class NamedSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a name stands for at present."""
+    """What a name stands for at present. `flows` is everything that was reached, or tried, while it was made."""
 
     digest: str
     recipe: Recipe
+    flows: tuple[Flow, ...] = ()
 
 
 class PackageSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ class PackageSet(msgspec.Struct, frozen=True, kw_only=True):
     recipe: Recipe
     manifest: Manifest
     source_path: str
+    flows: tuple[Flow, ...] = ()
 
 
 def check_set_name(name: str, taken: Iterable[str]) -> str:

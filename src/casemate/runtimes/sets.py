@@ -62,6 +62,7 @@ class SetDirectory:
             name=name,
             digest=named.digest,
             recipe=named.recipe,
+            flows=named.flows,
             manifest=self.manifest(named.digest),
             source_path=str(self.sets / named.digest / TREE),
         )

@@ -104,7 +104,7 @@ class Sets:
         with workplace(self._directory) as work:
             built = build.run(work)
             progress("publishing")
-            publish(self._directory, work, name, recipe, built.manifest, replace=replace)
+            publish(self._directory, work, name, built.manifest, recipe=recipe, flows=built.flows, replace=replace)
         sweep(self._directory)
         return self.get(name)
 

@@ -12,10 +12,10 @@ from typing import Final
 import msgspec
 
 from casemate import limits
-from casemate.egress.proxy import Flow
 from casemate.egress.rules import Policy, parse_rule
 from casemate.engine.engine import Engine
 from casemate.errors import BuildFailed, InvalidInput
+from casemate.model.flow import Flow
 from casemate.model.packages import FORMAT, Locked, Manifest, Recipe
 from casemate.model.resources import Limits
 from casemate.model.runtime import Runtime

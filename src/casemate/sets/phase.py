@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from casemate import limits
-from casemate.egress.proxy import Flow, Proxy
+from casemate.egress.proxy import Proxy
 from casemate.egress.rules import Policy
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
@@ -24,6 +24,7 @@ from casemate.engine.request import check_environment
 from casemate.engine.transfer import make_directories, write_file
 from casemate.errors import BuildFailed
 from casemate.isolation.native import NativeSandbox
+from casemate.model.flow import Flow
 from casemate.model.resources import Limits
 from casemate.model.result import Reason
 from casemate.model.spec import CODE_DIRECTORY, WORK_DIRECTORY, Mount, SandboxSpec

@@ -16,8 +16,10 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits
 from casemate.errors import BuildFailed, InvalidInput, SetDamaged
 from casemate.kernel.syncfs import sync_file_system
+from casemate.model.flow import Flow
 from casemate.model.packages import Manifest, NamedSet, Recipe
 from casemate.runtimes.sets import MANIFEST_FILE, TREE, SetDirectory, sync_directory, write_atomically
 from casemate.runtimes.tree import DIRECTORY_MODE, summarize
@@ -63,14 +65,21 @@ def workplace(directory: SetDirectory) -> Iterator[Workplace]:
 
 
 def publish(
-    directory: SetDirectory, work: Workplace, name: str, recipe: Recipe, manifest: Manifest, *, replace: bool
+    directory: SetDirectory,
+    work: Workplace,
+    name: str,
+    manifest: Manifest,
+    *,
+    recipe: Recipe,
+    flows: tuple[Flow, ...],
+    replace: bool,
 ) -> str:
     """Make what lies in the workplace a set, and the name stand for it; its digest. Raises InvalidInput."""
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
     digest = hashlib.sha256(data).hexdigest()
     write_atomically(work.made / MANIFEST_FILE, data)
     _sync(work.made)
-    named = msgspec.json.format(msgspec.json.encode(NamedSet(digest=digest, recipe=recipe)), indent=1) + b"\n"
+    named = NamedSet(digest=digest, recipe=recipe, flows=flows[: limits.SET_FLOWS_MAX])
     with directory.changing():
         place = directory.names / f"{name}.json"
         known = directory.find(name) if place.exists() and not replace else None
@@ -79,7 +88,7 @@ def publish(
         if not _is_there(directory, digest, manifest):
             work.made.rename(directory.sets / digest)
             sync_directory(directory.sets)
-        write_atomically(place, named)
+        write_atomically(place, msgspec.json.format(msgspec.json.encode(named), indent=1) + b"\n")
     return digest
 
 
