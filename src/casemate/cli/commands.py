@@ -219,8 +219,8 @@ RUNTIMES: Final = Command(
     name="runtimes",
     module="casemate.cli.runtimes",
     summary="list the languages, and make, show or remove sets of packages for them",
-    about="Without an action, or with `list`: every runtime that is built in or configured, with its version, asked for "
-    "inside a sandbox, and every package set. A package set is a runtime of its own, with packages that are "
+    about="Without an action, or with `list`: every runtime that is built in or configured, with its version, asked "
+    "for inside a sandbox, and every package set. A package set is a runtime of its own, with packages that are "
     "installed in sandboxes: `build` makes one, `update` makes it anew, `show` tells what it consists of.",
     arguments=(
         Argument(metavar="ACTION", help="list, show, build, update or remove", values="action"),

@@ -40,13 +40,14 @@ PROXY_URL: Final = f"http://127.0.0.1:{PROXY_PORT}"
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """What to run: the file `script` of ours with `arguments`, by the interpreter or by a shell.
+    """What to run: the file `script` of ours with `arguments`, by the interpreter with `flags`, or by a shell.
 
     `files` are placed first, by their absolute paths inside; `artifacts` is a directory of ours to be seen inside.
     """
 
     name: str
     script: str
+    flags: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = {}
     files: dict[str, bytes] = {}
@@ -99,7 +100,7 @@ def _proxy(sandbox: NativeSandbox, policy: Policy) -> Proxy:
 
 def _command(interpreter: Interpreter, phase: Phase) -> Command:
     path = f"{CODE_DIRECTORY}/{phase.script}"
-    by = ("/bin/sh",) if phase.script.endswith(".sh") else (interpreter.path, "-I")
+    by = ("/bin/sh",) if phase.script.endswith(".sh") else (interpreter.path, *phase.flags)
     own = {"INTERPRETER": interpreter.path, "OUT": OUT_DIRECTORY, "ARTIFACTS": ARTIFACTS_DIRECTORY}
     environment = {**check_environment(phase.environment), **interpreter.environment, **own}
     return Command(argv=(*by, path, *phase.arguments), environment=environment, cwd=WORK_DIRECTORY)

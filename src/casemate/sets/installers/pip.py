@@ -19,6 +19,7 @@ from casemate.sets.installers.base import Job, ask_client, rule_of
 from casemate.sets.phase import ARTIFACTS_DIRECTORY, INSIDE, OUT_DIRECTORY, PROXY_URL, Phase
 
 SCRIPT: Final = "pip.py"
+ISOLATED: Final = ("-I",)
 LOCK_FILE: Final = f"{HOME_DIRECTORY}/lock.txt"
 CERTIFICATES: Final = f"{HOME_DIRECTORY}/certificates.pem"
 QUIET: Final = ("--disable-pip-version-check", "--no-input", "--no-color", "--progress-bar=off", "--no-cache-dir")
@@ -60,7 +61,7 @@ class Pip:
         common = ("wheel", *QUIET, "--wheel-dir", OUT_DIRECTORY)
         if job.offline:
             words = (*common, "--no-index", "--find-links", ARTIFACTS_DIRECTORY, "--", *job.packages)
-            return Phase(name="resolving", script=SCRIPT, arguments=words)
+            return Phase(name="resolving", script=SCRIPT, flags=ISOLATED, arguments=words)
         indexes = self.indexes(job)
         files = {CERTIFICATES: Path(indexes.certificates).read_bytes()} if indexes.certificates else {}
         options = [f"--index-url={indexes.urls[0]}", f"--proxy={PROXY_URL}", "--only-binary=:all:"]
@@ -68,11 +69,13 @@ class Pip:
         options += [f"--trusted-host={host}" for host in indexes.trusted]
         options += [f"--cert={CERTIFICATES}"] if files else []
         words = (*common, *options, "--", *job.packages)
-        return Phase(name="fetching", script=SCRIPT, arguments=words, files=files, policy=Policy(indexes.rules))
+        return Phase(
+            name="fetching", script=SCRIPT, flags=ISOLATED, arguments=words, files=files, policy=Policy(indexes.rules)
+        )
 
     def indexes(self, job: Job) -> Indexes:
         """As the caller's pip is configured."""
-        client = (job.interpreter.host_path, "-I", str(INSIDE / SCRIPT))
+        client = (job.interpreter.host_path, *ISOLATED, str(INSIDE / SCRIPT))
         options = options_for("wheel", parse_options(ask_client((*client, "config", "list"))))
         default, files = ask_client((*client, "default-index")).split()
         return indexes_of(options, default=default, files_host=files)
@@ -92,7 +95,12 @@ class Pip:
         )
 
     def probe(self, job: Job) -> Phase:
-        return Phase(name="importing", script="probe.py", arguments=(*job.sets.environment.values(), *job.preload))
+        return Phase(
+            name="importing",
+            script="probe.py",
+            flags=ISOLATED,
+            arguments=(*job.sets.environment.values(), *job.preload),
+        )
 
 
 def requirements_of(lock: Sequence[Locked]) -> str:
