@@ -91,7 +91,10 @@ class SetDirectory:
     def check_owner(self) -> None:
         """Raise SetDamaged where somebody else could have put packages."""
         for directory in (self.path, self.names, self.sets):
-            status = directory.lstat()
+            try:
+                status = directory.lstat()
+            except OSError as error:
+                raise SetDamaged(f"{str(directory)!r} cannot be read: {error.strerror}") from error
             mine = status.st_uid in {0, os.geteuid()} and stat.S_ISDIR(status.st_mode)
             if not mine or status.st_mode & _WRITABLE_BY_OTHERS:
                 hint = "it must belong to you, and nobody else may write to it"

@@ -17,6 +17,7 @@ import msgspec
 from casemate import limits
 from casemate.egress.proxy import Proxy
 from casemate.egress.rules import Policy
+from casemate.engine.collect import is_full
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.engine.execution import Command, Execution, Outcome
@@ -37,6 +38,7 @@ OUT_DIRECTORY: Final = f"{WORK_DIRECTORY}/{OUT}"
 ARTIFACTS_DIRECTORY: Final = "/opt/artifacts"
 PROXY_PORT: Final = 3128
 PROXY_URL: Final = f"http://127.0.0.1:{PROXY_PORT}"
+_RAISE: Final = {reason: f"raise it: --{reason}" for reason in (Reason.TIMEOUT, Reason.MEMORY, Reason.DISK)}
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +82,7 @@ def run_phase(engine: Engine, interpreter: Interpreter, phase: Phase, wanted: Li
             outcome = drive(Execution(sandbox, _command(interpreter, phase), wanted).run())
             flows = proxy.flows if proxy else ()
         log = log_of(outcome)
-        _check(phase, outcome, flows, log)
+        _check(phase, outcome, flows, log, full=is_full(sandbox.work_fd))
         drive(sandbox.end())
         harvest = Harvest(sandbox.work_fd, OUT, target, max_bytes=wanted.disk_bytes)
         harvest.run()
@@ -106,14 +108,16 @@ def _command(interpreter: Interpreter, phase: Phase) -> Command:
     return Command(argv=(*by, path, *phase.arguments), environment=environment, cwd=WORK_DIRECTORY)
 
 
-def _check(phase: Phase, outcome: Outcome, flows: tuple[Flow, ...], log: str) -> None:
+def _check(phase: Phase, outcome: Outcome, flows: tuple[Flow, ...], log: str, *, full: bool) -> None:
     refused = sorted({f"{flow.host}:{flow.port}" for flow in flows if flow.host and not flow.allowed})
     hint = f"it was refused {', '.join(refused[:5])}; allow what you trust" if refused else ""
     if outcome.exec_errno:
         raise BuildFailed(f"{phase.name}: cannot start: {os.strerror(outcome.exec_errno)}", log=log)
     if outcome.stopped is not None or outcome.counted.oom_kills:
         reason = outcome.stopped or Reason.MEMORY
-        raise BuildFailed(f"{phase.name}: stopped, for the limit of {reason}", log=log, hint=f"raise it: --{reason}")
+        raise BuildFailed(f"{phase.name}: stopped, for the limit of {reason}", log=log, hint=_RAISE.get(reason, hint))
+    if outcome.wait_status != 0 and full:
+        raise BuildFailed(f"{phase.name}: its files need more room", log=log, hint=_RAISE[Reason.DISK])
     if outcome.wait_status != 0:
         raise BuildFailed(f"{phase.name}: the installer failed", log=log, hint=hint)
 
