@@ -61,7 +61,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 def normal_host(text: str) -> str:
     """A host name or address in the one form that rules are compared in; empty where it is none."""
-    host = text.strip().lower().removesuffix(".")
+    host = text.lower().removesuffix(".")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
         return str(ip_address(bare))

@@ -22,7 +22,7 @@ LOCK: Final = "package-lock.json"
 LOCK_MAX_BYTES: Final = 16 * 1024 * 1024
 CERTIFICATES: Final = f"{HOME_DIRECTORY}/certificates.pem"
 SETTINGS: Final = f"{HOME_DIRECTORY}/npmrc"
-_WORD: Final = r"[a-z0-9~-][a-z0-9._~-]*"
+_WORD: Final = r"[a-z0-9][a-z0-9._~-]*"
 _PACKAGE: Final = re.compile(rf"(?P<name>(@{_WORD}/)?{_WORD})(@(?P<range>[A-Za-z0-9.^~<>=*|+ -]{{1,100}}))?", re.ASCII)
 _INTEGRITY: Final = re.compile(r"sha(1|256|384|512)-[A-Za-z0-9+/]+={0,2}", re.ASCII)
 _SETTING: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
