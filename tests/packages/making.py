@@ -33,11 +33,11 @@ def wheel(
     }
     record = "".join(f"{entry},{digest_of(data)},{len(encoded(data))}\n" for entry, data in entries.items())
     path = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for entry, data in {**entries, f"{info}/RECORD": "" if raw else record + f"{info}/RECORD,,\n"}.items():
             member = zipfile.ZipInfo(entry, EPOCH)
             member.external_attr = 0o100644 << 16
-            archive.writestr(member, encoded(data))
+            archive.writestr(member, encoded(data), zipfile.ZIP_DEFLATED)
     return path
 
 

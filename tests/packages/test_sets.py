@@ -6,12 +6,15 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.packages.conftest import Serve
-from tests.packages.making import integrity_of, npm_tarball, r_tarball, source_package, wheel
+from tests.packages.making import BACKEND, integrity_of, npm_tarball, r_tarball, source_package, wheel
 
 import casemate
+
+if TYPE_CHECKING:
+    from tests.packages.conftest import Serve
 
 
 def tiny(folder: Path, version: str = "1.0") -> Path:
@@ -72,8 +75,6 @@ def test_bytecode_is_there_and_tells_where_the_module_lies(
 
 
 def test_sources_are_built_without_a_network(sets: casemate.Sets, engine: casemate.Engine, folder: Path) -> None:
-    from tests.packages.making import BACKEND
-
     source_package(folder, "made", "3", BACKEND.format(code="def attack(): return 'built'", name="made", version="3"))
     made = sets.build("ours", ["made"], source=str(folder))
     assert made.manifest.lock[0].file == "made-3-py3-none-any.whl"
@@ -119,7 +120,7 @@ def test_packages_of_debian_are_unpacked(
     control = tmp_path / "deb" / "DEBIAN"
     control.mkdir()
     (control / "control").write_text(
-        "Package: r-cran-tiny\nVersion: 1.1-1\nArchitecture: amd64\nMaintainer: Nobody <n@example.org>\nDescription: x\n"
+        "Package: r-cran-tiny\nVersion: 1.1-1\nArchitecture: all\nMaintainer: Nobody <n@example.org>\nDescription: x\n"
     )
     subprocess.run(["dpkg-deb", "--build", tmp_path / "deb", folder / "r-cran-tiny_1.1-1_amd64.deb"], check=True)
     made = sets.build("ours", ["tiny"], runtime="r", source=str(folder))
@@ -281,6 +282,6 @@ def test_limits_of_a_build_hold(sets: casemate.Sets, folder: Path) -> None:
     wheel(folder, "large", "1", {"large.txt": "x" * 3_000_000})
     with pytest.raises(casemate.BuildFailed) as caught:
         sets.build("ours", ["large"], source=str(folder), limits={"disk": "2Mi"})
-    assert "--disk" in caught.value.hint or "disk" in str(caught.value)
+    assert "--disk" in caught.value.hint
     with pytest.raises(casemate.BuildFailed, match="timeout"):
         sets.build("ours", ["large"], source=str(folder), limits={"timeout": "50ms"})

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,7 +98,7 @@ def test_an_update_is_seen_by_who_knows_the_old_one(directory: SetDirectory, reg
         registry.get("ours")
 
 
-CHANGES = {
+CHANGES: dict[str, Callable[[Path], object]] = {
     "content": lambda path: path.write_text("x = 3\n"),
     "added": lambda path: (path.parent / "more.py").write_text(""),
     "removed": lambda path: path.unlink(),

@@ -6,6 +6,7 @@ nothing else. All other phases have no network at all.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from contextlib import ExitStack
@@ -116,7 +117,7 @@ def _check(phase: Phase, outcome: Outcome, flows: tuple[Flow, ...], log: str, *,
     if outcome.stopped is not None or outcome.counted.oom_kills:
         reason = outcome.stopped or Reason.MEMORY
         raise BuildFailed(f"{phase.name}: stopped, for the limit of {reason}", log=log, hint=_RAISE.get(reason, hint))
-    if outcome.wait_status != 0 and full:
+    if outcome.wait_status != 0 and (full or os.strerror(errno.ENOSPC) in log):
         raise BuildFailed(f"{phase.name}: its files need more room", log=log, hint=_RAISE[Reason.DISK])
     if outcome.wait_status != 0:
         raise BuildFailed(f"{phase.name}: the installer failed", log=log, hint=hint)

@@ -3,6 +3,7 @@ words <- commandArgs(trailingOnly = TRUE)
 repository <- words[[1L]]
 out <- words[[2L]]
 wanted <- words[-(1:2)]
+if (!length(list.files(repository, pattern = "[.]tar[.]gz$"))) quit()
 tools::write_PACKAGES(repository, type = "source")
 file.copy(file.path(repository, "PACKAGES"), out)
 known <- available.packages(paste0("file://", repository), type = "source", filters = list())
