@@ -26,6 +26,9 @@ PLACEHOLDERS: Final = ("interpreter", "code", "guest", "harness")
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 DATA_VARIABLE: Final = "CASEMATE_DATA_DIR"
+LIBRARY_PLACES: Final = frozenset({"opt", "node_modules"})
+"""Where inside a directory of packages may appear: at places that nothing else has."""
+
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,6 +216,7 @@ def _check_runtime(name: str, runtime: Runtime) -> None:
     words = (*runtime.interpreter, *runtime.command, *runtime.paths, *itertools.chain(*variables))
     if any("\0" in word for word in (*words, runtime.filename)):
         raise ConfigError(key, "holds a NUL character")
+    _check_library(key, runtime)
     try:
         Limits().replacing(runtime.limits)
     except InvalidInput as error:
@@ -230,3 +234,16 @@ def _check_placeholders(key: str, runtime: Runtime) -> None:
             close = get_close_matches(found, PLACEHOLDERS, n=1)
             if close:
                 raise ConfigError(f"{key}.{field}", f"{{{found}}} is unknown", hint=f"did you mean {{{close[0]}}}?")
+def _check_library(key: str, runtime: Runtime) -> None:
+    """Packages go to places of their own, where nothing else is mounted."""
+    places: dict[str, str] = {}
+    if runtime.sets is not None:
+        places["sets.target"] = runtime.sets.target
+    if runtime.library is not None:
+        places |= {"library.target": runtime.library.target, "library.source": runtime.library.source}
+    for field, place in places.items():
+        parts = place.split("/")[1:]
+        if not place.startswith("/") or not all(parts) or {".", ".."} & set(parts) or "\0" in place:
+            raise ConfigError(f"{key}.{field}", f"{place[:80]!r} is not an absolute path")
+        if field.endswith("target") and parts[0] not in LIBRARY_PLACES:
+            raise ConfigError(f"{key}.{field}", "must be below /opt or be /node_modules")
