@@ -73,7 +73,6 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         copies=(".mjs",),
         packages=("nodejs",),
         interactive=("{interpreter}",),
-        sets=_NODE_SETS,
     ),
     "r": Runtime(
         interpreter=("R",),

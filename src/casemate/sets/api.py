@@ -9,7 +9,7 @@ from casemate import limits as bound
 from casemate.config import data_directory
 from casemate.engine.engine import Engine, default_engine
 from casemate.engine.request import LimitsLike, check_limits
-from casemate.errors import InvalidInput
+from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import PackageSet, Recipe, check_preload, check_set_name
 from casemate.runtimes.registry import DEFAULT_RUNTIME
 from casemate.runtimes.sets import SetDirectory
@@ -101,11 +101,14 @@ class Sets:
         wanted = check_limits(DEFAULT_LIMITS, limits)
         build = Build(self._engine, runtime, recipe, wanted=wanted, progress=progress)
         prepare(self._directory)
-        with workplace(self._directory) as work:
-            built = build.run(work)
-            progress("publishing")
-            publish(self._directory, work, name, built.manifest, recipe=recipe, flows=built.flows, replace=replace)
-        sweep(self._directory)
+        try:
+            with workplace(self._directory) as work:
+                built = build.run(work)
+                progress("publishing")
+                publish(self._directory, work, name, built.manifest, recipe=recipe, flows=built.flows, replace=replace)
+            sweep(self._directory)
+        except OSError as error:
+            raise BuildFailed(f"the package set cannot be kept: {error}") from error
         return self.get(name)
 
 

@@ -139,9 +139,10 @@ def sweep(directory: SetDirectory) -> list[str]:
 
 def _abandoned(building: Path) -> Iterator[tuple[Path, int]]:
     for path in building.iterdir():
-        fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if _is_free(fd):
-            yield path, fd
+        with suppress(FileNotFoundError):  # its owner has just removed it
+            fd = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if _is_free(fd):
+                yield path, fd
 
 
 def _unused(directory: SetDirectory, litter: list[tuple[Path, int]]) -> Iterator[str]:

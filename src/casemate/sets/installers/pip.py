@@ -77,7 +77,7 @@ class Pip:
         """As the caller's pip is configured."""
         client = (job.interpreter.host_path, *ISOLATED, str(INSIDE / SCRIPT))
         options = options_for("wheel", parse_options(ask_client((*client, "config", "list"))))
-        default, files = ask_client((*client, "default-index")).split()
+        default, _, files = ask_client((*client, "default-index")).strip().partition("\n")
         return indexes_of(options, default=default, files_host=files)
 
     def lock(self, artifacts: Path) -> tuple[Locked, ...]:
