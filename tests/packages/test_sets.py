@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -126,6 +127,27 @@ def test_packages_of_debian_are_unpacked(
     made = sets.build("ours", ["tiny"], runtime="r", source=str(folder))
     assert [each.name for each in made.manifest.lock] == ["r-cran-tiny"]
     assert output_of(engine, "output <- tiny::v()", "ours") == 7
+
+
+def test_a_set_can_be_read_by_guests_whatever_the_umask(
+    sets: casemate.Sets, engine: casemate.Engine, folder: Path
+) -> None:
+    tiny(folder)
+    before = os.umask(0o077)
+    try:
+        sets.build("ours", ["tiny"], source=str(folder))
+    finally:
+        os.umask(before)
+    assert output_of(engine, "import tiny; output = tiny.value", "ours") == 42
+
+
+def test_certificates_that_are_configured_and_not_there_are_named(
+    sets: casemate.Sets, monkeypatch: pytest.MonkeyPatch, only_index: Callable[[str], None]
+) -> None:
+    only_index("https://index.example")
+    monkeypatch.setenv("PIP_CERT", "/no/such/certificates.pem")
+    with pytest.raises(casemate.BuildFailed, match=r"/no/such/certificates\.pem"):
+        sets.build("ours", ["tiny"])
 
 
 # From an index ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from casemate.model.runtime import Runtime
 from casemate.model.spec import Mount
 from casemate.runtimes.interpreter import find_interpreter
 from casemate.runtimes.tree import FILE_MODE, summarize
+from casemate.sets.harvest import make_directory
 from casemate.sets.installers import find_installer
 from casemate.sets.installers.base import Installer, Job
 from casemate.sets.phase import ARTIFACTS_DIRECTORY, Done, Phase, run_phase
@@ -124,7 +125,7 @@ def copy_source(source: Path, target: Path, max_bytes: int) -> None:
         found = sorted(path for path in source.iterdir() if stat.S_ISREG(path.stat().st_mode))
         if sum(path.stat().st_size for path in found) > max_bytes:
             raise InvalidInput("from", f"{str(source)!r} is larger than the disk limit")
-        target.mkdir(mode=0o755)
+        make_directory(target)
         for path in found:
             shutil.copyfile(path, target / path.name)
             (target / path.name).chmod(FILE_MODE)

@@ -43,7 +43,7 @@ class Harvest:
     def _directory(self, path: tuple[bytes, ...]) -> list[tuple[bytes, ...]]:
         if len(path) > limits.SET_DEPTH_MAX:
             raise BuildFailed(f"directories are nested more than {limits.SET_DEPTH_MAX} deep")
-        self._to(path).mkdir(mode=DIRECTORY_MODE)
+        make_directory(self._to(path))
         inner = []
         fd = self._open(path, _DIRECTORY)
         try:
@@ -88,6 +88,12 @@ class Harvest:
 
     def _to(self, path: tuple[bytes, ...]) -> Path:
         return self._target.joinpath(*map(os.fsdecode, path))
+
+
+def make_directory(path: Path) -> None:
+    """One directory that every guest can read, whatever our umask is."""
+    path.mkdir()
+    path.chmod(DIRECTORY_MODE)
 
 
 def _copy(source_fd: int, target: Path, size_bytes: int, mode: int) -> None:

@@ -60,6 +60,16 @@ def ask_client(command: Sequence[str], environment: Mapping[str, str] = os.envir
     return done.stdout
 
 
+def read_configured(path: str) -> bytes:
+    """A file that the caller's configuration names. Raises BuildFailed."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise BuildFailed(
+            f"{path[:200]!r}, which your installer is configured with, cannot be read: {error}"
+        ) from error
+
+
 def rule_of(url: str) -> HostRule | None:
     """The rule that a configured address needs; None for one that is not on a network."""
     scheme, mark, rest = url.partition("://")

@@ -14,7 +14,7 @@ from casemate.egress.rules import HostRule, Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
-from casemate.sets.installers.base import Job, ask_client, rule_of
+from casemate.sets.installers.base import Job, ask_client, read_configured, rule_of
 from casemate.sets.phase import INSIDE, PROXY_URL, Phase
 
 SCRIPT: Final = "npm.sh"
@@ -67,7 +67,7 @@ class Npm:
         lines, rules = settings_of(settings)
         certificates = settings.get("cafile")
         if isinstance(certificates, str) and certificates:
-            files[CERTIFICATES] = Path(certificates).read_bytes()
+            files[CERTIFICATES] = read_configured(certificates)
             lines.append(f"cafile={CERTIFICATES}")
         files[SETTINGS] = "\n".join([*lines, ""]).encode()
         return Phase(name="fetching", script=SCRIPT, arguments=("fetch",), files=files, policy=Policy(rules))

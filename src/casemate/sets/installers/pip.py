@@ -15,7 +15,7 @@ from casemate.egress.rules import HTTPS_PORT, HostRule, Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
-from casemate.sets.installers.base import Job, ask_client, rule_of
+from casemate.sets.installers.base import Job, ask_client, read_configured, rule_of
 from casemate.sets.phase import ARTIFACTS_DIRECTORY, INSIDE, OUT_DIRECTORY, PROXY_URL, Phase
 
 SCRIPT: Final = "pip.py"
@@ -63,7 +63,7 @@ class Pip:
             words = (*common, "--no-index", "--find-links", ARTIFACTS_DIRECTORY, "--", *job.packages)
             return Phase(name="resolving", script=SCRIPT, flags=ISOLATED, arguments=words)
         indexes = self.indexes(job)
-        files = {CERTIFICATES: Path(indexes.certificates).read_bytes()} if indexes.certificates else {}
+        files = {CERTIFICATES: read_configured(indexes.certificates)} if indexes.certificates else {}
         options = [f"--index-url={indexes.urls[0]}", f"--proxy={PROXY_URL}", "--only-binary=:all:"]
         options += [f"--extra-index-url={url}" for url in indexes.urls[1:]]
         options += [f"--trusted-host={host}" for host in indexes.trusted]

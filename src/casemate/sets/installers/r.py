@@ -16,7 +16,7 @@ from casemate.egress.rules import Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
-from casemate.sets.installers.base import Job, ask_client, rule_of
+from casemate.sets.installers.base import Job, ask_client, read_configured, rule_of
 from casemate.sets.phase import INSIDE, PROXY_URL, Phase
 
 SCRIPT: Final = "r.sh"
@@ -30,7 +30,7 @@ APT_FILES: Final = (
     "preferences.d/*",
     "keyrings/*",
 )
-STATUS: Final = Path("/var/lib/dpkg/status")
+STATUS: Final = "/var/lib/dpkg/status"
 SETTINGS: Final = f"""
 Dir::Etc "{APT}/etc/";
 Dir::State "{APT}/state/";
@@ -91,10 +91,10 @@ def _apt_files() -> Iterator[tuple[str, bytes]]:
     """apt's own files under the places that the settings name."""
     etc = Path("/etc/apt")
     for path in sorted(path for pattern in APT_FILES for path in etc.glob(pattern) if path.is_file()):
-        yield f"{APT}/etc/{path.relative_to(etc)}", path.read_bytes()
+        yield f"{APT}/etc/{path.relative_to(etc)}", read_configured(str(path))
     kept = KEPT_SETTINGS.findall(ask_client(("apt-config", "dump")))
     yield f"{APT}/apt.conf", "\n".join([SETTINGS, *kept, ""]).encode()
-    yield f"{APT}/status", STATUS.read_bytes()
+    yield f"{APT}/status", read_configured(STATUS)
 
 
 def _locked(path: Path) -> Locked:
