@@ -30,7 +30,6 @@ LIBRARY_PLACES: Final = frozenset({"opt", "node_modules"})
 """Where inside a directory of packages may appear: at places that nothing else has."""
 
 
-
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`cgroup`: empty to find one, `none` to do without, or the path of the cgroup to work below.
 

@@ -11,10 +11,10 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits
 from casemate.egress.rules import HTTP_PORT, PORT_MAX, normal_host
 
 HEAD_END: Final = b"\r\n\r\n"
-HEADERS_MAX: Final = 100
 CONNECT: Final = "CONNECT"
 _REQUEST_LINE: Final = re.compile(r"([A-Z]+) ([\x21-\x7e]+) HTTP/1\.[01]", re.ASCII)
 _HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x20-\x7e\t\x80-\xff]*)", re.ASCII)
@@ -53,7 +53,7 @@ def parse_request(head: bytes) -> ProxyRequest:
 
 
 def _headers(lines: list[str]) -> list[tuple[str, str]]:
-    if len(lines) > HEADERS_MAX:
+    if len(lines) > limits.EGRESS_HEADERS_MAX:
         raise BadRequest("too many headers")
     found = []
     for line in lines:

@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits
 from casemate.errors import InvalidInput
 
 HTTPS_PORT: Final = 443
 HTTP_PORT: Final = 80
 PORT_MAX: Final = 65535
-HOST_MAX_CHARS: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _NUMBER: Final = re.compile(r"0x[0-9a-f]*|\d+", re.ASCII)
 _ANY_BELOW: Final = "*."
@@ -67,7 +67,7 @@ def normal_host(text: str) -> str:
         return str(ip_address(bare))
     except ValueError:
         pass
-    if bare != host or not host or len(host) > HOST_MAX_CHARS:
+    if bare != host or not host or len(host) > limits.EGRESS_HOST_MAX_CHARS:
         return ""
     labels = host.split(".")
     # A name whose last label is a number is an address to some resolvers, written to be read by few.

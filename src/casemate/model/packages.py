@@ -8,15 +8,14 @@ from typing import Final
 
 import msgspec
 
+from casemate import limits
 from casemate.errors import InvalidInput
 from casemate.model.flow import Flow
 
 FORMAT: Final = 1
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
-NAME_MAX_CHARS: Final = 64
 DIGEST: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _IMPORT: Final = re.compile(r"[A-Za-z@_.][A-Za-z0-9@_./-]*", re.ASCII)
-PRELOAD_MAX: Final = 100
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,7 +79,7 @@ class PackageSet(msgspec.Struct, frozen=True, kw_only=True):
 
 def check_set_name(name: str, taken: Iterable[str]) -> str:
     """A name for a set, which will be a runtime's. Raises InvalidInput."""
-    if not _NAME.fullmatch(name) or len(name) > NAME_MAX_CHARS:
+    if not _NAME.fullmatch(name) or len(name) > limits.SET_NAME_MAX_CHARS:
         hint = "lower-case letters and digits, in words joined by '-', starting with a letter"
         raise InvalidInput("name", f"{name[:80]!r} is no name for a package set", hint=hint)
     if name in taken:
@@ -92,6 +91,6 @@ def check_preload(names: Iterable[str]) -> tuple[str, ...]:
     """Imports for a warm interpreter. Raises InvalidInput."""
     found = tuple(dict.fromkeys(names))
     wrong = [name for name in found if not _IMPORT.fullmatch(name)]
-    if wrong or len(found) > PRELOAD_MAX:
+    if wrong or len(found) > limits.SET_PRELOAD_MAX:
         raise InvalidInput("preload", f"{wrong[0][:80]!r} cannot be imported" if wrong else "too many names")
     return found

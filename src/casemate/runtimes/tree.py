@@ -13,7 +13,6 @@ import msgspec
 
 from casemate.errors import SetDamaged
 
-READ_BYTES: Final = 1 << 20
 DIRECTORY_MODE: Final = 0o755
 FILE_MODE: Final = 0o444
 PROGRAM_MODE: Final = 0o555

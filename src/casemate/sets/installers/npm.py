@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from casemate import limits
 from casemate.egress.rules import HostRule, Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
@@ -19,7 +20,6 @@ from casemate.sets.phase import INSIDE, PROXY_URL, Phase
 
 SCRIPT: Final = "npm.sh"
 LOCK: Final = "package-lock.json"
-LOCK_MAX_BYTES: Final = 16 * 1024 * 1024
 CERTIFICATES: Final = f"{HOME_DIRECTORY}/certificates.pem"
 SETTINGS: Final = f"{HOME_DIRECTORY}/npmrc"
 _WORD: Final = r"[a-z0-9][a-z0-9._~-]*"
@@ -74,7 +74,7 @@ class Npm:
 
     def lock(self, artifacts: Path) -> tuple[Locked, ...]:
         with (artifacts / LOCK).open("rb") as file:
-            return locked(file.read(LOCK_MAX_BYTES))
+            return locked(file.read(limits.SET_LOCK_MAX_BYTES))
 
     def install(self, job: Job, lock: Sequence[Locked]) -> Phase:  # noqa: ARG002 - the protocol's
         """By the same lock file that `lock` has read; npm checks what it unpacks against it."""

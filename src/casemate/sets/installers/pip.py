@@ -33,7 +33,6 @@ _WHEEL: Final = re.compile(
     re.ASCII,
 )
 _OPTION: Final = re.compile(r"([A-Za-z0-9:_.-]+)=(.*)", re.ASCII)
-_HASH_BYTES: Final = 1 << 20
 
 
 class Indexes(msgspec.Struct, frozen=True, kw_only=True):
