@@ -233,6 +233,8 @@ def _check_placeholders(key: str, runtime: Runtime) -> None:
             close = get_close_matches(found, PLACEHOLDERS, n=1)
             if close:
                 raise ConfigError(f"{key}.{field}", f"{{{found}}} is unknown", hint=f"did you mean {{{close[0]}}}?")
+
+
 def _check_library(key: str, runtime: Runtime) -> None:
     """Packages go to places of their own, where nothing else is mounted."""
     places: dict[str, str] = {}
