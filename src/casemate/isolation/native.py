@@ -44,6 +44,7 @@ from casemate.model.result import Isolation
 from casemate.model.spec import SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
+HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
 OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
 DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 """To root, but that of a container without the right to make device nodes."""
@@ -351,9 +352,14 @@ def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: E
         raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built")
     for fd in report.fds:
         stack.callback(os.close, fd)
-    if report.kind is not kind or len(report.fds) != 1:
+    if report.kind is not kind or len(report.fds) != _descriptors_with(kind, plan):
         raise _launch_error(report, plan)
     return report
+
+
+def _descriptors_with(kind: ReportKind, plan: LaunchPlan) -> int:
+    """How many descriptors come with a report of a start: a process's, or one for each step that hands one over."""
+    return 1 if kind is ReportKind.STARTED else sum(step.kind in HANDED_OVER for step in plan.steps)
 
 
 def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
