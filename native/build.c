@@ -11,11 +11,13 @@
 #include <linux/mount.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -412,6 +414,29 @@ static int step_network(const struct build *b) {
     return failed;
 }
 
+/* Whoever holds the socket takes the connections that programs of this sandbox make to it, and has no other
+ * way in. The namespace has nothing but lo, so this is all the network there is. */
+static int step_listen(struct build *b, struct cursor *c) {
+    uint32_t port = read_u32(c);
+    if (port == 0 || port > PORT_MAX)
+        return errno = EINVAL, -1;
+    if (b->exposed_count == EXPOSED_MAX)
+        return errno = E2BIG, -1;
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)port),
+                                  .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
+        int error = errno;
+        close(fd);
+        return errno = error, -1;
+    }
+    b->exposed[b->exposed_count++] = fd;
+    return 0;
+}
+
 static int step_hostname(struct cursor *c) {
     const char *name = read_string(c);
     return sethostname(name, strlen(name)) < 0 || setdomainname("", 0) < 0 ? -1 : 0;
@@ -445,6 +470,7 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
     case STEP_RLIMIT: return step_rlimit(b, c);
     case STEP_EXPOSE: return step_expose(b, c);
     case STEP_NETWORK: return step_network(b);
+    case STEP_LISTEN: return step_listen(b, c);
     case STEP_DROP_CAPABILITIES: return step_drop_capabilities();
     case STEP_NO_NEW_PRIVILEGES: return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     case STEP_LANDLOCK: return step_landlock(c);

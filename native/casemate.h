@@ -19,6 +19,8 @@
 #define PLAN_FDS_MAX 16
 #define SOURCES_MAX 64
 #define EXPOSED_MAX 4
+#define LISTEN_BACKLOG 64
+#define PORT_MAX 65535u
 #define MESSAGE_MAX_BYTES (160u * 1024u)
 #define STRINGS_MAX 8192u
 #define CHILDREN_MAX 1024
@@ -49,6 +51,7 @@ enum {
     STEP_RLIMIT,       /* u resource, q soft, q hard */
     STEP_EXPOSE,       /* s directory handed to the engine when ready */
     STEP_NETWORK,      /* enter the network namespace that the keeper has made meanwhile */
+    STEP_LISTEN,       /* u port: a listening socket on 127.0.0.1 in there, handed to the engine when ready */
     STEP_DROP_CAPABILITIES,
     STEP_NO_NEW_PRIVILEGES,
     STEP_LANDLOCK,     /* q handled, q scoped, u flags, r rules: u count, then (s path, q access) */
@@ -86,7 +89,7 @@ enum { SPAWN_PTY = 1u, SPAWN_STDIN = 2u, SPAWN_CHANNEL = 4u };
 enum {
     REPORT_STARTED = 1, /* value: host pid; fd: pidfd of init */
     REPORT_FAILED,      /* value: step index or FAILED_*; error: errno */
-    REPORT_READY,       /* fds: exposed directories */
+    REPORT_READY,       /* fds: exposed directories and listening sockets, in the order of their steps */
     REPORT_SPAWNED,     /* id; error; value: pid inside; fds: as the flags asked */
     REPORT_EXITED,      /* id; value: wait status; user_us, system_us, maxrss_kib */
     REPORT_DONE         /* id; error; fd of an opened file */
@@ -121,7 +124,7 @@ void close_all(const int *fds, int count);
 bool plan_is_valid(const uint8_t *bytes, size_t length, int fds);
 bool request_is_valid(const uint8_t *bytes, size_t length);
 
-/* build.c: carries out the steps; returns the number of exposed directories or reports and dies. `devices`
+/* build.c: carries out the steps; returns the number of exposed descriptors or reports and dies. `devices`
  * is what make_devices has made: a detached mount, or -1 where the plan asks for none; `files` becomes the limit
  * on open files that the plan has for programs. */
 int make_devices(const uint8_t *bytes, size_t length, int *devices);

@@ -31,6 +31,7 @@ static const char *const step_shapes[STEP_LAST + 1] = {
     [STEP_RLIMIT] = "uqq",
     [STEP_EXPOSE] = "s",
     [STEP_NETWORK] = "",
+    [STEP_LISTEN] = "u",
     [STEP_DROP_CAPABILITIES] = "",
     [STEP_NO_NEW_PRIVILEGES] = "",
     [STEP_LANDLOCK] = "qqur",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from casemate.engine.engine import Engine
     from casemate.engine.sandbox import Sandbox, Terminal
     from casemate.errors import (
+        BuildFailed,
         CapacityError,
         CasemateError,
         ConfigError,
@@ -26,12 +27,15 @@ if TYPE_CHECKING:
         LayerMissing,
         RuntimeUnavailable,
         SandboxClosed,
+        SetDamaged,
         UnknownRuntime,
     )
     from casemate.model.layers import Layer, Tier
+    from casemate.model.packages import PackageSet
     from casemate.model.resources import Limits
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
     from casemate.model.runtime import Channel, Runtime
+    from casemate.sets.api import Sets
 
 __version__ = "0.1.0"
 
@@ -39,6 +43,7 @@ __all__ = [
     "AsyncSandbox",
     "AsyncStream",
     "AsyncTerminal",
+    "BuildFailed",
     "CancelToken",
     "CapacityError",
     "CasemateError",
@@ -59,6 +64,7 @@ __all__ = [
     "LayerMissing",
     "Limits",
     "OutputFile",
+    "PackageSet",
     "PoolConfig",
     "Reason",
     "Result",
@@ -66,6 +72,8 @@ __all__ = [
     "RuntimeUnavailable",
     "Sandbox",
     "SandboxClosed",
+    "SetDamaged",
+    "Sets",
     "Status",
     "Stream",
     "Terminal",
@@ -92,12 +100,15 @@ if not TYPE_CHECKING:
             ("engine.cancel", "CancelToken"),
             ("engine.engine", "Engine"),
             ("engine.sandbox", "Sandbox Terminal"),
-            ("errors", "CapacityError CasemateError ConfigError FileTransferError InternalError InvalidInput"),
+            ("errors", "BuildFailed CapacityError CasemateError ConfigError FileTransferError InternalError"),
+            ("errors", "InvalidInput SetDamaged"),
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
             ("model.layers", "Layer Tier"),
+            ("model.packages", "PackageSet"),
             ("model.resources", "Limits"),
             ("model.result", "Chunk Event GuestError Isolation OutputFile Reason Result Status Usage"),
             ("model.runtime", "Channel Runtime"),
+            ("sets.api", "Sets"),
         )
         for name in names.split()
     }

@@ -25,12 +25,19 @@ CGROUP_KEY: Final = "engine.cgroup"
 PLACEHOLDERS: Final = ("interpreter", "code", "guest", "harness")
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
+DATA_VARIABLE: Final = "CASEMATE_DATA_DIR"
+LIBRARY_PLACES: Final = frozenset({"opt", "node_modules"})
+"""Where inside a directory of packages may appear: at places that nothing else has."""
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`cgroup`: empty to find one, `none` to do without, or the path of the cgroup to work below."""
+    """`cgroup`: empty to find one, `none` to do without, or the path of the cgroup to work below.
+
+    `data_directory`: where package sets are kept; empty for the place that the user's environment names.
+    """
 
     cgroup: str = ""
+    data_directory: str = ""
 
 
 class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,10 +102,22 @@ def load_config(environment: Mapping[str, str] = os.environ) -> Config:
         if os.access(path, os.F_OK) or environment.get(CONFIG_VARIABLE):
             config = read_config(path)
             break
-    choice = environment.get(CGROUP_VARIABLE)
-    if choice is not None:
-        config = msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, cgroup=choice))
-    return config
+    variables = {"cgroup": CGROUP_VARIABLE, "data_directory": DATA_VARIABLE}
+    given = {key: environment[variable] for key, variable in variables.items() if variable in environment}
+    return msgspec.structs.replace(config, engine=msgspec.structs.replace(config.engine, **given))
+
+
+def data_directory(config: Config, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where this user's package sets are kept. Raises ConfigError if nothing says where."""
+    named = config.engine.data_directory
+    for base, below in ((named, ""), (environment.get("XDG_DATA_HOME"), "casemate")):
+        if base and base.startswith("/"):
+            return Path(base, below)
+        if named:
+            raise ConfigError("engine.data_directory", "must be an absolute path")
+    if not environment.get("HOME", "").startswith("/"):
+        raise ConfigError("engine.data_directory", "nothing says where", hint=f"set {DATA_VARIABLE}")
+    return Path(environment["HOME"], ".local", "share", "casemate")
 
 
 def cgroup_source(config: Config, environment: Mapping[str, str] = os.environ) -> str:
@@ -196,6 +215,7 @@ def _check_runtime(name: str, runtime: Runtime) -> None:
     words = (*runtime.interpreter, *runtime.command, *runtime.paths, *itertools.chain(*variables))
     if any("\0" in word for word in (*words, runtime.filename)):
         raise ConfigError(key, "holds a NUL character")
+    _check_library(key, runtime)
     try:
         Limits().replacing(runtime.limits)
     except InvalidInput as error:
@@ -213,3 +233,18 @@ def _check_placeholders(key: str, runtime: Runtime) -> None:
             close = get_close_matches(found, PLACEHOLDERS, n=1)
             if close:
                 raise ConfigError(f"{key}.{field}", f"{{{found}}} is unknown", hint=f"did you mean {{{close[0]}}}?")
+
+
+def _check_library(key: str, runtime: Runtime) -> None:
+    """Packages go to places of their own, where nothing else is mounted."""
+    places: dict[str, str] = {}
+    if runtime.sets is not None:
+        places["sets.target"] = runtime.sets.target
+    if runtime.library is not None:
+        places |= {"library.target": runtime.library.target, "library.source": runtime.library.source}
+    for field, place in places.items():
+        parts = place.split("/")[1:]
+        if not place.startswith("/") or not all(parts) or {".", ".."} & set(parts) or "\0" in place:
+            raise ConfigError(f"{key}.{field}", f"{place[:80]!r} is not an absolute path")
+        if field.endswith("target") and parts[0] not in LIBRARY_PLACES:
+            raise ConfigError(f"{key}.{field}", "must be below /opt or be /node_modules")

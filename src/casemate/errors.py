@@ -8,6 +8,8 @@
     ├── RuntimeUnavailable         the runtime is declared but its interpreter is not installed
     ├── LaunchError                the sandbox could not be built; names the step and the errno
     ├── SandboxClosed              the sandbox has ended or was closed
+    ├── BuildFailed                a package set could not be made; quotes the installer
+    ├── SetDamaged                 a package set is not what it was when it was made
     ├── FileTransferError          a file could not be moved into or out of the sandbox
     ├── CapacityError              this machine has no more of something (descriptors, ids, cgroups)
     └── InternalError              a mistake of ours
@@ -104,6 +106,24 @@ class SandboxClosed(CasemateError):
 
     code = "sandbox_closed"
     http_status = 409
+
+
+class BuildFailed(CasemateError):
+    """A package set could not be made. `log` is the end of what the installer said; it may be hostile text."""
+
+    code = "build_failed"
+    http_status = 422
+
+    def __init__(self, message: str, *, log: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log = log
+
+
+class SetDamaged(CasemateError):
+    """A package set is not what it was when it was made: nothing runs with it."""
+
+    code = "set_damaged"
+    http_status = 503
 
 
 class FileTransferError(CasemateError):

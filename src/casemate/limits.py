@@ -165,6 +165,36 @@ REAP_TIME_MAX_S: Final = 2.0
 REAP_DIRECTORIES_MAX: Final = 10_000
 REAP_DEPTH_MAX: Final = 16
 
+# Package sets ---------------------------------------------------------------------------------
+SET_WALL_DEFAULT_S: Final = 1800.0
+SET_MEMORY_DEFAULT_BYTES: Final = 4 * GIB
+SET_DISK_DEFAULT_BYTES: Final = 3 * GIB
+SET_PROCESSES_DEFAULT: Final = 256
+SET_INODES_DEFAULT: Final = 500_000
+SET_FILES_MAX: Final = 200_000
+SET_DEPTH_MAX: Final = 64
+SET_PACKAGES_MAX: Final = 200
+SET_NAME_MAX_CHARS: Final = 64
+SET_PRELOAD_MAX: Final = 100
+SET_LOCK_MAX_BYTES: Final = 16 * MIB
+SET_LEFT_OUT_MAX: Final = 100
+SET_FILE_MAX_BYTES: Final = 4 * MIB
+SET_LOG_MAX_CHARS: Final = 4000
+SET_FLOWS_MAX: Final = 1000
+SET_CLIENT_TIMEOUT_S: Final = 60.0
+
+# The way out of a sandbox that has one ----------------------------------------------------------
+EGRESS_CONNECTIONS_MAX: Final = 32
+EGRESS_HEAD_MAX_BYTES: Final = 16 * KIB
+EGRESS_HEADERS_MAX: Final = 100
+EGRESS_HOST_MAX_CHARS: Final = 253
+EGRESS_TOTAL_MAX_BYTES: Final = 16 * GIB
+EGRESS_REQUEST_TIMEOUT_S: Final = 10.0
+EGRESS_CONNECT_TIMEOUT_S: Final = 10.0
+EGRESS_IDLE_TIMEOUT_S: Final = 120.0
+EGRESS_CLOSE_TIMEOUT_S: Final = 5.0
+EGRESS_FLOWS_MAX: Final = 10_000
+
 # Watching processes through /proc ---------------------------------------------------------------
 WATCH_PROCESSES_MAX: Final = PROCESSES_MAX + 1_024
 WATCH_TASKS_MAX: Final = 2 * PROCESSES_MAX

@@ -34,7 +34,7 @@ REFUSE_NO_NEW_PRIVILEGES: Final = b"".join(
         b"\x06\0\0\0\0\0\xff\x7f",  # else allow
     )
 )
-TEST_SPEC: Final = SandboxSpec(mounts=(Mount("/usr/share", "/opt/share"),))
+TEST_SPEC: Final = SandboxSpec(mounts=(Mount("/usr/share", "/opt/share"),), listen=(3128,))
 AROUND: Final = Surroundings(uid=0, gid=0, cpus=(0,), cgroup=True)
 PLAN: Final = make_plan(TEST_SPEC, read_host_facts(), AROUND)
 PLAN_WITH_BINDS: Final = make_plan(TEST_SPEC, msgspec.structs.replace(read_host_facts(), device_nodes=False), AROUND)
@@ -117,6 +117,7 @@ FAULTS: Final[dict[StepKind, tuple[Callable[[Step], Broken], int]]] = {
     StepKind.RLIMIT: (_rlimit, errno.EINVAL),
     StepKind.EXPOSE: (with_first(f"/{MISSING}"), errno.ENOENT),
     StepKind.NETWORK: (without_rights, errno.EPERM),
+    StepKind.LISTEN: (with_first(0), errno.EINVAL),
     StepKind.DROP_CAPABILITIES: (without_rights, errno.EPERM),
     StepKind.NO_NEW_PRIVILEGES: (_no_new_privileges, errno.EACCES),
     StepKind.LANDLOCK: (_landlock, errno.ENOENT),

@@ -35,9 +35,9 @@ REQUEST_SHAPES: Final = {
 }
 
 
-def default_plan(*, cgroup: bool = True, mounts: tuple[Mount, ...] = ()) -> LaunchPlan:
+def default_plan(*, cgroup: bool = True, mounts: tuple[Mount, ...] = (), listen: tuple[int, ...] = ()) -> LaunchPlan:
     around = Surroundings(uid=1_900_000_000, gid=1_900_000_000, cpus=(0,), cgroup=cgroup)
-    spec = SandboxSpec(limits=Limits(cpu_time_s=2.0), mounts=mounts)
+    spec = SandboxSpec(limits=Limits(cpu_time_s=2.0), mounts=mounts, listen=listen)
     return make_plan(spec, read_host_facts(), around)
 
 
@@ -45,7 +45,7 @@ def real_plans() -> list[tuple[bytes, int]]:
     """Encoded plans, each with the number of descriptors that goes with it."""
     mounts = (Mount("/usr/share", "/opt/share"), Mount("/usr/lib", "/opt/lib"))
     joined = encode_plan(default_plan(), cgroup_kind=1, cgroup_fds=4)
-    into = encode_plan(default_plan(mounts=mounts), cgroup_kind=2, cgroup_fds=1)
+    into = encode_plan(default_plan(mounts=mounts, listen=(3128,)), cgroup_kind=2, cgroup_fds=1)
     without = encode_plan(default_plan(cgroup=False), cgroup_kind=0, cgroup_fds=0)
     return [(joined, 5), (into, 2), (without, 1)]
 

@@ -289,3 +289,20 @@ def test_one_name_means_one_runtime() -> None:
     assert caught.value.field == "runtimes.tool.aliases"
     with pytest.raises(ConfigError):
         Registry({"a": declared(aliases=("x",)), "b": declared(aliases=("x",))})
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('sets = { installer = "pip", target = "opt/x" }', "sets.target"),
+        ('sets = { installer = "pip", target = "/work/x" }', "sets.target"),
+        ('sets = { installer = "pip", target = "/opt/../work" }', "sets.target"),
+        ('library = { source = "/srv/x", target = "/usr/x" }', "library.target"),
+        ('library = { source = "x", target = "/opt/x" }', "library.source"),
+        ('library = { source = "/srv/x", target = "/" }', "library.target"),
+    ],
+)
+def test_packages_appear_only_where_nothing_else_is(text: str, key: str) -> None:
+    declaration = f'[runtimes.x]\ninterpreter = ["x"]\ncommand = ["x"]\n{text}\n'
+    with pytest.raises(ConfigError, match=f"runtimes.x.{key}"):
+        parse_config(declaration.encode(), name="test")

@@ -218,12 +218,84 @@ SHELL: Final = Command(
 RUNTIMES: Final = Command(
     name="runtimes",
     module="casemate.cli.runtimes",
-    summary="list the languages, what is installed and what to install",
-    about="Lists every runtime that is built in or configured, and asks each interpreter for its version inside a "
-    "sandbox.",
-    options=(JSON, HELP),
-    examples=(Example("casemate runtimes --json", "for programs"),),
-    notes=("Exit status: 0 when at least one runtime is available, 1 otherwise.",),
+    summary="list the languages, and make, show or remove sets of packages for them",
+    about="Without an action, or with `list`: every runtime that is built in or configured, with its version, asked "
+    "for inside a sandbox, and every package set. A package set is a runtime of its own, with packages that are "
+    "installed in sandboxes: `build` makes one, `update` makes it anew, `show` tells what it consists of.",
+    arguments=(
+        Argument(metavar="ACTION", help="list, show, build, update or remove", values="action"),
+        Argument(metavar="NAME", help="the package set", values="set"),
+    ),
+    options=(
+        Option(
+            names=("--with",),
+            metavar="PACKAGES",
+            repeatable=True,
+            group="Packages",
+            help="what to install, with commas between: numpy,scipy or 'pandas>=2,<4'",
+        ),
+        Option(
+            names=("--runtime",),
+            metavar="NAME",
+            values="runtime",
+            group="Packages",
+            default="python",
+            help="the language that the packages are for",
+        ),
+        Option(
+            names=("--preload",),
+            metavar="MODULES",
+            repeatable=True,
+            group="Packages",
+            help="what warm interpreters import ahead of time; building fails if it cannot be imported",
+        ),
+        Option(
+            names=("--from",),
+            metavar="DIR",
+            values="directory",
+            group="Packages",
+            help="install from the files of this directory, without any network",
+        ),
+        Option(
+            names=("--allow",),
+            metavar="HOST[:PORT]",
+            repeatable=True,
+            group="Packages",
+            help="a further host that may be reached while fetching; *.SUFFIX for all below",
+        ),
+        Option(names=("--check",), group="Packages", help="with `show`: read every file and compare"),
+        Option(
+            names=("--timeout",),
+            metavar="TIME",
+            help="time for all of a build",
+            default=format_duration(bound.SET_WALL_DEFAULT_S),
+            group="Limits",
+        ),
+        Option(
+            names=("--memory",),
+            metavar="SIZE",
+            help="memory of a build, its files included",
+            default=format_bytes(bound.SET_MEMORY_DEFAULT_BYTES),
+            group="Limits",
+        ),
+        Option(
+            names=("--disk",),
+            metavar="SIZE",
+            help="what the files of a build hold",
+            default=format_bytes(bound.SET_DISK_DEFAULT_BYTES),
+            group="Limits",
+        ),
+        JSON,
+        HELP,
+    ),
+    examples=(
+        Example("casemate runtimes --json", "for programs"),
+        Example("casemate runtimes build science --with numpy,scipy,pandas --preload numpy,pandas", "a set"),
+        Example("casemate run --runtime science analysis.py", "and its use"),
+        Example("casemate runtimes build dates --runtime node --with date-fns", "for another language"),
+        Example("casemate runtimes build ours --with ours --from ./dist", "from files of yours, without a network"),
+    ),
+    notes=("Exit status: 0, or for a list 1 when no runtime is available at all.",),
 )
 DOCTOR: Final = Command(
     name="doctor",

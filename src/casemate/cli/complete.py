@@ -19,6 +19,7 @@ from casemate.model.layers import Layer
 WORDS: Final = ":words"
 FILES: Final = ":files"
 DIRECTORIES: Final = ":directories"
+ACTIONS: Final = ("list", "show", "build", "update", "remove")
 SHELLS: Final = ("bash", "fish", "zsh")
 
 
@@ -86,13 +87,25 @@ def _value(kind: str, last: str) -> Answer:
 
 
 def _runtimes() -> list[str]:
-    from casemate.config import load_config
+    from casemate.config import data_directory, load_config
     from casemate.errors import CasemateError
     from casemate.runtimes.registry import Registry
 
     try:
-        return sorted(name for name, _ in Registry(load_config().runtimes))
+        config = load_config()
+        return Registry(config.runtimes, lambda: data_directory(config)).names
     except CasemateError:  # completion is no place to complain about a configuration
+        return []
+
+
+def _sets() -> list[str]:
+    from casemate.config import data_directory, load_config
+    from casemate.errors import CasemateError
+    from casemate.runtimes.sets import SetDirectory
+
+    try:
+        return list(SetDirectory(data_directory(load_config())).list())
+    except CasemateError:
         return []
 
 
@@ -102,6 +115,8 @@ def _variables(ours: Mapping[str, str] = os.environ) -> list[str]:
 
 VALUES: Final[Mapping[str, Callable[[], Sequence[str]]]] = {
     "runtime": _runtimes,
+    "action": lambda: ACTIONS,
+    "set": _sets,
     "layer": lambda: list(Layer),
     "variable": _variables,
     "shell": lambda: SHELLS,

@@ -39,10 +39,9 @@ def _by_interpreter(registry: Registry, name: str) -> str | None:
         if any(PurePosixPath(candidate).name == name for candidate in declared.interpreter):
             return runtime
     try:
-        found = registry.get(name)
+        return registry.declared(name)
     except UnknownRuntime:
         return None
-    return next(runtime for runtime, declared in registry if declared is found)
 
 
 def interpreter_name(line: str) -> str:

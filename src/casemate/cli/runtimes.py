@@ -1,22 +1,24 @@
-"""`casemate runtimes`: the languages, which are there, and what to install for the others."""
+"""`casemate runtimes`: the languages, which are there, what to install for the others, and the package sets."""
 
 from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
 from casemate import limits
-from casemate.cli.arguments import Parsed
+from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.messages import printable, show, show_json
 from casemate.cli.style import Style, style_for, table
+from casemate.config import data_directory
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.engine.run import check_command, run_in
 from casemate.engine.session import Session
-from casemate.errors import CapacityError, LaunchError, RuntimeUnavailable
+from casemate.errors import CapacityError, LaunchError, RuntimeUnavailable, SetDamaged
 from casemate.model.runtime import Runtime
 from casemate.runtimes.interpreter import Interpreter, find_interpreter
 
@@ -39,14 +41,53 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(parsed: Parsed) -> int:
-    """List them; 0 if at least one is available."""
+    """Carry out the action; the exit status."""
+    if parsed.words[:1] in {(), ("list",)}:
+        return _list(parsed)
+    from casemate.cli.sets import change  # most of it is not needed for a list
+
+    return change(parsed)
+
+
+def _list(parsed: Parsed) -> int:
+    """0 if at least one is available."""
+    check_options(parsed, "list", {"json"}, named=False)
     with Engine(warm=False) as engine:
         rows = [_row(engine, name, runtime) for name, runtime in engine.runtimes]
+        sets = [name for name in engine.runtimes.names if name not in dict(engine.runtimes)]
+        rows += [_set_row(engine, name) for name in sets]
     if parsed.flag("json"):
         show_json(rows)
     else:
         show(_lines(rows, style_for(sys.stdout)))
     return 0 if any(row.available for row in rows) else 1
+
+
+def check_options(parsed: Parsed, action: str, known: Collection[str], *, named: bool) -> None:
+    """Refuse options that mean nothing to an action, and a name too few or too many. Raises UsageError."""
+    for key in parsed.values:
+        if key not in known:
+            raise UsageError("runtimes", f"--{key} means nothing to `{action}`")
+    if named and len(parsed.words) < len(("ACTION", "NAME")):
+        raise UsageError("runtimes", f"`{action}` needs the NAME of a package set")
+    if not named and len(parsed.words) > 1:
+        raise UsageError("runtimes", f"unexpected argument {parsed.words[1]!r}; `show` is about one")
+
+
+def _set_row(engine: Engine, name: str) -> Row:
+    """A package set: its packages stand where a language has its interpreter."""
+    from casemate.runtimes.sets import SetDirectory
+
+    row = Row(name=name, available=False, aliases=(), extensions=())
+    try:
+        found = SetDirectory(data_directory(engine.config)).find(name)
+    except SetDamaged as error:
+        return msgspec.structs.replace(row, problem=error.message, install=f"casemate runtimes update {name}")
+    if found is None:  # removed since
+        return row
+    packages = ", ".join(f"{each.name} {each.version}" for each in found.manifest.lock)
+    base = found.manifest.runtime
+    return msgspec.structs.replace(row, available=True, version=found.digest[:12], interpreter=f"{base}: {packages}")
 
 
 def _row(engine: Engine, name: str, runtime: Runtime) -> Row:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
 from casemate import limits as bound
-from casemate.config import Config, cgroup_source, check_config, load_config
+from casemate.config import Config, cgroup_source, check_config, data_directory, load_config
 from casemate.errors import CapacityError, InvalidInput, LayerMissing, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.reaper import ReapReport, reap
@@ -46,9 +46,10 @@ class Engine:
         self._closed = False
         self.config = load_config() if config is None else config
         self._is_warm = warm and self.config.pool.ready_max > 0
-        self.runtimes = Registry(self.config.runtimes)
+        self.runtimes = Registry(self.config.runtimes, lambda: data_directory(self.config))
         self.reaped = ReapReport()
         with ExitStack() as stack:
+            stack.callback(self.runtimes.close)
             cgroups = open_root(choice=self.config.engine.cgroup or None, source=cgroup_source(self.config))
             if not isinstance(cgroups, CgroupUnavailable):
                 stack.callback(cgroups.close)

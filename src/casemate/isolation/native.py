@@ -45,6 +45,7 @@ from casemate.model.result import Isolation
 from casemate.model.spec import SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
+HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
 OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
 DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 """To root, but that of a container without the right to make device nodes."""
@@ -53,7 +54,10 @@ KILL_STEP: Final = "ending the sandbox"
 
 
 class NativeSandbox:
-    """One running sandbox: its init, its cgroup, its work directory. Closing ends all of it."""
+    """One running sandbox: its init, its cgroup, its work directory. Closing ends all of it.
+
+    `listeners` are descriptors of the listening sockets that its spec asks for, and close with it.
+    """
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class NativeSandbox:
         pidfd: int,
         pid: int,
         work_fd: int,
+        listeners: tuple[int, ...] = (),
         cgroup: RunCgroup | None,
         isolation: Isolation,
         limits: Limits,
@@ -69,6 +74,7 @@ class NativeSandbox:
     ) -> None:
         self.pid = pid
         self.work_fd = work_fd
+        self.listeners = listeners
         self.cgroup = cgroup
         self.isolation = isolation
         self.limits = limits
@@ -295,6 +301,7 @@ class NativeBackend:
                 pidfd=started.fds[0],
                 pid=started.value,
                 work_fd=ready.fds[0],
+                listeners=ready.fds[1:],
                 cgroup=cgroup,
                 isolation=Isolation(
                     backend=self.name,
@@ -358,9 +365,14 @@ def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: E
         raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built", hint=ENDS_HINT)
     for fd in report.fds:
         stack.callback(os.close, fd)
-    if report.kind is not kind or len(report.fds) != 1:
+    if report.kind is not kind or len(report.fds) != _descriptors_with(kind, plan):
         raise _launch_error(report, plan)
     return report
+
+
+def _descriptors_with(kind: ReportKind, plan: LaunchPlan) -> int:
+    """How many descriptors come with a report of a start: a process's, or one for each step that hands one over."""
+    return 1 if kind is ReportKind.STARTED else sum(step.kind in HANDED_OVER for step in plan.steps)
 
 
 def _launch_error(report: Report, plan: LaunchPlan) -> Exception:

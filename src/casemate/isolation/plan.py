@@ -109,7 +109,7 @@ def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> Launc
         uid_outside=around.uid,
         gid_inside=GUEST_ID,
         gid_outside=around.gid,
-        steps=(*before, processors, *after),
+        steps=(*before, *(Step(StepKind.LISTEN, (port,)) for port in spec.listen), processors, *after),
     )
 
 

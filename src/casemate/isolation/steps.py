@@ -48,10 +48,11 @@ class StepKind(IntEnum):
     RLIMIT = 19
     EXPOSE = 20
     NETWORK = 21
-    DROP_CAPABILITIES = 22
-    NO_NEW_PRIVILEGES = 23
-    LANDLOCK = 24
-    SECCOMP = 25
+    LISTEN = 22
+    DROP_CAPABILITIES = 23
+    NO_NEW_PRIVILEGES = 24
+    LANDLOCK = 25
+    SECCOMP = 26
 
 
 SHAPES: Final = {
@@ -76,6 +77,7 @@ SHAPES: Final = {
     StepKind.RLIMIT: "uqq",
     StepKind.EXPOSE: "s",
     StepKind.NETWORK: "",
+    StepKind.LISTEN: "u",
     StepKind.DROP_CAPABILITIES: "",
     StepKind.NO_NEW_PRIVILEGES: "",
     StepKind.LANDLOCK: "qqur",

@@ -21,6 +21,26 @@ class Channel(StrEnum):
     NONE = "none"
 
 
+class PackageSets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How sets of packages are made for a runtime, and become visible.
+
+    `installer` names what makes them; inside, a set appears read-only at `target`, and `environment` leads the
+    interpreter to it.
+    """
+
+    installer: str
+    target: str
+    environment: dict[str, str] = {}
+
+
+class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A directory of packages: where it is here, where it appears inside, and the variables that lead to it."""
+
+    source: str
+    target: str
+    environment: dict[str, str] = {}
+
+
 class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One language. In `command` the words {interpreter}, {code}, {guest} and {harness} are replaced.
 
@@ -37,6 +57,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `waits`: the harness writes an empty frame when it waits for its request, so that a process can be
     started ahead of its program. `early_variables` are how the names of variables begin that the
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
+    `sets` says how sets of packages are made for it, `library` is such a set in a runtime that has one, and
+    `preload` names what a warm interpreter has imported already.
     """
 
     interpreter: tuple[str, ...]
@@ -57,3 +79,6 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     waits: bool = False
     early_variables: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    sets: PackageSets | None = None
+    library: Library | None = None
+    preload: tuple[str, ...] = ()

@@ -42,8 +42,12 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One sandbox: limits, what it sees of the machine beside the base, and the layers it insists on."""
+    """One sandbox: limits, what it sees of the machine beside the base, and the layers it insists on.
+
+    `listen` are ports of its own loopback interface whose listening sockets the engine gets.
+    """
 
     limits: Limits = Limits()
     mounts: tuple[Mount, ...] = ()
     require: frozenset[Layer] = frozenset()
+    listen: tuple[int, ...] = ()

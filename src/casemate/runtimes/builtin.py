@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from casemate.model.runtime import Channel, Runtime
+from casemate.model.runtime import Channel, PackageSets, Runtime
 from casemate.model.spec import GUEST_DIRECTORY
 
 _NODE_COMMAND: Final = (
@@ -18,6 +18,11 @@ _NODE_COMMAND: Final = (
     "{guest}/node.js",
     "{guest}/program",
 )
+_PYTHON_SETS: Final = PackageSets(installer="pip", target="/opt/packages", environment={"PYTHONPATH": "/opt/packages"})
+_NODE_SETS: Final = PackageSets(installer="npm", target="/node_modules")
+"""At the root, where every module of Node's, of either kind, finds packages without being told."""
+
+_R_SETS: Final = PackageSets(installer="r", target="/opt/packages", environment={"R_LIBS": "/opt/packages"})
 
 _NODE_MEMORY_ERRORS: Final = (
     "Array buffer allocation failed",
@@ -39,6 +44,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         memory_errors=("MemoryError", "Unable to allocate"),
         waits=True,
         early_variables=("PYTHON", "OPENSSL_", "SSL_"),
+        sets=_PYTHON_SETS,
     ),
     "node": Runtime(
         interpreter=("node", "nodejs"),
@@ -52,6 +58,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         copies=(".mjs",),
         packages=("nodejs",),
         interactive=("{interpreter}",),
+        sets=_NODE_SETS,
     ),
     "javascript": Runtime(
         interpreter=("node", "nodejs"),
@@ -80,6 +87,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         memory_errors=("cannot allocate", "vector memory", "memory exhausted"),
         paths=("/etc/R",),
         packages=("r-base-core",),
+        sets=_R_SETS,
         interactive=("{interpreter}", "--no-save", "--quiet"),
     ),
     "bash": Runtime(

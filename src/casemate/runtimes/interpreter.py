@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from casemate.errors import RuntimeUnavailable
-from casemate.model.runtime import Runtime
+from casemate.model.runtime import Library, Runtime
 from casemate.model.spec import RUNTIME_DIRECTORY, Mount
 from casemate.runtimes.bytecode import keep_bytecode
 from casemate.runtimes.elf import run_path
@@ -43,7 +43,7 @@ def find_interpreter(name: str, runtime: Runtime) -> Interpreter:
         found = _located(candidate)
         if found is not None:
             extra = tuple(Mount(path, path) for path in runtime.paths if Path(path).is_dir())
-            return msgspec.structs.replace(found, mounts=found.mounts + extra)
+            return _with_library(msgspec.structs.replace(found, mounts=found.mounts + extra), runtime.library)
     hint = "apt-get install " + " ".join(runtime.packages) if runtime.packages else ""
     passed_over = [text for candidate in runtime.interpreter if (text := _obstacle(candidate))]
     problem = f"{name}: none of {', '.join(runtime.interpreter)} is on this machine"
@@ -67,6 +67,13 @@ def _obstacle(candidate: str) -> str:
     if real.parent.name != "bin":
         return f"{path} lies in no directory of the name bin, so what belongs to it cannot be told"
     return f"{path} may not be read by other users, as whom it would run"
+
+
+def _with_library(found: Interpreter, library: Library | None) -> Interpreter:
+    if library is None:
+        return found
+    mounts = (*found.mounts, Mount(library.source, library.target))
+    return msgspec.structs.replace(found, mounts=mounts, environment={**found.environment, **library.environment})
 
 
 @cache
