@@ -133,6 +133,8 @@ POOL_IDLE_S: Final = 60.0
 POOL_FIRST_TAKES: Final = 2
 POOL_HORIZON_S: Final = 0.1
 POOL_KEPT_MAX: Final = 256
+POOL_POLITE_S: Final = 0.02
+"""A run that is the only one may take that long before things are made ahead beside it, in the same interpreter."""
 POOL_AGE_MAX_S: Final = 600.0
 POOL_TAKES_REMEMBERED: Final = 256
 POOL_KINDS_MAX: Final = 32

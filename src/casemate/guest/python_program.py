@@ -38,15 +38,19 @@ spare: "list[bytes]" = []
 
 def main(here: str) -> None:
     """One program from its request to its natural end. `here`: where the harness lies."""
-    posix.write(REPLY_FD, READY)
-    request = _parse_json(_read_frame().decode())
     reply = Reply()
     _reserve()
+    _complete_builtins()
+    parse = _json_parser()
+    import atexit  # noqa: F401  (what every program needs is there before its request)
+
+    posix.write(reply.fd, READY)
+    request = parse(_read_frame().decode())
     _set_variables(request["env"])
     source, filename = request["code"], request["filename"]
     path = filename if filename[:1] == "/" else f"{posix.getcwd()}/{filename}"
     placed = _place(path, source.encode())
-    _finish_interpreter(path, [filename, *request["args"]])
+    _set_arguments(path, [filename, *request["args"]])
     if request["live"] and sys.stdout is not None:
         # As on a terminal: what is printed can be seen, and stays if a limit ends the program.
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is what the interpreter opened
@@ -131,15 +135,16 @@ def _read_exactly(count: int) -> bytes:
     return bytes(data)
 
 
-def _parse_json(text: str) -> "Any":
-    """What `json.loads` does, without importing `json`: its regular expressions cost more than all the rest."""
+def _json_parser() -> "Callable[[str], Any]":
+    """What `json.loads` is, without importing `json`: its regular expressions cost more than all the rest."""
     try:
         from _json import make_scanner
     except ImportError:
         import json
 
-        return json.loads(text)
-    return make_scanner(ScannerSettings)(text, 0)[0]  # type: ignore[arg-type]  # it only reads attributes
+        return json.loads
+    scanner = make_scanner(ScannerSettings)  # type: ignore[arg-type]  # it only reads attributes
+    return lambda text: scanner(text, 0)[0]
 
 
 class ScannerSettings:
@@ -153,8 +158,8 @@ class ScannerSettings:
     parse_constant = None
 
 
-def _finish_interpreter(path: str, arguments: "list[str]") -> None:
-    """What `site` and the interpreter do for a program, except running `.pth` files and `sitecustomize`."""
+def _complete_builtins() -> None:
+    """What `site` does for every program, except running `.pth` files and `sitecustomize`."""
     from _sitebuiltins import Quitter, _Helper
 
     for name in ("quit", "exit"):
@@ -163,6 +168,10 @@ def _finish_interpreter(path: str, arguments: "list[str]") -> None:
         setattr(builtins, name, Notice(name))
     builtins.help = _Helper()
     sys.path += [each for each in _package_directories() if each not in sys.path]
+
+
+def _set_arguments(path: str, arguments: "list[str]") -> None:
+    """What the interpreter does for one program."""
     directory = path.rpartition("/")[0] or "/"
     if sys.flags.isolated:
         sys.path.insert(0, directory)

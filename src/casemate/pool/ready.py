@@ -81,6 +81,7 @@ class ReadyPool(Generic[K, T]):
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._polite_until_s = 0.0
 
     def take(self, key: K) -> T | None:
         """A ready thing, which is the caller's from now on; None if there is none. Counts as demand either way."""
@@ -89,7 +90,10 @@ class ReadyPool(Generic[K, T]):
             kind = self._kind(key)
             if kind is None:
                 return None
-            kind.takes_s.append(time.monotonic())
+            now_s = time.monotonic()
+            if not any(each.busy for each in self._kinds.values()):
+                self._polite_until_s = now_s + limits.POOL_POLITE_S
+            kind.takes_s.append(now_s)
             kind.busy += 1
             found = self._pop(kind, dead)
             kind.hits += found is not None
@@ -102,8 +106,10 @@ class ReadyPool(Generic[K, T]):
     def done(self, key: K) -> None:
         """What was taken, or made instead, is not used any more."""
         with self._changed:
+            self._polite_until_s = 0.0
             if key in self._kinds:
                 self._kinds[key].busy -= 1
+            self._changed.notify_all()
 
     def keep(self, key: K, count: int) -> None:
         """Have at least that many ready from now on, whatever the demand; 0 takes it back."""
@@ -214,6 +220,8 @@ class ReadyPool(Generic[K, T]):
         return None, []
 
     def _most_wanted(self, now_s: float) -> tuple[K] | None:
+        if now_s < self._polite_until_s:
+            return None
         held = sum(made.memory_bytes for kind in self._kinds.values() for made in kind.ready)
         if held >= self._bounds.memory_bytes:
             return None
@@ -232,6 +240,8 @@ class ReadyPool(Generic[K, T]):
 
     def _pause_s(self, now_s: float) -> float | None:
         times = [kind.retry_s for kind in self._kinds.values() if kind.retry_s > now_s]
+        if self._polite_until_s > now_s:
+            times.append(self._polite_until_s)
         for kind in self._kinds.values():
             change_s = next_change_s(kind.takes_s, now_s, self._bounds)
             if kind.ready and change_s is not None:
