@@ -291,6 +291,8 @@ class NativeBackend:
                 raise LayerMissing(missing)
             plan = make_plan(spec, host, around)
             control = yield from self._send(plan, cgroup, stack)
+            if cgroup is not None:
+                cgroup.counters()  # opened while the launcher works, for whoever asks again
             started = yield from _expect(control, ReportKind.STARTED, plan, stack)
             stack.callback(_kill_and_wait, started.fds[0])
             ready = yield from _expect(control, ReportKind.READY, plan, stack)

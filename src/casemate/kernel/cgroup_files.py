@@ -172,7 +172,7 @@ def _hold(pid: int, held: dict[int, int]) -> bool:
 def remove_group(directory: str) -> bool:
     """One attempt to remove one group; whether it is gone now."""
     try:
-        Path(directory).rmdir()
+        os.rmdir(directory)  # noqa: PTH106 - a path object costs a tenth of the call
     except FileNotFoundError:
         return True
     except OSError as error:

@@ -141,10 +141,9 @@ class ControlGroup:
 
     def _make(self, made: list[str], limits: CgroupLimits) -> None:
         for directory in self._driver.directories:
-            Path(directory).mkdir(mode=0o755)
+            os.mkdir(directory, 0o755)  # noqa: PTH102 - a path object costs a tenth of the call
             made.append(directory)
         self._driver.write_limits(limits, None)
-        self._files = self._driver.open_counters()
         self.join_fds = self._driver.open_joins()
 
     def joined(self) -> None:
@@ -158,15 +157,16 @@ class ControlGroup:
 
     def counters(self) -> CgroupCounters:
         with self._lock:
-            if self._files is not None:
-                self._last = self._read(self._files)
+            if not self._removed:
+                self._last = self._read()
         if self._last is None:
             raise SandboxClosed("the control group was removed before its counters were read")
         return self._last
 
-    def _read(self, files: KeptFiles) -> CgroupCounters:
+    def _read(self) -> CgroupCounters:
         try:
-            return self._driver.read(files)
+            self._files = self._files or self._driver.open_counters()
+            return self._driver.read(self._files)
         except OSError as error:
             self.gone = error.errno == errno.ENODEV
             if self.gone and self._last is not None:
