@@ -12,12 +12,13 @@ endif
 
 PYTHON := .venv/bin/python
 LAUNCHER := src/casemate/_native/casemate-launcher
+ADDON := src/casemate/_isolated_vm/built/isolated_vm.node
 NATIVE := $(wildcard native/*.c native/*.h)
 SOAK_RUNS ?= 5000
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup setup-dev packages-run packages-dev native demo test test-here test-user test-uml test-uml-user \
+.PHONY: help setup setup-dev packages-run packages-dev native addon demo test test-here test-user test-uml test-uml-user \
 	test-no-cgroup check format bench soak clean
 
 help: ## list the targets
@@ -26,8 +27,9 @@ help: ## list the targets
 # Setting up -------------------------------------------------------------------------------------
 
 setup: .venv/.ready-run $(LAUNCHER) | packages-run ## what running needs; leaves .venv/bin/casemate
+	@$(MAKE) $(ADDON) || echo 'casemate: going on without the runtime javascript; `node` runs without it' >&2
 
-setup-dev: .venv/.ready-dev $(LAUNCHER) | packages-run packages-dev ## what tests and checks need, too
+setup-dev: .venv/.ready-dev $(LAUNCHER) $(ADDON) | packages-run packages-dev ## what tests and checks need, too
 
 packages-run:
 	@tools/packages.sh run
@@ -50,6 +52,12 @@ native: $(LAUNCHER) ## rebuild the launcher if native/ has changed
 
 $(LAUNCHER): $(NATIVE) hatch_build.py | packages-run
 	python3 hatch_build.py
+
+addon: $(ADDON) ## rebuild what JavaScript isolates need, if its lock file has changed
+
+$(ADDON): src/casemate/_isolated_vm/package-lock.json | packages-run .venv/.ready-run
+	@echo 'casemate: compiling the addon of the runtime javascript; that takes a minute' >&2
+	@$(PYTHON) -m casemate.runtimes.addon
 
 # Using it ---------------------------------------------------------------------------------------
 
@@ -83,5 +91,5 @@ soak: setup-dev ## many runs in a row: nothing may grow
 
 clean: ## remove everything that the targets above made
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis __pycache__ \
-		$(LAUNCHER)
+		$(LAUNCHER) $(dir $(ADDON))
 	find src tests bench demo -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -25,7 +25,7 @@ COMMAND_RATIO_MAX: Final = 6.0
 DEBIAN_PYTHON: Final = "/usr/bin/python3"
 LANGUAGES: Final = {
     "bash": ("bash", "echo 1", ["bash", "-c", "echo 1"]),
-    "node": ("javascript", "console.log(1)", ["node", "-e", "console.log(1)"]),
+    "node": ("node", "console.log(1)", ["node", "-e", "console.log(1)"]),
     "R": ("r", "cat(1)", ["Rscript", "-e", "cat(1)"]),
 }
 

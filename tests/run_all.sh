@@ -51,6 +51,8 @@ make_bundle() { # the wheel, installed as a user has it, with the tests beside i
     tools/uv.sh venv --quiet --no-project --python "$(python_for_everybody)" "$bundle/venv"
     tools/uv.sh pip install --quiet --link-mode copy --python "$bundle/venv/bin/python" \
         --requirements "$bundle/requirements.txt" "$bundle"/dist/*.whl
+    # Its user would build this part; it is the same for the same Node.
+    cp -r src/casemate/_isolated_vm/built "$bundle"/venv/lib/python3*/site-packages/casemate/_isolated_vm/
     cp -r tests native pyproject.toml "$bundle/"
     chmod -R a+rX "$bundle"
     mkdir "$bundle/home" "$bundle/tmp"

@@ -15,6 +15,10 @@ run_packages=(
     gcc=gcc
     'libc6-dev=/usr/lib*/libc.a /usr/lib*/*/libc.a'
     nodejs=node
+    npm=npm
+    'libnode-dev=/usr/include/node/node.h /usr/local/include/node/node.h'
+    g++=g++
+    make=make
     r-base-core=Rscript
 )
 dev_packages=(

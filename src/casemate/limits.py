@@ -209,3 +209,45 @@ VERSION_TEXT_MAX_CHARS: Final = 100
 
 # At a terminal --------------------------------------------------------------------------------
 TYPED_AHEAD_MAX_BYTES: Final = 64 * KIB
+# Isolates: their heaps, and the workers that they are made in ---------------------------------------
+ISOLATE_HEAP_DEFAULT_BYTES: Final = 16 * MIB
+ISOLATE_HEAP_MIN_BYTES: Final = 8 * MIB
+ISOLATE_HEAP_MAX_BYTES: Final = 4 * GIB
+
+WORKER_BASE_BYTES: Final = 192 * MIB
+"""What a worker may use beside the heap of an isolate; most of it never is used."""
+
+WORKER_HEAP_FACTOR: Final = 4
+"""A heap limit is kept by the garbage collector, which may notice late; then this much is the end."""
+
+WORKER_PROCESSES: Final = 64
+WORKER_START_TIMEOUT_S: Final = 10.0
+WORKER_HANDOVER_TIMEOUT_S: Final = 3.0
+WORKER_SILENCE_MAX_S: Final = 3.0
+"""A busy worker gives a sign of life every half second."""
+
+WORKER_IDLE_MAX_S: Final = 30.0
+WORKER_PREPARES_S: Final = 0.005
+"""How long a worker that has answered makes the next isolate, and whoever comes meanwhile waits for that."""
+
+WORKER_AGE_MAX_S: Final = 900.0
+WORKER_RUNS_MAX: Final = 2000
+WORKER_SAMPLE_RUNS: Final = 50
+"""How many executions there are from one sample of a worker's memory to the next."""
+
+LEAK_SAMPLES: Final = 10
+LEAK_RISES_MAX: Final = 8
+WORKERS_PER_PROCESSOR: Final = 2
+WORKERS_MAX: Final = 64
+WORKERS_MEMORY_SHARE: Final = 0.5
+"""Of the machine's memory, counting for each worker what it usually has."""
+
+WORKER_USUAL_BYTES: Final = 80 * MIB
+WAITED_ENOUGH_S: Final = 1.0
+"""After that a waiting execution comes before younger ones of a tenant whose worker is free."""
+
+DEMAND_WINDOW_S: Final = 10.0
+WORKERS_KEPT_AFTER_RUNS: Final = 2
+"""Before that nobody has shown that there will be more: a command that runs one program replaces nothing."""
+
+TENANT_MAX_BYTES: Final = 128

@@ -12,7 +12,7 @@ from casemate.model.spec import GUEST_DIRECTORY
 from casemate.runtimes.bytecode import GUEST_FILES
 from casemate.runtimes.registry import builtin_runtimes
 
-PLACEHOLDERS = {"{interpreter}", "{code}", "{guest}", "{harness}"}
+PLACEHOLDERS = {"{interpreter}", "{code}", "{guest}", "{harness}", "{addon}"}
 NOTHING_THERE = "program"
 """What a preloading interpreter is given instead of a program: the harness names the real one."""
 
@@ -21,7 +21,7 @@ BOUNDS = {
     "DEPTH_MAX": limits.VALUE_DEPTH_MAX,
     "TEXT_MAX_CHARS": limits.ERROR_TEXT_MAX_CHARS,
 }
-HARNESSES = ["python_output.py", "python_failure.py", "node.js", "r.R"]
+HARNESSES = ["python_output.py", "python_failure.py", "values.js", "r.R"]
 
 
 @pytest.mark.parametrize("name", builtin_runtimes())
@@ -39,7 +39,7 @@ def test_commands_name_files_that_are_there(name: str) -> None:
 @pytest.mark.parametrize("file", HARNESSES)
 def test_harnesses_keep_the_bounds_of_the_engine(file: str) -> None:
     text = (GUEST_FILES / file).read_text()
-    found = dict(re.findall(r"^(?:const )?(\w+_MAX\w*|\w+_max\w*) (?:=|<-) ([\d_ *L]+);?$", text, re.MULTILINE))
+    found = dict(re.findall(r"^ *(?:const )?(\w+_MAX\w*|\w+_max\w*) (?:=|<-) ([\d_ *L]+);?$", text, re.MULTILINE))
     bounds = {name.upper(): eval_product(product) for name, product in found.items()}
     assert {name: bounds[name] for name in BOUNDS if name in bounds} == {
         name: BOUNDS[name] for name in BOUNDS if name in bounds

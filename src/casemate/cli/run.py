@@ -16,6 +16,7 @@ from casemate.engine.engine import Engine
 from casemate.engine.program import NO_INPUT
 from casemate.engine.run import prepare_code, run_alone
 from casemate.errors import InvalidInput
+from casemate.model.runtime import Channel
 from casemate.runtimes.registry import DEFAULT_RUNTIME
 
 
@@ -35,10 +36,14 @@ def command(parsed: Parsed) -> int:
         raise UsageError("run", "the code and the input cannot both come from stdin")
     check_targets(parsed)
     with Engine(warm=False) as engine:
+        runtime = parsed.one("runtime") or _language(engine, source)
+        # Ours is always there, and a program that has none cannot miss it.
+        has_stdin = engine.runtimes.get(runtime).channel is not Channel.ISOLATE
+        taken = source.is_stdin or value == options.STDIN
         run = prepare_code(
             engine,
             source.code,
-            runtime=parsed.one("runtime") or _language(engine, source),
+            runtime=runtime,
             live=True,
             filename=Path(source.name).name or None,
             input=NO_INPUT if value is None else options.input_of(value),
@@ -46,7 +51,7 @@ def command(parsed: Parsed) -> int:
             env=options.environment_of(parsed),
             files=options.files_of(parsed),
             collect=parsed.all("collect"),
-            stdin=options.stdin_of(taken=source.is_stdin or value == options.STDIN),
+            stdin=options.stdin_of(taken=taken) if has_stdin else None,
             limits=options.limits_of(parsed),
             require=parsed.all("require"),
         )

@@ -16,10 +16,11 @@ from casemate.cli.style import Style, style_for, table
 from casemate.config import data_directory
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
-from casemate.engine.run import check_command, run_in
-from casemate.engine.session import Session
+from casemate.engine.request import check_limits
+from casemate.engine.run import Run, check_command, run_alone
 from casemate.errors import CapacityError, LaunchError, RuntimeUnavailable, SetDamaged
 from casemate.model.runtime import Runtime
+from casemate.model.spec import SandboxSpec
 from casemate.runtimes.interpreter import Interpreter, find_interpreter
 
 VERSION_TIMEOUT: Final = "10s"
@@ -98,7 +99,7 @@ def _row(engine: Engine, name: str, runtime: Runtime) -> Row:
         return msgspec.structs.replace(row, problem=error.message, install=error.hint)
     row = msgspec.structs.replace(row, interpreter=interpreter.host_path)
     try:
-        text = _version_text(engine, name, interpreter, runtime.version_arguments)
+        text = _version_text(engine, interpreter, runtime.version_arguments)
     except (LaunchError, CapacityError) as error:
         return msgspec.structs.replace(row, problem=error.message, install="casemate doctor")
     number = _NUMBER.search(text)
@@ -106,15 +107,13 @@ def _row(engine: Engine, name: str, runtime: Runtime) -> Row:
     return msgspec.structs.replace(row, available=True, version=version, version_text=text)
 
 
-def _version_text(engine: Engine, name: str, interpreter: Interpreter, arguments: tuple[str, ...]) -> str:
+def _version_text(engine: Engine, interpreter: Interpreter, arguments: tuple[str, ...]) -> str:
     """The first line that the interpreter says about itself, inside: there it has to work."""
     program = check_command([interpreter.path, *arguments], env=interpreter.environment)
-    session = Session(engine, runtime=name, limits={"timeout": VERSION_TIMEOUT}, require=())
-    try:
-        drive(session.start())
-        result = drive(run_in(session.sandbox, program, limits=session.limits))
-    finally:
-        session.close()
+    wanted = check_limits(engine.config.default_limits(), {"timeout": VERSION_TIMEOUT})
+    spec = SandboxSpec(limits=wanted, mounts=interpreter.mounts)
+    run = Run(label="version", spec=spec, program=program, fresh=True, files=(), collect=())
+    result = drive(run_alone(engine, run))
     text = (result.stdout.text.strip() or result.stderr.text.strip()) if result.ok else ""
     return printable(text.partition("\n")[0], limits.VERSION_TEXT_MAX_CHARS)
 

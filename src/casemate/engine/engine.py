@@ -19,6 +19,7 @@ from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.kernel.cgroups import open_root
 from casemate.kernel.hostids import HostIds, can_lend
 from casemate.model.layers import Layer
+from casemate.model.runtime import Channel
 from casemate.model.spec import SandboxSpec
 from casemate.runtimes.registry import Registry
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from casemate.engine.request import LimitsLike
     from casemate.engine.run import Run
     from casemate.engine.warm import Warm, WarmSandbox
+    from casemate.pool.isolates import WorkerPool
     from casemate.pool.ready import PoolStatistics
 
 
@@ -44,6 +46,7 @@ class Engine:
         if config is not None:
             check_config(config)
         self._closed = False
+        self._isolates: WorkerPool | None = None
         self.config = load_config() if config is None else config
         self._is_warm = warm and self.config.pool.ready_max > 0
         self.runtimes = Registry(self.config.runtimes, lambda: data_directory(self.config))
@@ -85,7 +88,10 @@ class Engine:
 
         if not 0 <= count <= bound.POOL_KEPT_MAX:
             raise InvalidInput("count", f"{count} is outside 0 to {bound.POOL_KEPT_MAX}")
-        key = warm_key(prepare_code(self, "", runtime=runtime, limits=limits, require=require))
+        run = prepare_code(self, "", runtime=runtime, limits=limits, require=require)
+        if run.program.channel is Channel.ISOLATE:
+            raise InvalidInput("runtime", "workers of isolates belong to tenants, and stay by demand")
+        key = warm_key(run)
         if not self.warm.keep(key, count, bound.LAUNCH_TIMEOUT_S):
             raise CapacityError(f"{count} sandboxes of {runtime} cannot be made ready: {self._pool_problem()}")
 
@@ -94,7 +100,8 @@ class Engine:
 
     def pools(self) -> tuple[PoolStatistics, ...]:
         """The kinds of sandboxes that are made ahead, and how many of each there are."""
-        return () if self._warm is None else self._warm.statistics()
+        pools = (self._warm, self._isolates)
+        return tuple(each for pool in pools if pool is not None for each in pool.statistics())
 
     @contextmanager
     def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
@@ -122,6 +129,28 @@ class Engine:
         """Raise SandboxClosed if the engine is closed, and with it every sandbox of its."""
         if self._closed:
             raise SandboxClosed("the engine is closed")
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether anything is kept for the next run."""
+        return self._is_warm
+
+    @property
+    def isolates(self) -> WorkerPool:
+        """The workers in which isolates are made; the pool itself is made when it is first needed."""
+        with self._opening:
+            if self._isolates is None:
+                from casemate.engine.isolate import make_pool  # of use only where there are isolates
+
+                self._isolates = make_pool(self)
+                self._stack.callback(self._isolates.close)
+            return self._isolates
+
+    def rest(self) -> None:
+        """End everything that only waits for the next run, and wait until that is gone."""
+        if self._isolates is not None:
+            self._isolates.clear()
+        self.backend.settle()
 
     def close(self) -> None:
         """End every sandbox of this engine and release what it holds. Idempotent.

@@ -16,10 +16,19 @@ from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
 from casemate.model.result import GuestError, JsonValue
 from casemate.model.runtime import Channel, Runtime
-from casemate.model.spec import BASE_ENVIRONMENT, CODE_DIRECTORY, GUEST_DIRECTORY, HARNESS_NAME, WORK_DIRECTORY, Mount
+from casemate.model.spec import (
+    ADDON_DIRECTORY,
+    BASE_ENVIRONMENT,
+    CODE_DIRECTORY,
+    GUEST_DIRECTORY,
+    HARNESS_NAME,
+    WORK_DIRECTORY,
+    Mount,
+)
 from casemate.model.values import (
     ExceptionReply,
     InvalidReply,
+    Reply,
     ReplyProblem,
     ValueReply,
     encode_input,
@@ -92,6 +101,7 @@ def make_program(
     value: bytes | None,
     stdin: BytesOrFd | None,
     live: bool = False,
+    heap_bytes: int = 0,
 ) -> Program:
     """The command that runs this code with this input, and its files. Raises InvalidInput.
 
@@ -102,11 +112,17 @@ def make_program(
     path = f"{CODE_DIRECTORY}/{filename}"
     given = {**BASE_ENVIRONMENT, **runtime.environment}
     extra = {name: text for name, text in environment.items() if given.get(name) != text}
-    words = {"{interpreter}": interpreter.path, "{code}": path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
+    words = {
+        "{interpreter}": interpreter.path,
+        "{code}": path,
+        "{guest}": GUEST_DIRECTORY,
+        "{harness}": HARNESS_FILE,
+        "{addon}": ADDON_DIRECTORY,
+    }
     files = []
     if runtime.harness:
         files.append(InputFile(PurePosixPath(HARNESS_FILE), runtime.harness.encode()))
-    if runtime.channel is not Channel.FRAMES:
+    if runtime.channel in {Channel.TEXT, Channel.NONE}:
         files.append(InputFile(PurePosixPath(path), code.encode()))
         argv = (*(_filled(word, words) for word in runtime.command), *arguments)
     else:
@@ -122,7 +138,9 @@ def make_program(
             },
             cwd=WORK_DIRECTORY,
             stdin=stdin,
-            request=_request(runtime.channel, code, filename, arguments, value, extra, live=live),
+            request=_isolate_request(code, filename, value, heap_bytes)
+            if runtime.channel is Channel.ISOLATE
+            else _request(runtime.channel, code, filename, arguments, value, extra, live=live),
         ),
         files=tuple(files),
         channel=runtime.channel,
@@ -176,6 +194,12 @@ def _request(  # noqa: PLR0917 - the parts of one message
     return frame({**request, "input": msgspec.Raw(value or b"null")})
 
 
+def _isolate_request(code: str, filename: str, value: bytes | None, heap_bytes: int) -> bytes:
+    """Two frames: the worker passes the input on as the text that it is."""
+    head = {"code": code, "filename": filename, "has_input": value is not None, "heap_mib": heap_bytes // limits.MIB}
+    return frame(head) + frame(msgspec.Raw(value or b"null"))
+
+
 def read_answer(program: Program, outcome: Outcome) -> Answer:
     """What the guest's side of the channel came to, and whether it says that it was refused memory."""
     answer = _read_reply(program, outcome)
@@ -200,9 +224,13 @@ def _read_reply(program: Program, outcome: Outcome) -> Answer:
         return Answer(invalid=True, problem=f"output larger than {limits.VALUE_MAX_BYTES} bytes")
     if program.channel is Channel.TEXT:
         return Answer(output=parse_text_output(outcome.reply))
-    parsed = parse_reply(outcome.reply)
+    return answer_of(parse_reply(outcome.reply), stopped=outcome.stopped is not None)
+
+
+def answer_of(parsed: Reply | ReplyProblem | None, *, stopped: bool) -> Answer:
+    """The same for a reply that is parsed already."""
     if isinstance(parsed, ReplyProblem):
-        return Answer(problem="" if outcome.stopped else parsed.why)
+        return Answer(problem="" if stopped else parsed.why)
     if isinstance(parsed, ExceptionReply):
         return Answer(error=parsed.error)
     if isinstance(parsed, InvalidReply):

@@ -30,6 +30,7 @@ EMPTY: Final[Mapping[str, str]] = {}
 PARAMETERS: Final = ("cancel", "engine", "on_output")
 """What is no option of a run but may stand beside them, unless one is asynchronous or of a sandbox that has them."""
 
+ISOLATE_OPTIONS: Final = frozenset({"filename", "input", "limits", "require", "fresh", "tenant"})
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -79,6 +80,7 @@ class CodeOptions(ProgramOptions, total=False):
     limits: LimitsLike
     require: Iterable[Layer | str]
     fresh: bool
+    tenant: str
 
 
 class InputFile(msgspec.Struct, frozen=True):
@@ -124,6 +126,26 @@ def check_flag(value: object, *, field: str) -> bool:
     if not isinstance(value, bool):
         raise InvalidInput(field, "must be True or False")
     return value
+
+
+def check_tenant(name: str) -> str:
+    """Whose execution this is. Empty is the engine's own."""
+    if len(encoded_text(name, field="tenant")) > bound.TENANT_MAX_BYTES:
+        raise InvalidInput("tenant", f"is longer than {bound.TENANT_MAX_BYTES} bytes")
+    return name
+
+
+def check_isolate(options: CodeOptions, wanted: Limits, instead: str) -> None:
+    """What a program in an isolate cannot have is refused: ignoring it would be a surprise."""
+    hint = f"use the runtime {instead}" if instead else "use a runtime with a sandbox for each run"
+    for name, value in options.items():
+        if name not in ISOLATE_OPTIONS and value not in (None, (), [], {}):
+            raise InvalidInput(name, "a program in an isolate has none", hint=hint)
+    least, most = bound.ISOLATE_HEAP_MIN_BYTES, bound.ISOLATE_HEAP_MAX_BYTES
+    if not least <= wanted.memory_bytes <= most:
+        raise InvalidInput(
+            "limits.memory", f"{wanted.memory_bytes} is outside {least} to {most} for isolates", hint=hint
+        )
 
 
 def check_layers(names: Iterable[Layer | str]) -> frozenset[Layer]:

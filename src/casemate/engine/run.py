@@ -38,11 +38,13 @@ from casemate.engine.request import (
     check_file_name,
     check_files,
     check_flag,
+    check_isolate,
     check_layers,
     check_limits,
     check_options,
     check_patterns,
     check_stdin,
+    check_tenant,
 )
 from casemate.engine.results import NOTHING_COLLECTED, cancelled_result, make_result
 from casemate.engine.transfer import require_directory, write_files
@@ -74,6 +76,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     fresh: bool = False
     files: tuple[InputFile, ...]
     collect: tuple[str, ...]
+    tenant: str = ""
 
 
 def prepare_code(engine: Engine, code: str, *, runtime: str, live: bool = False, **options: Unpack[CodeOptions]) -> Run:
@@ -84,7 +87,9 @@ def prepare_code(engine: Engine, code: str, *, runtime: str, live: bool = False,
     check_options(options, CODE_OPTIONS)
     declared, interpreter = find_runtime(engine, runtime)
     wanted = runtime_limits(engine, declared, options.get("limits"))
-    program = check_program(declared, interpreter, code, options, live=live)
+    if declared.channel is Channel.ISOLATE:
+        check_isolate(options, wanted, declared.instead)
+    program = check_program(declared, interpreter, code, options, live=live, heap_bytes=wanted.memory_bytes)
     require = check_layers(options.get("require", ()))
     spec = SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require)
     return Run(
@@ -95,6 +100,7 @@ def prepare_code(engine: Engine, code: str, *, runtime: str, live: bool = False,
         fresh=check_flag(options.get("fresh", False), field="fresh"),
         files=(*program.files, *check_files(options.get("files"), wanted.disk_bytes)),
         collect=check_patterns(options.get("collect", ())),
+        tenant=check_tenant(options.get("tenant", "")),
     )
 
 
@@ -134,7 +140,7 @@ def runtime_limits(engine: Engine, runtime: Runtime, wanted: LimitsLike) -> Limi
 
 
 def check_program(
-    runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions, *, live: bool
+    runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions, *, live: bool, heap_bytes: int = 0
 ) -> Program:
     """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
     filename = options.get("filename")
@@ -149,6 +155,7 @@ def check_program(
         value=check_input(options.get("input", NO_INPUT)),
         stdin=check_stdin(options.get("stdin")),
         live=live,
+        heap_bytes=heap_bytes,
     )
 
 
@@ -164,10 +171,17 @@ def check_command(
 
 
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
-    """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after."""
+    """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after.
+
+    A program for an isolate runs in one of its own, in a sandbox of its tenant's.
+    """
     check_cancel(cancel)
     if cancel is not None and cancel.is_cancelled:
         return cancelled_result(engine.backend.name)
+    if run.program.channel is Channel.ISOLATE:
+        from casemate.engine.isolate import run_in_isolate  # of use only where there are isolates
+
+        return (yield from run_in_isolate(engine, run, cancel))
     with engine.taken(run) as warm:
         try:
             sandbox, waiting = warm or ((yield from until_cancelled(engine.start(run.spec), cancel)), None)

@@ -34,6 +34,7 @@ from casemate.isolation.waiting import Steps
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
 from casemate.model.result import Isolation, Reason, Result
+from casemate.model.runtime import Channel
 from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
 
 RUN_LIMITS = frozenset({"timeout", "cpu_time", "output"})
@@ -50,6 +51,9 @@ class Session:
     def __init__(self, engine: Engine, *, runtime: str, limits: LimitsLike, require: Iterable[Layer | str]) -> None:
         self._engine = engine
         self._runtime, self._interpreter = find_runtime(engine, runtime)
+        if self._runtime.channel is Channel.ISOLATE:
+            hint = f"use the runtime {self._runtime.instead}" if self._runtime.instead else ""
+            raise InvalidInput("runtime", "isolates keep nothing between runs", hint=hint)
         self.limits = runtime_limits(engine, self._runtime, limits)
         self._spec = SandboxSpec(
             limits=self.limits, mounts=(GUEST_MOUNT, *self._interpreter.mounts), require=check_layers(require)

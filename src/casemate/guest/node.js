@@ -15,17 +15,20 @@ const { types } = require('util');
 
 const REQUEST_FD = 3;
 const REPLY_FD = 4;
-const VALUE_MAX_BYTES = 10 * 1024 * 1024;
-const DEPTH_MAX = 200;
-const DIGITS_MAX = 4300;
-const TEXT_MAX_CHARS = 16384;
-const KEY_MAX_CHARS = 80;
 const PROGRAM = Symbol.for('casemate.program');
 const OURS = 'globalThis[Symbol.for("casemate.program")]';
 const HEADER = `${OURS}?.begin(() => output, () => main);`;
 const EPILOGUE = `\n;${OURS}?.end(() => output, () => main) && ${OURS}.settle(main(${OURS}.input));`;
+const BLANK_OR_COMMENT = /\s+|#!.*|\/\/.*|\/\*[^]*?\*\//y;
+const USE_STRICT = /(['"])use strict\1/y;
 const WRAPPER_NAMES = ['exports', 'require', 'module', '__filename', '__dirname'];
 const { parse, stringify } = JSON;
+const { describe, textOfError, textOfValue } = require('./values.js')({
+  types,
+  isBuffer: Buffer.isBuffer,
+  toBase64: (bytes) => Buffer.from(bytes).toString('base64'),
+  byteLength: Buffer.byteLength,
+});
 
 const program = { ended: false, failure: null, returned: undefined, result: undefined, output: null, main: null };
 const { SourceTextModule } = vm;
@@ -41,7 +44,7 @@ function start(request) {
   process.argv = [process.argv[0], filename, ...request.args];
   process.execArgv = [];
   Object.assign(process.env, request.env);
-  delete require.cache[__filename];
+  for (const file of [__filename, require.resolve('./values.js')]) delete require.cache[file];
   if (request.has_input) globalThis.input = request.input;
   // Modules are strict: there an assignment to `output` needs the name to exist.
   Object.defineProperty(globalThis, 'output', { value: undefined, writable: true, configurable: true });
@@ -149,8 +152,17 @@ function observed(code, returns) {
   const declares = /\b(?:let|const|var)\b[^;=]*\boutput\b/.test(code);
   const early = returns ? declares || /\bmain\b/.test(code) : declares && /\bexit\b/.test(code);
   if (!early) return code + EPILOGUE;
-  const strict = /^(?:\s|#!.*|\/\/.*|\/\*[^]*?\*\/)*(['"])use strict\1/.test(code) ? '"use strict";' : '';
+  const strict = isStrict(code) ? '"use strict";' : '';
   return strict + HEADER + code.replace(/^#!/, '//') + EPILOGUE;
+}
+
+// Step by step, because a program may begin with any number of comments.
+function isStrict(code) {
+  BLANK_OR_COMMENT.lastIndex = 0;
+  let at = 0;
+  while (BLANK_OR_COMMENT.test(code)) at = BLANK_OR_COMMENT.lastIndex;
+  USE_STRICT.lastIndex = at;
+  return USE_STRICT.test(code);
 }
 
 // The loader of ES modules reads files by its own means; it is made to take the text instead.
@@ -241,38 +253,8 @@ function attempt(read) {
 }
 
 function reply() {
-  if (program.failure) return send({ kind: 'exception', error: describe(program.failure.error) });
-  const value = [program.returned, currentOutput(), program.result].find((each) => each !== undefined);
-  if (value === undefined) return send({ kind: 'none' });
-  try {
-    return sendText(`{"kind":"value","output":${topText(value)}}`);
-  } catch (error) {
-    const problem = error instanceof Unwritable ? error.problem() : `output: converting it failed with ${first(error)}`;
-    return send({ kind: 'invalid', error: { type: 'InvalidOutput', message: clip(problem), traceback: '' } });
-  }
-}
-
-function describe(error) {
-  const isError = attempt(() => types.isNativeError(error) || error instanceof Error);
-  const read = (name) => (isError ? attempt(() => String(error[name])) : undefined);
-  return {
-    type: clip(read('name') ?? typeof error),
-    message: clip(read('message') ?? attempt(() => String(error)) ?? ''),
-    traceback: clip(read('stack') ?? ''),
-  };
-}
-
-function first(error) {
-  const { type, message } = describe(error);
-  return `${type}: ${message}`;
-}
-
-function clip(text) {
-  return wellFormed(text.slice(0, TEXT_MAX_CHARS));
-}
-
-function send(message) {
-  sendText(stringify(message));
+  if (program.failure) return sendText(textOfError(describe(program.failure.error)));
+  return sendText(textOfValue([program.returned, currentOutput(), program.result].find((each) => each !== undefined)));
 }
 
 function sendText(text) {
@@ -286,146 +268,4 @@ function sendText(text) {
   } catch {
     // The program has closed it: there is no reply then, and its exit status stands.
   }
-}
-
-// Values as JSON --------------------------------------------------------------------------------
-
-class Unwritable extends Error {
-  constructor(message) {
-    super(message);
-    this.path = '';
-  }
-
-  below(key) {
-    const plain = typeof key === 'string' && /^[A-Za-z_$][\w$]*$/.test(key) && key.length <= KEY_MAX_CHARS;
-    this.path = (plain ? `.${key}` : `[${stringify(key).slice(0, KEY_MAX_CHARS)}]`) + this.path;
-    return this;
-  }
-
-  problem() {
-    return `output${this.path}: ${this.message}`;
-  }
-}
-
-function topText(value) {
-  const text = toText(value, []);
-  if (text === undefined) throw new Unwritable(`a ${typeof value} cannot be written as JSON`);
-  if (Buffer.byteLength(text) > VALUE_MAX_BYTES - 64) throw tooLarge();
-  return text;
-}
-
-function tooLarge() {
-  return new Unwritable(`more than the ${VALUE_MAX_BYTES} bytes of JSON that are allowed`);
-}
-
-// The text of a value; undefined for what has none and is left out: undefined itself, functions and symbols.
-function toText(value, above) {
-  switch (typeof value) {
-    case 'string':
-      return stringify(wellFormed(value));
-    case 'number':
-      return Number.isFinite(value) ? stringify(value) : 'null';
-    case 'boolean':
-      return value ? 'true' : 'false';
-    case 'bigint':
-      return integerText(value);
-    case 'object':
-      return value === null ? 'null' : objectText(value, above);
-    default:
-      return undefined;
-  }
-}
-
-// Half of a surrogate pair, which UTF-8 cannot hold, becomes the replacement character.
-function wellFormed(text) {
-  return text.replace(/\p{Surrogate}/gu, '\ufffd');
-}
-
-function integerText(value) {
-  const digits = value.toString();
-  if (digits.length > DIGITS_MAX) throw new Unwritable(`an integer of more than ${DIGITS_MAX} digits`);
-  return digits;
-}
-
-function objectText(value, above) {
-  if (above.includes(value)) throw new Unwritable('circular reference');
-  if (above.length >= DEPTH_MAX) throw new Unwritable(`nested more than ${DEPTH_MAX} deep`);
-  above.push(value);
-  try {
-    if (Buffer.isBuffer(value)) return stringify(value.toString('base64'));
-    if (typeof value.toJSON !== 'function') return containerText(value, above);
-    const converted = value.toJSON();
-    if (converted === value || typeof converted !== 'object' || converted === null) {
-      return converted === value ? containerText(value, above) : toText(converted, above);
-    }
-    return containerText(converted, above);
-  } finally {
-    above.pop();
-  }
-}
-
-function containerText(value, above) {
-  if (Array.isArray(value) || types.isTypedArray(value)) return arrayText(value, above);
-  if (types.isSet(value)) return arrayText([...value], above);
-  if (types.isMap(value)) return entriesText([...value].map(([key, item]) => [keyText(key), item]), above);
-  if (types.isBoxedPrimitive(value)) return toText(value.valueOf(), above);
-  if (types.isAnyArrayBuffer(value)) return stringify(Buffer.from(value).toString('base64'));
-  if (types.isDataView(value)) {
-    return stringify(Buffer.from(value.buffer, value.byteOffset, value.byteLength).toString('base64'));
-  }
-  if (types.isNativeError(value)) return stringify({ name: clip(`${value.name}`), message: clip(`${value.message}`) });
-  const refused = REFUSED.find(([isKind]) => isKind(value));
-  if (refused) throw new Unwritable(`a ${refused[1]} cannot be written as JSON`);
-  return entriesText(Object.keys(value).map((key) => [key, value[key]]), above);
-}
-
-const REFUSED = [
-  [types.isPromise, 'Promise'],
-  [types.isRegExp, 'RegExp'],
-  [types.isWeakMap, 'WeakMap'],
-  [types.isWeakSet, 'WeakSet'],
-  [types.isGeneratorObject, 'generator'],
-  [types.isMapIterator, 'iterator'],
-  [types.isSetIterator, 'iterator'],
-];
-
-function arrayText(values, above) {
-  let text = '';
-  for (let index = 0; index < values.length; index += 1) {
-    text += (index ? ',' : '') + (within(index, values[index], above) ?? 'null');
-    if (text.length > VALUE_MAX_BYTES) throw tooLarge();
-  }
-  return `[${text}]`;
-}
-
-function entriesText(entries, above) {
-  const seen = new Set();
-  let text = '';
-  for (const [key, value] of entries) {
-    const item = within(key, value, above);
-    if (item === undefined) continue;
-    const name = stringify(wellFormed(key));
-    if (seen.has(name)) throw new Unwritable(`two keys become ${name.slice(0, KEY_MAX_CHARS)}`);
-    seen.add(name);
-    text += `${text ? ',' : ''}${name}:${item}`;
-    if (text.length > VALUE_MAX_BYTES) throw tooLarge();
-  }
-  return `{${text}}`;
-}
-
-function within(key, value, above) {
-  try {
-    return toText(value, above);
-  } catch (error) {
-    throw error instanceof Unwritable ? error.below(key) : error;
-  }
-}
-
-// The name of a Map's entry whose key is not text: what the value would be written as.
-function keyText(key) {
-  if (typeof key === 'string') return key;
-  if (key !== null && (typeof key === 'object' || typeof key === 'function' || typeof key === 'symbol')) {
-    throw new Unwritable(`a key of type ${typeof key} cannot be a name`);
-  }
-  return toText(key, []) ?? 'undefined';
 }

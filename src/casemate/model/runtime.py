@@ -14,11 +14,13 @@ class Channel(StrEnum):
     `frames`: the harness takes the code and the input from descriptor 3 and answers on 4.
     `text`: the code is a file, the input is JSON text on 3, the output is whatever is written to 4.
     `none`: the code is a file and there is neither.
+    `isolate`: a resident worker takes code and input as frames from descriptor 3 and answers on 4, again and again.
     """
 
     FRAMES = "frames"
     TEXT = "text"
     NONE = "none"
+    ISOLATE = "isolate"
 
 
 class PackageSets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +44,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One language. In `command` the words {interpreter}, {code}, {guest} and {harness} are replaced.
+    """One language. In `command` the words {interpreter}, {code}, {guest}, {harness} and {addon} are replaced.
 
     `interpreter` lists candidates, names on PATH or absolute paths; `engine` among them means the
     interpreter that runs the engine itself. `paths` are further paths of the machine that it needs to
@@ -59,6 +61,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
     `sets` says how sets of packages are made for it, `library` is such a set in a runtime that has one, and
     `preload` names what a warm interpreter has imported already.
+    `addon` names a directory of the package where something is built at set-up; its path inside is {addon}.
+    `instead` is the runtime for programs that this one cannot serve.
     """
 
     interpreter: tuple[str, ...]
@@ -82,3 +86,5 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     sets: PackageSets | None = None
     library: Library | None = None
     preload: tuple[str, ...] = ()
+    addon: str = ""
+    instead: str = ""

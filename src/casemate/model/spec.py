@@ -13,6 +13,7 @@ WORK_DIRECTORY: Final = "/work"
 CODE_DIRECTORY: Final = "/code"
 HOME_DIRECTORY: Final = "/home/guest"
 GUEST_DIRECTORY: Final = "/opt/casemate/guest"
+ADDON_DIRECTORY: Final = "/opt/casemate/addon"
 RUNTIME_DIRECTORY: Final = "/opt/runtime"
 WRITABLE_DIRECTORIES: Final = (WORK_DIRECTORY, CODE_DIRECTORY, HOME_DIRECTORY, "/tmp", "/dev/shm")  # noqa: S108
 GUEST_ID: Final = 1000

@@ -72,10 +72,11 @@ def parse_reply(data: bytes) -> Reply | ReplyProblem | None:
     body = data[FRAME_HEAD.size :]
     if len(body) != length:
         return ReplyProblem("incomplete" if len(body) < length else "more than one frame")
-    return _decode(body)
+    return parse_body(body)
 
 
-def _decode(body: bytes) -> Reply | ReplyProblem:
+def parse_body(body: bytes) -> Reply | ReplyProblem:
+    """What the frame of a reply holds."""
     if has_too_many_containers(body):
         return ReplyProblem(f"more than {limits.VALUE_CONTAINERS_MAX} lists and objects")
     try:

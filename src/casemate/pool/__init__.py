@@ -1,1 +1,1 @@
-"""Things made ahead of their use: how many, by whom, and until when."""
+"""What is made ahead of its use or stays for the next: how many, by whom, and until when."""

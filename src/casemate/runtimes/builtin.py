@@ -11,13 +11,6 @@ from typing import Final
 from casemate.model.runtime import Channel, PackageSets, Runtime
 from casemate.model.spec import GUEST_DIRECTORY
 
-_NODE_COMMAND: Final = (
-    "{interpreter}",
-    "--experimental-vm-modules",
-    "--require",
-    "{guest}/node.js",
-    "{guest}/program",
-)
 _PYTHON_SETS: Final = PackageSets(installer="pip", target="/opt/packages", environment={"PYTHONPATH": "/opt/packages"})
 _NODE_SETS: Final = PackageSets(installer="npm", target="/node_modules")
 """At the root, where every module of Node's, of either kind, finds packages without being told."""
@@ -48,11 +41,11 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
     ),
     "node": Runtime(
         interpreter=("node", "nodejs"),
-        command=_NODE_COMMAND,
+        command=("{interpreter}", "--experimental-vm-modules", "--require", "{guest}/node.js", "{guest}/program"),
         channel=Channel.FRAMES,
         waits=True,
         early_variables=("NODE_", "UV_", "OPENSSL_", "SSL_"),
-        extensions=(".mjs", ".cjs"),
+        extensions=(".js", ".mjs", ".cjs"),
         filename="main.js",
         memory_errors=_NODE_MEMORY_ERRORS,
         copies=(".mjs",),
@@ -62,17 +55,14 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
     ),
     "javascript": Runtime(
         interpreter=("node", "nodejs"),
-        command=_NODE_COMMAND,
-        channel=Channel.FRAMES,
-        waits=True,
-        early_variables=("NODE_", "UV_", "OPENSSL_", "SSL_"),
+        command=("{interpreter}", "--no-node-snapshot", "{guest}/isolate.js", "{addon}/isolated_vm.node"),
+        channel=Channel.ISOLATE,
         aliases=("js",),
-        extensions=(".js",),
         filename="main.js",
-        memory_errors=_NODE_MEMORY_ERRORS,
-        copies=(".mjs",),
         packages=("nodejs",),
-        interactive=("{interpreter}",),
+        limits={"memory": "16Mi", "timeout": "500ms"},
+        addon="_isolated_vm",
+        instead="node",
     ),
     "r": Runtime(
         interpreter=("R",),

@@ -13,7 +13,7 @@ import msgspec
 
 from casemate.errors import RuntimeUnavailable
 from casemate.model.runtime import Library, Runtime
-from casemate.model.spec import RUNTIME_DIRECTORY, Mount
+from casemate.model.spec import ADDON_DIRECTORY, RUNTIME_DIRECTORY, Mount
 from casemate.runtimes.bytecode import keep_bytecode
 from casemate.runtimes.elf import run_path
 
@@ -24,6 +24,11 @@ BASE_PREFIXES: Final = ("/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/")
 """What every sandbox sees anyway."""
 
 ELF_MAGIC: Final = b"\x7fELF"
+PACKAGE: Final = Path(__file__).parent.parent
+ADDON_BUILT: Final = "built"
+"""The directory, within a runtime's addon, that building makes; without it the runtime is not there."""
+
+ADDON_HINT: Final = "python3 -m casemate.runtimes.addon"
 _FOR_OTHERS: Final = 0o005
 LIBRARY_VARIABLE: Final = "LD_LIBRARY_PATH"
 
@@ -43,7 +48,8 @@ def find_interpreter(name: str, runtime: Runtime) -> Interpreter:
         found = _located(candidate)
         if found is not None:
             extra = tuple(Mount(path, path) for path in runtime.paths if Path(path).is_dir())
-            return _with_library(msgspec.structs.replace(found, mounts=found.mounts + extra), runtime.library)
+            mounts = found.mounts + extra + _addon(name, runtime.addon)
+            return _with_library(msgspec.structs.replace(found, mounts=mounts), runtime.library)
     hint = "apt-get install " + " ".join(runtime.packages) if runtime.packages else ""
     passed_over = [text for candidate in runtime.interpreter if (text := _obstacle(candidate))]
     problem = f"{name}: none of {', '.join(runtime.interpreter)} is on this machine"
@@ -74,6 +80,17 @@ def _with_library(found: Interpreter, library: Library | None) -> Interpreter:
         return found
     mounts = (*found.mounts, Mount(library.source, library.target))
     return msgspec.structs.replace(found, mounts=mounts, environment={**found.environment, **library.environment})
+
+
+@cache
+def _addon(name: str, addon: str) -> tuple[Mount, ...]:
+    """Where an addon is mounted from. Raises RuntimeUnavailable where it has not been built."""
+    if not addon:
+        return ()
+    directory = PACKAGE / addon / ADDON_BUILT
+    if not directory.is_dir():
+        raise RuntimeUnavailable(f"{name}: its part in {addon} is not built", hint=ADDON_HINT)
+    return (Mount(str(directory), ADDON_DIRECTORY),)
 
 
 @cache

@@ -1,0 +1,232 @@
+// A worker that runs programs in V8 isolates, a fresh one for each: `node --no-node-snapshot isolate.js ADDON HEAP_MIB`.
+//
+// Descriptor 3 carries requests, descriptor 4 the answers; stdout and stderr are those of the program that runs. A
+// request is two frames, what to run and the input's JSON text. To it belong any number of empty frames, the first when
+// it has been taken and one now and then as a sign of life, and one answer. Between two of them nothing is awake here.
+//
+// Nothing of this process is handed into an isolate but one function that takes a number and a text. Values cross as
+// JSON text, errors as texts that were made inside.
+'use strict';
+
+const fs = require('fs');
+const path = require('path');
+
+const [, , addon, heapAtStart] = process.argv;
+const { Callback, Isolate } = require(addon).ivm;
+
+const REQUEST_FD = 3;
+const REPLY_FD = 4;
+const HEARTBEAT_MS = 500;
+const EMPTY = Buffer.alloc(4);
+const PARTS = ['values.js', 'inspect.js', 'isolate_program.js'];
+const HARNESS = `(function ($0, $1) {${PARTS.map((name) => fs.readFileSync(path.join(__dirname, name), 'utf8')).join('\n')}})`;
+const BEGIN = '$casemate$begin';
+const PEEK = '$casemate$peek';
+const BLANK_OR_COMMENT = /\s+|#!.*|\/\/.*|\/\*[^]*?\*\//y;
+const USE_STRICT = /(['"])use strict\1/y;
+const PLACED = /^([^]*?)(?: \[(.*:\d+:\d+)\])?$/;
+const BOUNDARY = '    at (<isolated-vm boundary>)';
+const FRAME = /^ +at (?!(?:.* \()?casemate:)(?!.*:-\d+\)?$)/; // not ours, and not where ours calls the program
+const STDOUT = 1;
+const STDERR = 2;
+
+let compiled;
+
+serve(Number(heapAtStart)).catch((error) => {
+  process.stderr.write(`${error.stack}\n`);
+  process.exit(70);
+});
+
+async function serve(heapMib) {
+  let ready = prepare(heapMib);
+  sendRaw(EMPTY);
+  for (let request = readRequest(); request !== null; request = readRequest()) {
+    sendRaw(EMPTY);
+    if (ready.heapMib !== request.heap_mib) ready = replace(ready, request.heap_mib);
+    const answer = await observed(ready, request);
+    send(answer);
+    if (answer.last) return process.exit(0);
+    ready = replace(ready, request.heap_mib);
+  }
+  return process.exit(0);
+}
+
+// Isolates --------------------------------------------------------------------------------------
+
+// Made before it is needed. No program has been in it, so nothing here can take long.
+function prepare(heapMib) {
+  const ready = { heapMib };
+  ready.broken = new Promise((resolve) => {
+    const onCatastrophicError = () => resolve({ memory: true, last: true, reply: { kind: 'none' } });
+    ready.isolate = new Isolate({ memoryLimit: heapMib, onCatastrophicError });
+  });
+  ready.context = ready.isolate.createContextSync();
+  const surround = compileHarness(ready.isolate).runSync(ready.context, { reference: true });
+  const write = new Callback(writeText, { sync: true });
+  ready.finish = surround.applySync(undefined, [write, BEGIN], { result: { reference: true } });
+  return ready;
+}
+
+// Compiled once; the others take over what came of that.
+function compileHarness(isolate) {
+  const cached = compiled === undefined ? { produceCachedData: true } : { cachedData: compiled };
+  const script = isolate.compileScriptSync(HARNESS, { filename: 'casemate:harness', ...cached });
+  compiled ??= script.cachedData;
+  return script;
+}
+
+function replace(used, heapMib) {
+  if (!used.isolate.isDisposed) used.isolate.dispose();
+  return prepare(heapMib);
+}
+
+async function observed(ready, request) {
+  const heart = setInterval(() => sendRaw(EMPTY), HEARTBEAT_MS);
+  try {
+    const answer = await Promise.race([execute(ready, request), ready.broken]);
+    return { ...answer, ...measured(ready.isolate, answer.last) };
+  } finally {
+    clearInterval(heart);
+  }
+}
+
+async function execute(ready, request) {
+  try {
+    await run(ready.context, request);
+    // All that was left to be done has been done by now: the next call enters anew.
+    return { reply: await ready.finish.apply() };
+  } catch (error) {
+    if (ready.isolate.isDisposed) return { memory: true };
+    return { reply: { kind: 'exception', error: describe(error) } };
+  }
+}
+
+// A program is the body of a function, so that it may return. If it says `await` anywhere, that is an async one: in
+// another, `await (x)` is a call. Only what uses the word as a name of its own does not fit there.
+async function run(context, { code, filename, has_input: hasInput, input }) {
+  const text = code.replace(/^#!/, '//');
+  const end = hasInput ? `\n}, ${JSON.stringify(input)})` : '\n})';
+  if (/\bawait\b/.test(text)) {
+    const error = await mistake(() => runAs('async function', context, filename, text, end));
+    if (error === undefined) return;
+    if ((await mistake(() => runAs('function', context, filename, text, end))) === undefined) return;
+    throw await plainError(context, filename, text, error);
+  }
+  const error = await mistake(() => runAs('function', context, filename, text, end));
+  if (error !== undefined) throw await plainError(context, filename, text, error);
+}
+
+// What does not compile; everything else that goes wrong has happened to the program itself.
+async function mistake(compileAndRun) {
+  try {
+    await compileAndRun();
+  } catch (error) {
+    if (error instanceof SyntaxError && PLACED.exec(error.message)[2]) return error;
+    throw error;
+  }
+  return undefined;
+}
+
+// Messages count lines and columns as in the text that its author knows: the offset takes our beginning away.
+function runAs(kind, context, filename, text, end) {
+  const strict = isStrict(text) ? '"use strict";' : '';
+  const start = `${BEGIN}(${kind} (${PEEK}) {${strict}${PEEK}(() => output, () => main);`;
+  return context.eval(start + text + end, { filename, columnOffset: -start.length });
+}
+
+// In linear time: what comes first in a program may be many comments.
+function isStrict(text) {
+  BLANK_OR_COMMENT.lastIndex = 0;
+  let at = 0;
+  while (BLANK_OR_COMMENT.test(text)) at = BLANK_OR_COMMENT.lastIndex;
+  USE_STRICT.lastIndex = at;
+  return USE_STRICT.test(text);
+}
+
+// The same mistake, seen without our wrapping: that would say something about its closing brace.
+async function plainError(context, filename, text, error) {
+  const start = 'return;';
+  try {
+    await context.evalClosure(start + text, [], { filename, columnOffset: -start.length });
+  } catch (plain) {
+    if (!plain.message.startsWith('await is only valid')) return plain;
+  }
+  return error;
+}
+
+// What came out of an isolate as an error: a program that does not compile, or a rejection that nobody has handled.
+// The library has made an error of this side of it, or it is a primitive value.
+function describe(error) {
+  if (!(error instanceof Error)) return printed({ type: typeof error, message: String(error), traceback: '' });
+  const [, message, place] = PLACED.exec(error.message);
+  const inside = String(error.stack).split(BOUNDARY)[0].split('\n').filter((line) => FRAME.test(line));
+  const frames = place ? [`    at ${place}`] : inside;
+  return printed({ type: error.name, message, traceback: [`${error.name}: ${message}`, ...frames].join('\n') });
+}
+
+function printed(error) {
+  writeText(STDERR, `Uncaught ${error.traceback || `${error.type}: ${error.message}`}\n`);
+  return error;
+}
+
+// A broken isolate stays locked for ever.
+function measured(isolate, isBroken) {
+  const rss = process.memoryUsage.rss();
+  if (isBroken || isolate.isDisposed) return { rss };
+  const heap = isolate.getHeapStatisticsSync();
+  return {
+    rss,
+    used: heap.used_heap_size,
+    total: heap.total_heap_size,
+    external: heap.externally_allocated_size,
+    malloced: heap.malloced_memory,
+  };
+}
+
+// Called from within an isolate, which waits for it: whoever prints faster than is read is slowed down.
+function writeText(fd, text) {
+  if ((fd !== STDOUT && fd !== STDERR) || typeof text !== 'string') return;
+  writeAll(fd, Buffer.from(text));
+}
+
+// Frames ----------------------------------------------------------------------------------------
+
+function readRequest() {
+  const head = readFrame();
+  if (head === null) return null;
+  const input = readFrame();
+  return { ...JSON.parse(head.toString()), input: input.toString() };
+}
+
+function readFrame() {
+  const head = readExactly(4);
+  return head === null ? null : readExactly(head.readUInt32BE(0));
+}
+
+function readExactly(count) {
+  const data = Buffer.allocUnsafe(count);
+  for (let have = 0; have < count; ) {
+    const read = fs.readSync(REQUEST_FD, data, have, count - have, null);
+    if (read === 0) return null;
+    have += read;
+  }
+  return data;
+}
+
+// The reply is text already, if it was made inside.
+function send({ reply, ...rest }) {
+  const text = typeof reply === 'string' ? reply : JSON.stringify(reply ?? { kind: 'none' });
+  const body = Buffer.from(`{"reply":${text},"worker":${JSON.stringify(rest)}}`);
+  const frame = Buffer.allocUnsafe(4 + body.length);
+  frame.writeUInt32BE(body.length, 0);
+  body.copy(frame, 4);
+  sendRaw(frame);
+}
+
+function sendRaw(data) {
+  writeAll(REPLY_FD, data);
+}
+
+function writeAll(fd, data) {
+  for (let sent = 0; sent < data.length; ) sent += fs.writeSync(fd, data, sent);
+}
