@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -446,6 +447,14 @@ def few_descriptors() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@contextmanager
+def removed_after(group: RunCgroup) -> Iterator[RunCgroup]:
+    try:
+        yield group
+    finally:
+        group.remove()
+
+
 def test_too_few_descriptors_fail_cleanly_at_every_step(
     root: CgroupRoot, limits: Limits, few_descriptors: Callable[[int], None]
 ) -> None:
@@ -455,7 +464,8 @@ def test_too_few_descriptors_fail_cleanly_at_every_step(
     for count in range(1, 40):
         few_descriptors(count)
         try:
-            root.create("run-1", limits()).remove()
+            with removed_after(root.create("run-1", limits())) as group:
+                group.counters()
         except CapacityError:
             failures += 1
         finally:
