@@ -10,6 +10,7 @@ readonly ISOLATION=(tests/security tests/integration tests/packages)
 readonly QUICK_COMPARISONS="not test_is_as_natively or prints_a_line or exits_with_a_status or fails_uncaught"
 readonly ORDINARY_UID=61234 # in nobody's passwd
 readonly UML_LIMIT_S=${UML_LIMIT_S:-1200}
+readonly WORKERS=4 # at most; no more than there are processors
 readonly UML_SLOWNESS=20 # a process takes that many times longer there
 read -r -a more <<< "${PYTEST_ARGS:-}" || true
 bundle=""
@@ -59,8 +60,18 @@ make_bundle() { # the wheel, installed as a user has it, with the tests beside i
     [[ $(id -u) -ne 0 ]] || chown $ORDINARY_UID:$ORDINARY_UID "$bundle/home" "$bundle/tmp"
 }
 
+# A file's tests stay together; those about what engines share come afterwards, with nothing beside them.
+in_parallel() { # python, marks, what else pytest is given
+    local python=$1 marks=$2 status=0
+    shift 2
+    "$python" -m pytest --numprocesses auto --maxprocesses $WORKERS --dist loadfile -m "${marks:+($marks) and }not alone" \
+        "$@" || status=$?
+    "$python" -m pytest -m "${marks:+($marks) and }alone" "$@" || [[ $? -eq 5 ]] || status=1 # 5: there is none
+    return $status
+}
+
 here() {
-    .venv/bin/python -m pytest "$@"
+    in_parallel .venv/bin/python "" "$@"
 }
 
 user() {
@@ -68,8 +79,8 @@ user() {
         cd "$bundle"
         setpriv --reuid=$ORDINARY_UID --regid=$ORDINARY_UID --clear-groups env --ignore-environment \
             PATH="$bundle/venv/bin:/usr/local/bin:/usr/bin:/bin" HOME="$bundle/home" TMPDIR="$bundle/tmp" LANG=C.UTF-8 \
-            PYTHONDONTWRITEBYTECODE=1 venv/bin/python -m pytest \
-            -k "$QUICK_COMPARISONS" "${ISOLATION[@]}" tests/differential/test_programs.py "$@"
+            PYTHONDONTWRITEBYTECODE=1 "$BASH" -c "WORKERS=$WORKERS; $(declare -f in_parallel); in_parallel \"\$@\"" - \
+            venv/bin/python "" -k "$QUICK_COMPARISONS" "${ISOLATION[@]}" tests/differential/test_programs.py "$@"
     )
 }
 
@@ -90,7 +101,7 @@ uml_user() {
 }
 
 no_cgroup() {
-    CASEMATE_CGROUP=none .venv/bin/python -m pytest -m limits "${ISOLATION[@]}" "$@"
+    CASEMATE_CGROUP=none in_parallel .venv/bin/python limits "${ISOLATION[@]}" "$@"
 }
 
 title() {
@@ -116,7 +127,7 @@ report=()
 
 conclude() { # part, seconds, exit status: one line for the end
     local summary
-    summary=$(grep -aE '(passed|failed|error|errors|deselected|no tests ran).* in [0-9.]+s' "$logs/$1.log" | tail -n 1 | tr -d '=' || true)
+    summary=$(grep -aE '(passed|failed|error|errors|deselected|no tests ran).* in [0-9.]+s' "$logs/$1.log" | tr -d '=' | paste -sd+ || true)
     [[ $3 -eq 0 ]] || failed=1
     report+=("$(printf '%-10s %4ss  exit %-3s  %s' "$1" "$2" "$3" "${summary:-no summary}")")
 }

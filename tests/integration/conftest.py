@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from tests.warm import open_engine
 
 import casemate
 from casemate.kernel.processes import process_tree
@@ -23,7 +24,7 @@ MakeSandbox = Callable[..., casemate.Sandbox]
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine(warm=False) as opened:
+    with open_engine() as opened:
         yield opened
 
 
@@ -79,6 +80,7 @@ def settled(engine: casemate.Engine, slowness: float) -> Callable[[], list[int]]
     """Return what waits for the launcher to be alone again and returns the processes that it still has."""
 
     def rest() -> list[int]:
+        engine.rest()
         launcher = engine.backend.launcher.pid
         deadline_s = time.monotonic() + SETTLE_S * slowness
         while (left := [pid for pid in process_tree(launcher) if pid != launcher]) and time.monotonic() < deadline_s:

@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 import pytest
+from tests.warm import open_engine
 
 import casemate
 from casemate.isolation.syscalls import NUMBERS
@@ -59,7 +60,7 @@ def not_run() -> Callable[[str, str], NoReturn]:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[casemate.Engine]:
-    with casemate.Engine(warm=False) as opened:
+    with open_engine() as opened:
         casemate.execute(["/bin/true"], engine=opened)
         yield opened
 
@@ -298,7 +299,7 @@ def _groups(engine: casemate.Engine) -> tuple[str, ...]:
 
 
 def _footprint(engine: casemate.Engine) -> Footprint:
-    engine.backend.settle()
+    engine.rest()
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return Footprint(_processes(), _descriptors(), tuple(mounts), _groups(engine))
 

@@ -175,6 +175,16 @@ def test_closing_throws_away_all_also_what_is_being_made(factory: Factory) -> No
     pool.close()
 
 
+def test_clearing_leaves_nothing_and_forgets_the_demand(factory: Factory, pool: ReadyPool[str, int]) -> None:
+    pool.take("a")
+    pool.take("a")
+    assert pool.wait_ready("a", 1, WAIT_S)
+    pool.clear()
+    assert sorted(factory.discarded) == factory.made
+    assert pool.take("a") is None
+    assert pool.statistics()[0].ready == 0
+
+
 def test_kinds_are_bounded(factory: Factory, pool: ReadyPool[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "POOL_KINDS_MAX", 2)
     for name in ("a", "b", "c", "d"):

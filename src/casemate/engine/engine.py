@@ -150,6 +150,8 @@ class Engine:
         """End everything that only waits for the next run, and wait until that is gone."""
         if self._isolates is not None:
             self._isolates.clear()
+        if self._warm is not None:
+            self._warm.clear()
         self.backend.settle()
 
     def close(self) -> None:

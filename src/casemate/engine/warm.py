@@ -107,6 +107,9 @@ class Warm:
     def statistics(self) -> tuple[PoolStatistics, ...]:
         return self._pool.statistics()
 
+    def clear(self) -> None:
+        self._pool.clear()
+
     def close(self) -> None:
         self._pool.close()
 

@@ -129,6 +129,19 @@ class ReadyPool(Generic[K, T]):
         with self._changed:
             return tuple(self._statistics(key, kind) for key, kind in self._kinds.items())
 
+    def clear(self) -> None:
+        """Forget the demand until now, and throw away all that is ready or becomes so; what was asked for comes again."""
+        with self._changed:
+            for kind in self._kinds.values():
+                kind.takes_s.clear()
+            self._changed.wait_for(lambda: not any(kind.starting for kind in self._kinds.values()))
+            rest = [made.thing for kind in self._kinds.values() for made in kind.ready]
+            for kind in self._kinds.values():
+                kind.ready.clear()
+            self._changed.notify_all()
+        for thing in rest:
+            self._maker.discard(thing)
+
     def close(self) -> None:
         """Throw away all that is ready and end the threads. Idempotent."""
         with self._changed:

@@ -22,7 +22,7 @@ from casemate.kernel.cgroup_tree import EngineRoot, is_abandoned
 from casemate.kernel.cgroup_types import CgroupRoot
 from casemate.kernel.processes import start_time
 
-pytestmark = pytest.mark.limits
+pytestmark = [pytest.mark.limits, pytest.mark.alone]
 
 STRANGER = 1_234
 LAST_NUMBER = limits.CGROUP_ENGINES_MAX - 1
