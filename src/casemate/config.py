@@ -53,6 +53,9 @@ class PoolConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def bounds(self) -> Bounds:
         """As values. Raises ConfigError naming the key."""
+        most: object = self.ready_max
+        if not isinstance(most, int) or not 0 <= self.ready_max <= bound.POOL_KEPT_MAX:
+            raise ConfigError("pool.ready_max", f"must be a whole number from 0 to {bound.POOL_KEPT_MAX}")
         try:
             return Bounds(
                 ready_max=self.ready_max,
@@ -155,6 +158,8 @@ def parse_config(data: bytes, *, name: str) -> Config:
 
 def check_config(config: Config) -> None:
     """What a value of the right types can still get wrong. Raises ConfigError naming the key."""
+    if not isinstance(config.pool, PoolConfig):
+        raise ConfigError("pool", "must be a PoolConfig")
     config.default_limits()
     config.pool.bounds()
     for name, runtime in config.runtimes.items():

@@ -152,3 +152,35 @@ def test_none_is_made_where_that_is_switched_off(generous: dict[str, Any]) -> No
         for _ in range(4):
             assert casemate.run("output = 1", engine=engine, limits=generous).output == 1
         assert engine._warm is None
+
+
+def test_keeping_ready_is_refused_where_it_would_not_help(generous: dict[str, Any]) -> None:
+    with casemate.Engine(warm=False) as engine, pytest.raises(casemate.InvalidInput, match="makes nothing ahead"):
+        engine.keep_ready("python", 1)
+    with pytest.raises(casemate.SandboxClosed):
+        engine.keep_ready("python", 1)
+    with casemate.Engine() as engine, pytest.raises(casemate.InvalidInput, match="count"):
+        engine.keep_ready("python", "2")  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_kept_ready_says_why_and_is_not_tried_again(generous: dict[str, Any]) -> None:
+    config = casemate.Config(pool=casemate.PoolConfig(memory="1Ki"))
+    with casemate.Engine(config) as engine:
+        with pytest.raises(casemate.CapacityError, match="memory is used up"):
+            engine.keep_ready("python", 3, limits=generous)
+        engine.rest()
+        assert [each.ready for each in engine.pools()] == [0]
+
+
+def test_without_demand_alone_what_was_asked_for_is_ready(generous: dict[str, Any]) -> None:
+    with casemate.Engine(casemate.Config(pool=casemate.PoolConfig(ready_max=0))) as engine:
+        engine.keep_ready("python", 1, limits=generous)
+        assert casemate.run("output = 1", engine=engine, limits=generous).output == 1
+        assert engine.pools()[0].hits == 1
+
+
+@pytest.mark.parametrize("pool", [{"ready_max": -1}, {"ready_max": "a"}, {"memory": "much"}, {"idle": "long"}])
+def test_a_pool_that_cannot_be_is_named_by_its_key(pool: dict[str, Any]) -> None:
+    with pytest.raises(casemate.ConfigError) as caught:
+        casemate.Engine(casemate.Config(pool=casemate.PoolConfig(**pool)))
+    assert caught.value.field == f"pool.{next(iter(pool))}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from casemate import limits
-from casemate.errors import CapacityError
+from casemate.errors import CapacityError, SandboxClosed
 from casemate.model.pool import Bounds
 from casemate.pool.ready import Maker, ReadyPool
 
@@ -205,3 +205,64 @@ def test_without_room_for_a_thread_there_is_nothing_ready_and_no_error(
         assert [pool.take("a") for _ in range(4)] == [None] * 4
     assert pool.take("a") is None
     assert pool.wait_ready("a", 1, WAIT_S)
+
+
+def test_whatever_goes_wrong_the_next_one_is_made(
+    factory: Factory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "POOL_RETRY_MIN_S", 0.001)
+    outcomes: list[Exception | None] = [ZeroDivisionError("ours"), KeyError("ours"), None]
+    make, discard = factory.make, factory.discard
+
+    def fail_at_first(key: str) -> int:
+        error = outcomes.pop(0) if outcomes else None
+        if error is not None:
+            raise error
+        return make(key)
+
+    def fail_to_discard(thing: int) -> None:
+        discard(thing)
+        raise CapacityError("it does not die")
+
+    monkeypatch.setattr(factory, "make", fail_at_first)
+    monkeypatch.setattr(factory, "discard", fail_to_discard)
+    pool = factory.pool()
+    pool.keep("a", 1)
+    assert pool.wait_ready("a", 1, WAIT_S)
+    factory.dead.add(0)
+    assert pool.take("a") is None or factory.made
+    pool.keep("a", 2)
+    assert pool.wait_ready("a", 2, WAIT_S)
+    pool.close()
+    assert "nothing can be made ahead" in caplog.text
+    assert "cannot be ended" in caplog.text
+
+
+def test_a_closed_pool_and_one_of_too_many_kinds_say_so(
+    factory: Factory, pool: ReadyPool[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "POOL_KINDS_MAX", 1)
+    pool.keep("a", 1)
+    with pytest.raises(CapacityError, match="kinds"):
+        pool.keep("b", 1)
+    pool.close()
+    with pytest.raises(SandboxClosed):
+        pool.keep("a", 1)
+    assert not pool.wait_ready("a", 1, WAIT_S)
+    assert factory.discarded == factory.made
+
+
+def test_waiting_ends_when_the_memory_is_used_up(factory: Factory) -> None:
+    factory.weight_bytes = 1000
+    pool = factory.pool()
+    pool.keep("a", 2)
+    assert not pool.wait_ready("a", 2, WAIT_S)
+    assert pool.is_full
+    pool.close()
+
+
+def test_more_done_than_taken_is_no_debt(pool: ReadyPool[str, int]) -> None:
+    pool.take("a")
+    pool.done("a")
+    pool.done("a")
+    assert pool.statistics()[0].busy == 0

@@ -48,6 +48,7 @@ class Engine:
         self._closed = False
         self._isolates: WorkerPool | None = None
         self.config = load_config() if config is None else config
+        self._makes_ahead = warm
         self._is_warm = warm and self.config.pool.ready_max > 0
         self.runtimes = Registry(self.config.runtimes, lambda: data_directory(self.config))
         self.reaped = ReapReport()
@@ -81,22 +82,32 @@ class Engine:
         """Keep that many sandboxes of a runtime ready for runs with these limits, and wait until they are.
 
         0 leaves it to demand again. Limits of the run alone (`timeout`, `output`) do not matter. Raises InvalidInput,
-        or CapacityError if they cannot be made.
+        SandboxClosed, or CapacityError if they cannot be made.
         """
         from casemate.engine.run import prepare_code
         from casemate.engine.warm import warm_key
 
-        if not 0 <= count <= bound.POOL_KEPT_MAX:
-            raise InvalidInput("count", f"{count} is outside 0 to {bound.POOL_KEPT_MAX}")
+        self._check_process()
+        self.check_open()
+        _check_count(count)
+        if not self._makes_ahead:
+            raise InvalidInput("engine", "makes nothing ahead", hint="open it without warm=False")
         run = prepare_code(self, "", runtime=runtime, limits=limits, require=require)
         if run.program.channel is Channel.ISOLATE:
             raise InvalidInput("runtime", "workers of isolates belong to tenants, and stay by demand")
         key = warm_key(run)
         if not self.warm.keep(key, count, bound.LAUNCH_TIMEOUT_S):
-            raise CapacityError(f"{count} sandboxes of {runtime} cannot be made ready: {self._pool_problem()}")
+            self.check_open()
+            problem, hint = self._pool_problem(run.label)
+            raise CapacityError(f"{count} sandboxes of {runtime} cannot be made ready: {problem}", hint=hint)
 
-    def _pool_problem(self) -> str:
-        return next((each.problem for each in self.pools() if each.problem), "no room within the pool's memory")
+    def _pool_problem(self, label: str) -> tuple[str, str]:
+        found = next((each.problem for each in self.pools() if each.label == label and each.problem), "")
+        if found:
+            return found, ""
+        if self.warm.is_full:
+            return "the pool's memory is used up", "raise pool.memory in the configuration"
+        return f"they are not within {bound.LAUNCH_TIMEOUT_S:g} s", ""
 
     def pools(self) -> tuple[PoolStatistics, ...]:
         """The kinds of sandboxes that are made ahead, and how many of each there are."""
@@ -107,7 +118,7 @@ class Engine:
     def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
         """A sandbox that was made ahead and suits the run, if there is one; the caller ends it."""
         self.check_open()
-        if run.fresh or not self._is_warm:
+        if run.fresh or not self._makes_ahead:
             yield None
             return
         with self.warm.taken(run) as warm:
@@ -170,9 +181,27 @@ class Engine:
         self.close()
 
 
-_lock = threading.Lock()
-_engines: dict[int, Engine] = {}
-"""The default engine by process id."""
+def _check_count(count: object) -> None:
+    if not isinstance(count, int) or isinstance(count, bool):
+        raise InvalidInput("count", "must be a whole number")
+    if not 0 <= count <= bound.POOL_KEPT_MAX:
+        raise InvalidInput("count", f"{count} is outside 0 to {bound.POOL_KEPT_MAX}")
+
+
+class _Default:
+    """The default engine by process id, and what makes it one."""
+
+    def __init__(self) -> None:
+        self.engines: dict[int, Engine] = {}
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """Also in a forked child: a thread of the parent, which does not exist there, may have held it."""
+        self.lock = threading.Lock()
+
+
+_default = _Default()
+os.register_at_fork(after_in_child=_default.renew_lock)
 
 
 def default_engine() -> Engine:
@@ -181,8 +210,8 @@ def default_engine() -> Engine:
     A forked child gets an engine of its own: the parent's launcher serves only the parent.
     """
     pid = os.getpid()
-    with _lock:
-        if pid not in _engines:
-            _engines[pid] = Engine()
-            atexit.register(_engines[pid].close)
-        return _engines[pid]
+    with _default.lock:
+        if pid not in _default.engines:
+            _default.engines[pid] = Engine()
+            atexit.register(_default.engines[pid].close)
+        return _default.engines[pid]

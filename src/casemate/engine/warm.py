@@ -6,7 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from casemate import limits
 from casemate.engine.drive import drive
 from casemate.engine.execution import Command, Waiting, await_report, raise_if_exhausted, spawn_message
-from casemate.errors import LaunchError
+from casemate.errors import LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.protocol import ReportKind
 from casemate.isolation.waiting import Steps, Wait
@@ -100,9 +100,20 @@ class Warm:
             self._pool.done(key)
 
     def keep(self, key: WarmKey, count: int, timeout_s: float) -> bool:
-        """Keep that many ready; whether they are within the time."""
+        """Keep that many ready; whether they are within the time. If not, demand decides again.
+
+        Raises SandboxClosed, or CapacityError if there are too many kinds.
+        """
         self._pool.keep(key, count)
-        return self._pool.wait_ready(key, count, timeout_s)
+        if self._pool.wait_ready(key, count, timeout_s):
+            return True
+        with suppress(SandboxClosed):
+            self._pool.keep(key, 0)
+        return False
+
+    @property
+    def is_full(self) -> bool:
+        return self._pool.is_full
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         return self._pool.statistics()

@@ -77,9 +77,14 @@ class PackageSet(msgspec.Struct, frozen=True, kw_only=True):
     flows: tuple[Flow, ...] = ()
 
 
+def is_set_name(name: str) -> bool:
+    """Whether a set can have that name."""
+    return len(name) <= limits.SET_NAME_MAX_CHARS and _NAME.fullmatch(name) is not None
+
+
 def check_set_name(name: str, taken: Iterable[str]) -> str:
     """A name for a set, which will be a runtime's. Raises InvalidInput."""
-    if not _NAME.fullmatch(name) or len(name) > limits.SET_NAME_MAX_CHARS:
+    if not is_set_name(name):
         hint = "lower-case letters and digits, in words joined by '-', starting with a letter"
         raise InvalidInput("name", f"{name[:80]!r} is no name for a package set", hint=hint)
     if name in taken:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from casemate import limits
-from casemate.errors import CasemateError
+from casemate.errors import CapacityError, CasemateError, SandboxClosed
 from casemate.model.pool import Bounds
 from casemate.pool.sizing import next_change_s, wanted
 
@@ -57,7 +57,7 @@ class _Kind(Generic[T]):
     def __init__(self) -> None:
         self.ready: deque[Made[T]] = deque()
         self.takes_s: deque[float] = deque(maxlen=limits.POOL_TAKES_REMEMBERED)
-        self.kept = self.starting = self.busy = self.hits = self.misses = 0
+        self.kept = self.starting = self.busy = self.hits = self.misses = self.made = 0
         self.problem = ""
         self.failures = 0
         self.retry_s = 0.0
@@ -99,30 +99,56 @@ class ReadyPool(Generic[K, T]):
             kind.hits += found is not None
             kind.misses += found is None
             self._wake()
-        for thing in dead:
-            self._maker.discard(thing)
+        self._throw_away(dead)
         return found
 
     def done(self, key: K) -> None:
         """What was taken, or made instead, is not used any more."""
         with self._changed:
             self._polite_until_s = 0.0
-            if key in self._kinds:
+            if key in self._kinds and self._kinds[key].busy:
                 self._kinds[key].busy -= 1
             self._changed.notify_all()
 
     def keep(self, key: K, count: int) -> None:
-        """Have at least that many ready from now on, whatever the demand; 0 takes it back."""
+        """Have at least that many ready from now on, whatever the demand; 0 takes it back.
+
+        Raises SandboxClosed, or CapacityError if there are too many kinds already.
+        """
         with self._changed:
             kind = self._kind(key)
-            if kind is not None:
-                kind.kept = count
-                self._wake()
+            if self._closed:
+                raise SandboxClosed("the pool is closed")
+            if kind is None:
+                raise CapacityError(f"{limits.POOL_KINDS_MAX} kinds are ready or in use already")
+            kind.kept = count
+            self._wake()
 
     def wait_ready(self, key: K, count: int, timeout_s: float) -> bool:
-        """Wait until so many are ready; whether they are."""
+        """Wait until so many are ready, or were made meanwhile and taken; whether that is so.
+
+        Returns early when there can be no more: the pool is full, or closed.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._kinds[key].ready) >= count, timeout_s)
+            kind = self._kinds.get(key)
+            before = kind.made if kind else 0
+            self._changed.wait_for(lambda: self._is_decided(kind, count, before), timeout_s)
+            return kind is not None and self._has_made(kind, count, before)
+
+    def _is_decided(self, kind: _Kind[T] | None, count: int, before: int) -> bool:
+        if self._closed or kind is None or self._has_made(kind, count, before):
+            return True
+        return self.is_full and not kind.starting
+
+    @staticmethod
+    def _has_made(kind: _Kind[T], count: int, before: int) -> bool:
+        return len(kind.ready) >= count or kind.made - before >= count
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is ready holds all the memory that it may."""
+        held = sum(made.memory_bytes for kind in self._kinds.values() for made in kind.ready)
+        return held >= self._bounds.memory_bytes
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """All kinds, as they are now."""
@@ -130,17 +156,30 @@ class ReadyPool(Generic[K, T]):
             return tuple(self._statistics(key, kind) for key, kind in self._kinds.items())
 
     def clear(self) -> None:
-        """Forget the demand until now, and throw away all that is ready or becomes so; what was asked for comes again."""
+        """Forget the demand until now and throw away all that is ready or becomes so.
+
+        What is to be kept whatever the demand is made again.
+        """
         with self._changed:
             for kind in self._kinds.values():
                 kind.takes_s.clear()
-            self._changed.wait_for(lambda: not any(kind.starting for kind in self._kinds.values()))
+            self._changed.wait_for(self._is_idle, limits.LAUNCH_TIMEOUT_S)
             rest = [made.thing for kind in self._kinds.values() for made in kind.ready]
             for kind in self._kinds.values():
                 kind.ready.clear()
             self._changed.notify_all()
-        for thing in rest:
-            self._maker.discard(thing)
+        self._throw_away(rest)
+
+    def _is_idle(self) -> bool:
+        return not any(kind.starting for kind in self._kinds.values())
+
+    def _throw_away(self, things: Iterable[T]) -> None:
+        """What cannot be ended is logged: whoever only wanted another one has nothing to do with it."""
+        for thing in things:
+            try:
+                self._maker.discard(thing)
+            except Exception:  # noqa: BLE001 - the thread that makes things must outlive whatever it is
+                _log_failure("what was ready cannot be ended")
 
     def close(self) -> None:
         """Throw away all that is ready and end the threads. Idempotent."""
@@ -152,8 +191,7 @@ class ReadyPool(Generic[K, T]):
             threads, self._threads = self._threads, []
         for thread in threads:
             thread.join()
-        for thing in rest:
-            self._maker.discard(thing)
+        self._throw_away(rest)
 
     def _statistics(self, key: K, kind: _Kind[T]) -> PoolStatistics:
         return PoolStatistics(
@@ -212,12 +250,10 @@ class ReadyPool(Generic[K, T]):
                 key, surplus = self._next()
                 if self._closed:
                     break
-            for thing in surplus:
-                self._maker.discard(thing)
+            self._throw_away(surplus)
             if key is not None:
                 self._make(key[0])
-        for thing in surplus:
-            self._maker.discard(thing)
+        self._throw_away(surplus)
 
     def _next(self) -> tuple[tuple[K] | None, list[T]]:
         """Sleep until something is to be made or to be thrown away."""
@@ -235,8 +271,7 @@ class ReadyPool(Generic[K, T]):
     def _most_wanted(self, now_s: float) -> tuple[K] | None:
         if now_s < self._polite_until_s:
             return None
-        held = sum(made.memory_bytes for kind in self._kinds.values() for made in kind.ready)
-        if held >= self._bounds.memory_bytes:
+        if self.is_full:
             return None
         missing = [(kind.missing(now_s, self._bounds), key) for key, kind in self._kinds.items()]
         most = max(missing, key=lambda each: each[0], default=None)
@@ -264,23 +299,31 @@ class ReadyPool(Generic[K, T]):
         return max(0.0, min(times) - now_s) if times else None
 
     def _make(self, key: K) -> None:
-        made: Made[T] | None = None
-        problem = ""
-        try:
-            thing = self._maker.make(key)
-            made = Made(thing, self._maker.memory_bytes(thing), time.monotonic())
-        except _PROBLEMS as error:
-            problem = str(error)
+        made, problem = self._made(key)
         with self._changed:
             kind = self._kinds.get(key)
             if kind is not None:
                 self._note(kind, problem)
                 if made is not None:
                     kind.ready.append(made)
+                    kind.made += 1
                     made = None
             self._changed.notify_all()
         if made is not None:
-            self._maker.discard(made.thing)
+            self._throw_away([made.thing])
+
+    def _made(self, key: K) -> tuple[Made[T] | None, str]:
+        """A new thing, or why there is none."""
+        thing: T | None = None
+        try:
+            thing = self._maker.make(key)
+            return Made(thing, self._maker.memory_bytes(thing), time.monotonic()), ""
+        except Exception as error:  # noqa: BLE001 - the thread must outlive whatever it is
+            if not isinstance(error, _PROBLEMS):
+                _log_failure("nothing can be made ahead")
+            if thing is not None:
+                self._throw_away([thing])
+            return None, str(error) or type(error).__name__
 
     def _note(self, kind: _Kind[T], problem: str) -> None:
         """What cannot be made is tried again less and less often."""
@@ -290,3 +333,10 @@ class ReadyPool(Generic[K, T]):
         if problem:
             pause_s = min(limits.POOL_RETRY_MAX_S, limits.POOL_RETRY_MIN_S * 2.0 ** min(kind.failures, 16))
             kind.retry_s = time.monotonic() + pause_s
+
+
+def _log_failure(what: str) -> None:
+    """Inside an `except` block."""
+    import logging  # takes longer to import than a run takes
+
+    logging.getLogger("casemate").exception(what)  # noqa: LOG004 - see above

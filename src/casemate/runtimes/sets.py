@@ -25,7 +25,7 @@ import msgspec
 
 from casemate import limits
 from casemate.errors import SetDamaged
-from casemate.model.packages import DIGEST, FORMAT, Manifest, NamedSet, PackageSet
+from casemate.model.packages import DIGEST, FORMAT, Manifest, NamedSet, PackageSet, is_set_name
 from casemate.model.runtime import Library, Runtime
 from casemate.runtimes.tree import fingerprint, summarize
 
@@ -69,7 +69,7 @@ class SetDirectory:
 
     def named(self, name: str) -> NamedSet | None:
         """What a name stands for, None if for nothing. Raises SetDamaged."""
-        data = _read(self.names / f"{name}.json") if _is_plain(name) else None
+        data = _read(self.names / f"{name}.json") if is_set_name(name) else None
         if data is None:
             return None
         self.check_owner()
@@ -161,7 +161,7 @@ class SetRuntimes:
     def get(self, name: str, bases: Mapping[str, Runtime]) -> Runtime | None:
         """The runtime of that name, None if there is none. A name that stands for another set now is found anew."""
         with self._lock:
-            data = _read(self.directory.names / f"{name}.json") if _is_plain(name) else None
+            data = _read(self.directory.names / f"{name}.json") if is_set_name(name) else None
             if data is None:
                 return None
             known = self._found.get(name)
@@ -223,10 +223,6 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _is_plain(name: str) -> bool:
-    return bool(name) and "/" not in name and "\0" not in name and not name.startswith(".")
 
 
 def _read(path: Path) -> bytes | None:
