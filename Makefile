@@ -19,7 +19,7 @@ BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
 .PHONY: help setup setup-dev packages-run packages-dev native addon demo test test-here test-user test-uml test-uml-user \
-	test-no-cgroup check format bench soak clean
+	test-no-cgroup test-warm check format bench soak clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -69,7 +69,7 @@ demo: setup ## real macros over real measurements, each in a sandbox of its own
 test: setup-dev ## the whole suite: here, as an ordinary user, under cgroup v2 (User Mode Linux), without cgroups
 	@tests/run_all.sh
 
-test-here test-user test-uml test-uml-user test-no-cgroup: setup-dev
+test-here test-user test-uml test-uml-user test-no-cgroup test-warm: setup-dev
 	@tests/run_all.sh $(@:test-%=%)
 
 check: setup-dev ## ruff, mypy, layers and the quick tests

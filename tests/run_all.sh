@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the suite in every kind of place that it is meant for, and repeats each part's summary at the end.
-#   tests/run_all.sh [here|user|uml|uml-user|no-cgroup]...      (all of them without arguments; PYTEST_ARGS is passed on)
+#   tests/run_all.sh [here|user|uml|uml-user|no-cgroup|warm]...      (all but warm without arguments; PYTEST_ARGS is passed on)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -104,6 +104,11 @@ no_cgroup() {
     CASEMATE_CGROUP=none in_parallel .venv/bin/python limits "${ISOLATION[@]}" "$@"
 }
 
+warm() { # what is about starts that are new, or about engines themselves, is left out
+    CASEMATE_TEST_WARM=1 in_parallel .venv/bin/python "" tests/security \
+        --deselect tests/security/test_packages.py -k "not test_supervisor and not launcher and not isolate" "$@"
+}
+
 title() {
     case $1 in
         here) echo "as user $(id -u) on this machine, all tests" ;;
@@ -111,6 +116,7 @@ title() {
         uml) echo "isolation, User Mode Linux with cgroup v2, as root" ;;
         uml-user) echo "limits, User Mode Linux with a delegated cgroup, as an ordinary user" ;;
         no-cgroup) echo "limits, without cgroups" ;;
+        warm) echo "the attacks once more, in sandboxes that were made ahead" ;;
         *) echo "unknown part: $1" >&2; exit 2 ;;
     esac
 }
