@@ -18,7 +18,7 @@ from casemate.errors import ConfigError, InvalidInput, SetDamaged, UnknownRuntim
 from casemate.model.packages import FORMAT, Locked, Manifest, Recipe
 from casemate.runtimes import tree as trees
 from casemate.runtimes.registry import Registry
-from casemate.runtimes.sets import SetDirectory, SetRuntimes
+from casemate.runtimes.sets import MANIFEST_FILE, SetDirectory, SetRuntimes
 from casemate.runtimes.tree import fingerprint, summarize
 from casemate.sets.workplace import LOCK, forget, prepare, publish, sweep, workplace
 
@@ -195,6 +195,29 @@ def test_a_set_without_a_name_goes_and_one_in_use_stays(directory: SetDirectory,
     assert sweep(directory) == [used]
     assert [path.name for path in directory.sets.iterdir()] == [kept]
     assert list(directory.building.iterdir()) == []
+
+
+def test_nobody_takes_hold_of_a_set_that_is_just_being_removed(
+    directory: SetDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = make(directory, "ours")
+    forget(directory, "ours")
+    real, locked = Path.rename, []
+
+    def rename(path: Path, target: Path) -> Path:
+        fd = os.open(path / MANIFEST_FILE, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            locked.append(path)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert sweep(directory) == [digest]
+    assert locked == []
 
 
 def test_what_a_dead_builder_left_goes_and_what_a_living_one_makes_stays(directory: SetDirectory) -> None:
