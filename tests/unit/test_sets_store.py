@@ -123,6 +123,47 @@ def test_a_set_that_was_changed_is_refused(directory: SetDirectory, change: str)
     registry.close()
 
 
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_asking_for_a_damaged_set_keeps_no_descriptor(directory: SetDirectory, registry: Registry) -> None:
+    digest = make(directory, "ours")
+    assert registry.get("ours")
+    module_of(directory, digest).write_text("x = 9\n")
+    registry.close()
+    before = open_files()
+    for _ in range(3):
+        with pytest.raises(SetDamaged):
+            registry.get("ours")
+    assert open_files() == before
+
+
+def test_an_updated_set_is_let_go_of_when_nothing_that_uses_it_is_left(
+    directory: SetDirectory, registry: Registry
+) -> None:
+    old = make(directory, "ours")
+    used = registry.get("ours")
+    make(directory, "ours", "x = 2\n", replace=True)
+    assert registry.get("ours") != used
+    assert sweep(directory) == []
+    files = open_files()
+    del used
+    assert open_files() == files - 1
+    assert sweep(directory) == [old]
+
+
+def test_a_removed_set_is_let_go_of_when_somebody_asks_for_its_name(
+    directory: SetDirectory, registry: Registry
+) -> None:
+    old = make(directory, "ours")
+    assert registry.get("ours")
+    forget(directory, "ours")
+    with pytest.raises(UnknownRuntime):
+        registry.get("ours")
+    assert sweep(directory) == [old]
+
+
 def test_times_that_are_put_back_hide_no_change(directory: SetDirectory, registry: Registry) -> None:
     path = module_of(directory, make(directory, "ours"))
     registry.get("ours")

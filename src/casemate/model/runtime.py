@@ -43,7 +43,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     environment: dict[str, str] = {}
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, weakref=True):
     """One language. In `command` the words {interpreter}, {code}, {guest}, {harness} and {addon} are replaced.
 
     `interpreter` lists candidates, names on PATH or absolute paths; `engine` among them means the

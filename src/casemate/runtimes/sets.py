@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
+from weakref import finalize
 
 import msgspec
 
@@ -150,22 +151,26 @@ class SetDirectory:
 
 
 class SetRuntimes:
-    """The runtimes that sets are, each held and checked when it is first asked for. Safe to use from many threads."""
+    """The runtimes that sets are, each held and checked when it is first asked for. Safe to use from many threads.
+
+    A set is held as long as its runtime is in use: by its name here, and by whatever was started before that changed.
+    """
 
     def __init__(self, directory: SetDirectory) -> None:
         self.directory = directory
         self._lock = threading.Lock()
         self._found: dict[str, tuple[str, Runtime]] = {}
-        self._held: list[int] = []
+        self._holds: set[finalize[[int], Runtime]] = set()
 
     def get(self, name: str, bases: Mapping[str, Runtime]) -> Runtime | None:
         """The runtime of that name, None if there is none. A name that stands for another set now is found anew."""
         with self._lock:
             data = _read(self.directory.names / f"{name}.json") if is_set_name(name) else None
-            if data is None:
-                return None
             known = self._found.get(name)
-            if known is None or known[0].encode() not in data:
+            if known is not None and (data is None or known[0].encode() not in data):
+                known = None
+                del self._found[name]
+            if data is not None and known is None:
                 known = self._find(name, bases)
             return known[1] if known else None
 
@@ -174,20 +179,26 @@ class SetRuntimes:
         if held is None:
             return None
         found, fd = held
-        self._held.append(fd)
-        base = bases.get(found.manifest.runtime)
-        if base is None:
-            raise SetDamaged(f"package set {name!r} is for {found.manifest.runtime!r}, which is declared no more")
-        self.directory.check_content(found)
-        self._found[name] = (found.digest, runtime_of(found, base))
+        try:
+            base = bases.get(found.manifest.runtime)
+            if base is None:
+                raise SetDamaged(f"package set {name!r} is for {found.manifest.runtime!r}, which is declared no more")
+            self.directory.check_content(found)
+            runtime = runtime_of(found, base)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._holds = {hold for hold in self._holds if hold.alive}
+        self._holds.add(finalize(runtime, os.close, fd))
+        self._found[name] = (found.digest, runtime)
         return self._found[name]
 
     def close(self) -> None:
         """Let go of all of them. Idempotent."""
         with self._lock:
             self._found.clear()
-            while self._held:
-                os.close(self._held.pop())
+            while self._holds:
+                self._holds.pop()()
 
 
 def runtime_of(found: PackageSet, base: Runtime) -> Runtime:
