@@ -138,7 +138,7 @@ def _copy_files(directory_fd: int, target: Path, max_bytes: int) -> int:
     """All of one directory; how many they were."""
     count = 0
     make_directory(target)
-    for name in sorted(os.listdir(directory_fd)):  # noqa: PTH208 - a descriptor, not a path
+    for name in sorted(os.listdir(directory_fd)):
         if (fd := _opened(directory_fd, name)) is None:
             continue
         try:
