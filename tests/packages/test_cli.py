@@ -51,6 +51,7 @@ def built(casemate: Casemate, folder: Path) -> str:
 
 def test_a_set_is_built_shown_listed_used_and_removed(casemate: Casemate, built: str) -> None:
     assert built.startswith("ours ")
+    assert ": 1 package, " in built
     shown = json.loads(casemate("runtimes", "show", "ours", "--json", "--check").stdout)
     assert shown["manifest"]["packages"] == ["tiny>=1,<2"]
     assert shown["digest"].startswith(built.split()[1].rstrip(":"))
@@ -80,10 +81,31 @@ def test_a_damaged_set_is_listed_with_what_to_do(casemate: Casemate, built: str,
     assert casemate("run", "--runtime", "ours", "-c", "import tiny").returncode == 0
 
 
+def test_a_set_whose_files_were_changed_is_not_listed_as_available(casemate: Casemate, built: str, store: Path) -> None:
+    assert built
+    (module,) = store.glob("sets/*/tree/tiny.py")
+    module.chmod(0o644)
+    module.write_text("value = 43\n")
+    row = next(row for row in json.loads(casemate("runtimes", "--json").stdout) if row["name"] == "ours")
+    assert (row["available"], row["install"]) == (False, "casemate runtimes update ours")
+    assert "`casemate runtimes update ours`" in casemate("run", "--runtime", "ours", "-c", "1").stderr
+
+
+def test_a_failure_as_json_has_what_the_installer_said(casemate: Casemate, folder: Path) -> None:
+    wheel(folder, "tiny", "1.0", {"tiny.py": ""})
+    done = casemate("runtimes", "build", "ours", "--with", "tiny==9", "--from", str(folder), "--json")
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "build_failed"
+    assert "No matching distribution found for tiny==9" in error["log"]
+    other = json.loads(casemate("runtimes", "show", "ours", "--json").stdout)["error"]
+    assert "log" not in other
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["destroy", "x"], "unknown action 'destroy'; there are list, show, build, update, remove"),
+        (["build", "x"], "`build` needs --with PACKAGES"),
         (["show"], "`show` needs the NAME of a package set"),
         (["list", "x"], "unexpected argument 'x'"),
         (["remove", "x", "--with", "y"], "--with means nothing to `remove`"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,8 @@ import casemate
 
 if TYPE_CHECKING:
     from tests.packages.conftest import Serve
+
+FAILS_WITHIN_S = 45.0
 
 
 def tiny(folder: Path, version: str = "1.0") -> Path:
@@ -285,9 +289,47 @@ def test_a_package_that_is_not_there_fails_with_what_the_installer_said(sets: ca
 
 def test_what_cannot_be_imported_ahead_of_time_makes_no_set(sets: casemate.Sets, folder: Path) -> None:
     tiny(folder)
-    with pytest.raises(casemate.BuildFailed, match="importing"):
-        sets.build("ours", ["tiny"], preload=["tinny"], source=str(folder))
+    with pytest.raises(casemate.BuildFailed, match="importing: 'tinny' cannot be imported") as caught:
+        sets.build("ours", ["tiny"], preload=["tiny", "tinny"], source=str(folder))
+    assert caught.value.log == "ModuleNotFoundError: No module named 'tinny'"
     assert sets.list() == ()
+
+
+def test_a_package_of_node_that_cannot_be_imported_is_named(sets: casemate.Sets, folder: Path) -> None:
+    npm_tarball(folder, "tiny", "1.0.0", {"index.js": ""})
+    with pytest.raises(casemate.BuildFailed, match="importing: 'tinny' cannot be imported") as caught:
+        sets.build("ours", ["tiny"], runtime="node", preload=["tiny", "tinny"], source=str(folder))
+    assert "probe.mjs:" not in caught.value.log
+
+
+def test_a_package_of_r_that_cannot_be_imported_is_named(sets: casemate.Sets, folder: Path) -> None:
+    r_tarball(folder, "tiny", "1.0", {"NAMESPACE": "export(f)\n", "R/f.R": "f <- function() 1\n"})
+    with pytest.raises(casemate.BuildFailed, match="importing: 'tinny' cannot be imported") as caught:
+        sets.build("ours", ["tiny"], runtime="r", preload=["tiny", "tinny"], source=str(folder))
+    assert "tinny" in caught.value.log
+
+
+@pytest.mark.parametrize("runtime", ["python", "node"])
+def test_an_index_that_cannot_be_reached_is_named(
+    sets: casemate.Sets, only_index: Callable[[str], None], runtime: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    only_index(f"http://127.0.0.1:{port}")
+    started_s = time.monotonic()
+    with pytest.raises(casemate.BuildFailed, match=f"fetching: 127.0.0.1:{port} could not be reached") as caught:
+        sets.build("ours", ["tiny"], runtime=runtime)
+    assert "Connection refused" in caught.value.hint
+    assert time.monotonic() - started_s < FAILS_WITHIN_S
+
+
+def test_a_set_is_no_base_of_another_and_a_language_is_no_set(sets: casemate.Sets, folder: Path) -> None:
+    tiny(folder)
+    sets.build("ours", ["tiny"], source=str(folder))
+    with pytest.raises(casemate.InvalidInput, match="'ours' is a package set"):
+        sets.build("more", ["tiny"], runtime="ours", source=str(folder))
+    with pytest.raises(casemate.InvalidInput, match="'python' is a built-in runtime"):
+        sets.get("python")
 
 
 def test_a_set_that_exists_is_updated_and_not_built(sets: casemate.Sets, folder: Path) -> None:

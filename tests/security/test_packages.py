@@ -21,6 +21,7 @@ from casemate.engine.drive import drive
 from casemate.engine.execution import Command, Execution
 from casemate.model.resources import Limits
 from casemate.model.spec import SandboxSpec
+from casemate.sets.build import copy_source
 from casemate.sets.phase import PROXY_PORT
 
 SECRET = "casemate-host-secret"
@@ -286,9 +287,36 @@ def test_s17_a_wheel_that_unpacks_to_more_than_the_limit(build: Make, folder: Pa
         build("bomb", limits={"disk": "32Mi"})
 
 
-def test_s17_a_directory_of_packages_gives_no_links_away(build: Make, folder: Path, tmp_path: Path) -> None:
+def test_s17_a_directory_of_packages_takes_no_file_of_the_callers_along(
+    build: Make, own: casemate.Engine, folder: Path, secret: Path
+) -> None:
+    code = "def attack():\n    return open('/opt/artifacts/readme.txt').read()"
+    source_package(folder, "evil", "1", BACKEND.format(code=code, name="evil", version="1"))
+    (folder / "readme.txt").symlink_to(secret)
+    with pytest.raises(casemate.InvalidInput, match=r"'readme\.txt' is a symbolic link"):
+        build("evil")
+    assert casemate.Sets(own).list() == ()
+
+
+def test_s17_a_file_that_becomes_a_link_while_it_is_taken_is_not_followed(
+    folder: Path, tmp_path: Path, secret: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "readme.txt").write_text("harmless")
+    real = os.open
+
+    def open_late(path: str, *arguments: int, **options: int) -> int:
+        if path == "readme.txt":
+            (folder / path).unlink()
+            (folder / path).symlink_to(secret)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_late)
+    with pytest.raises(casemate.InvalidInput, match=r"readme\.txt"):
+        copy_source(folder, tmp_path / "copy", 1 << 20)
+
+
+def test_s17_links_within_an_archive_of_a_directory_give_nothing_away(build: Make, folder: Path) -> None:
     tarball(folder / "evil.tar.gz", {"x": ""}, links={"y": "/etc/passwd"})
-    (folder / "evil-1-py3-none-any.whl").symlink_to(tmp_path / "missing.whl")
     with pytest.raises(casemate.CasemateError):
         build("evil")
 

@@ -75,7 +75,8 @@ PRIVATE = [
     "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1",
     "255.255.255.255", "192.0.2.1", "::", "::1", "fe80::1", "fe80::1%eth0", "fd00:ec2::254", "ff02::1",
     "::ffff:127.0.0.1", "::ffff:169.254.169.254", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b:1::a9fe:a9fe",
-    "2001:db8::1", "no address", "",
+    "2001:db8::1", "fec0::1", "feff::1", "::127.0.0.1", "::8.8.8.8", "::ffff:0:127.0.0.1", "::ffff:0:8.8.8.8", "64::1",
+    "no address", "",
 ]  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert reachable(HostRule("example.org", anywhere=True), [address]) == [address]
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_addresses_that_are(address: str) -> None:
     assert is_public(address)
 

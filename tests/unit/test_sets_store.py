@@ -18,7 +18,7 @@ from casemate.errors import ConfigError, InvalidInput, SetDamaged, UnknownRuntim
 from casemate.model.packages import FORMAT, Locked, Manifest, Recipe
 from casemate.runtimes import tree as trees
 from casemate.runtimes.registry import Registry
-from casemate.runtimes.sets import SetDirectory, SetRuntimes
+from casemate.runtimes.sets import MANIFEST_FILE, SetDirectory, SetRuntimes
 from casemate.runtimes.tree import fingerprint, summarize
 from casemate.sets.workplace import LOCK, forget, prepare, publish, sweep, workplace
 
@@ -123,6 +123,47 @@ def test_a_set_that_was_changed_is_refused(directory: SetDirectory, change: str)
     registry.close()
 
 
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_asking_for_a_damaged_set_keeps_no_descriptor(directory: SetDirectory, registry: Registry) -> None:
+    digest = make(directory, "ours")
+    registry.get("ours")
+    module_of(directory, digest).write_text("x = 9\n")
+    registry.close()
+    before = open_files()
+    for _ in range(3):
+        with pytest.raises(SetDamaged):
+            registry.get("ours")
+    assert open_files() == before
+
+
+def test_an_updated_set_is_let_go_of_when_nothing_that_uses_it_is_left(
+    directory: SetDirectory, registry: Registry
+) -> None:
+    old = make(directory, "ours")
+    used = registry.get("ours")
+    make(directory, "ours", "x = 2\n", replace=True)
+    assert registry.get("ours") != used
+    assert sweep(directory) == []
+    files = open_files()
+    del used
+    assert open_files() == files - 1
+    assert sweep(directory) == [old]
+
+
+def test_a_removed_set_is_let_go_of_when_somebody_asks_for_its_name(
+    directory: SetDirectory, registry: Registry
+) -> None:
+    old = make(directory, "ours")
+    registry.get("ours")
+    forget(directory, "ours")
+    with pytest.raises(UnknownRuntime):
+        registry.get("ours")
+    assert sweep(directory) == [old]
+
+
 def test_times_that_are_put_back_hide_no_change(directory: SetDirectory, registry: Registry) -> None:
     path = module_of(directory, make(directory, "ours"))
     registry.get("ours")
@@ -195,6 +236,29 @@ def test_a_set_without_a_name_goes_and_one_in_use_stays(directory: SetDirectory,
     assert sweep(directory) == [used]
     assert [path.name for path in directory.sets.iterdir()] == [kept]
     assert list(directory.building.iterdir()) == []
+
+
+def test_nobody_takes_hold_of_a_set_that_is_just_being_removed(
+    directory: SetDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = make(directory, "ours")
+    forget(directory, "ours")
+    real, locked = Path.rename, []
+
+    def rename(path: Path, target: Path) -> Path:
+        fd = os.open(path / MANIFEST_FILE, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            locked.append(path)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    assert sweep(directory) == [digest]
+    assert locked == []
 
 
 def test_what_a_dead_builder_left_goes_and_what_a_living_one_makes_stays(directory: SetDirectory) -> None:

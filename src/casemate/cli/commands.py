@@ -247,7 +247,7 @@ RUNTIMES: Final = Command(
             metavar="MODULES",
             repeatable=True,
             group="Packages",
-            help="what warm interpreters import ahead of time; building fails if it cannot be imported",
+            help="what has to be importable, or building fails; warm interpreters do not import it yet",
         ),
         Option(
             names=("--from",),

@@ -33,12 +33,13 @@ class Terminated(BaseException):
 
 
 class Problem(NamedTuple):
-    """An error of ours or of the command line's, as `--json` shows it."""
+    """An error of ours or of the command line's, as `--json` shows it; `log` is an installer's."""
 
     code: str
     field: str | None
     message: str
     hint: str
+    log: str | None = None
 
 
 def main() -> NoReturn:
@@ -100,7 +101,8 @@ def _guarded(words: Sequence[str]) -> int:
         return EXIT_USAGE
     except CasemateError as error:
         field = error.field if isinstance(error, InvalidInput) else None
-        _report(words, Problem(error.code, field, error.message, error.hint), f"{error.code}: {error.message}")
+        problem = Problem(error.code, field, error.message, error.hint, getattr(error, "log", None))
+        _report(words, problem, f"{error.code}: {error.message}")
         return EXIT_OURS
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
@@ -116,7 +118,8 @@ def _report(words: Sequence[str], problem: Problem, line: str) -> None:
     before_rest = words[: words.index(END_OF_OPTIONS)] if END_OF_OPTIONS in words else words
     if "--json" in before_rest:
         with suppress(CasemateError):
-            show_json({"error": problem._asdict()})
+            shown = {key: value for key, value in problem._asdict().items() if key != "log" or value is not None}
+            show_json({"error": shown})
 
 
 def _die_of(number: int) -> int:

@@ -81,7 +81,10 @@ def _set_row(engine: Engine, name: str) -> Row:
 
     row = Row(name=name, available=False, aliases=(), extensions=())
     try:
-        found = SetDirectory(data_directory(engine.config)).find(name)
+        directory = SetDirectory(data_directory(engine.config))
+        found = directory.find(name)
+        if found is not None:
+            directory.check_content(found)
     except SetDamaged as error:
         return msgspec.structs.replace(row, problem=error.message, install=f"casemate runtimes update {name}")
     if found is None:  # removed since

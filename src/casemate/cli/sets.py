@@ -13,7 +13,7 @@ from casemate.cli.runtimes import check_options
 from casemate.cli.style import Style, style_for, table
 from casemate.engine.engine import Engine
 from casemate.errors import BuildFailed
-from casemate.model.packages import PackageSet
+from casemate.model.packages import Manifest, PackageSet
 from casemate.model.units import format_bytes
 from casemate.runtimes.registry import DEFAULT_RUNTIME
 from casemate.sets.api import Sets
@@ -59,6 +59,8 @@ def _outside_brackets(word: str) -> list[str]:
 
 
 def _build(sets: Sets, name: str, parsed: Parsed) -> None:
+    if not parsed.all("with"):
+        raise UsageError("runtimes", "`build` needs --with PACKAGES")
     _done(
         sets.build(
             name,
@@ -103,7 +105,12 @@ def _done(made: PackageSet, parsed: Parsed) -> None:
         show_json(made)
     else:
         manifest = made.manifest
-        show([f"{made.name} {made.digest[:12]}: {len(manifest.lock)} packages, {format_size(manifest.size_bytes)}"])
+        show([f"{made.name} {made.digest[:12]}: {count_packages(manifest)}, {format_size(manifest.size_bytes)}"])
+
+
+def count_packages(manifest: Manifest) -> str:
+    """How many, in words."""
+    return "1 package" if len(manifest.lock) == 1 else f"{len(manifest.lock)} packages"
 
 
 def format_size(size_bytes: int) -> str:

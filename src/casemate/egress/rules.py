@@ -105,7 +105,18 @@ def is_public(text: str) -> bool:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(each.is_global and not each.is_multicast for each in _meant(address))
+    return all(each.is_global and not each.is_multicast and not _is_old(each) for each in _meant(address))
+
+
+def _is_old(address: Address) -> bool:
+    """Kinds that were given up, yet are routed somewhere: site-local, and IPv4 addresses written as IPv6 ones.
+
+    All of `::/8` is set aside for such; of it only those pass that `_meant` can read.
+    """
+    if not isinstance(address, IPv6Address):
+        return False
+    known = address.ipv4_mapped is not None or address.packed.startswith(_NAT64)
+    return address.is_site_local or (address.packed[0] == 0 and not known)
 
 
 def _meant(address: Address) -> Iterable[Address]:

@@ -43,7 +43,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     environment: dict[str, str] = {}
 
 
-class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, weakref=True):
     """One language. In `command` the words {interpreter}, {code}, {guest}, {harness} and {addon} are replaced.
 
     `interpreter` lists candidates, names on PATH or absolute paths; `engine` among them means the
@@ -60,7 +60,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     started ahead of its program. `early_variables` are how the names of variables begin that the
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
     `sets` says how sets of packages are made for it, `library` is such a set in a runtime that has one, and
-    `preload` names what a warm interpreter has imported already.
+    `preload` names what warm interpreters are to have imported already; none does so yet.
     `addon` names a directory of the package where something is built at set-up; its path inside is {addon}.
     `instead` is the runtime for programs that this one cannot serve.
     """

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
+from weakref import finalize
 
 import msgspec
 
@@ -32,7 +33,6 @@ from casemate.runtimes.tree import fingerprint, summarize
 MANIFEST_FILE: Final = "set.json"
 TREE: Final = "tree"
 _WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
-_REBUILD: Final = "build it anew with `casemate runtimes update`"
 T = TypeVar("T")
 
 
@@ -63,7 +63,7 @@ class SetDirectory:
             digest=named.digest,
             recipe=named.recipe,
             flows=named.flows,
-            manifest=self.manifest(named.digest),
+            manifest=self.manifest(named.digest, name),
             source_path=str(self.sets / named.digest / TREE),
         )
 
@@ -73,19 +73,19 @@ class SetDirectory:
         if data is None:
             return None
         self.check_owner()
-        named = _decoded(data, NamedSet, f"the name {name!r}")
+        named = _decoded(data, NamedSet, f"the name {name!r}", name)
         if not DIGEST.fullmatch(named.digest):
-            raise SetDamaged(f"the name {name!r} stands for no set", hint=_REBUILD)
+            raise SetDamaged(f"the name {name!r} stands for no set", hint=_rebuild(name))
         return named
 
-    def manifest(self, digest: str) -> Manifest:
-        """What a set consists of. Raises SetDamaged if it is not what its digest says."""
+    def manifest(self, digest: str, name: str = "NAME") -> Manifest:
+        """What a set consists of; `name` is for the hint. Raises SetDamaged if it is not what its digest says."""
         data = _read(self.sets / digest / MANIFEST_FILE)
         if data is None or hashlib.sha256(data).hexdigest() != digest:
-            raise SetDamaged(f"package set {digest[:12]} is missing or was changed", hint=_REBUILD)
-        manifest = _decoded(data, Manifest, f"package set {digest[:12]}")
+            raise SetDamaged(f"package set {digest[:12]} is missing or was changed", hint=_rebuild(name))
+        manifest = _decoded(data, Manifest, f"package set {digest[:12]}", name)
         if manifest.format != FORMAT:
-            raise SetDamaged(f"package set {digest[:12]} was made by another version", hint=_REBUILD)
+            raise SetDamaged(f"package set {digest[:12]} was made by another version", hint=_rebuild(name))
         return manifest
 
     def check_owner(self) -> None:
@@ -105,6 +105,7 @@ class SetDirectory:
 
         All are read only once, and again whenever one could have changed since; `thorough` reads them anyway.
         """
+        hint = _rebuild(found.name)
         seen = self.seen / found.digest
         try:
             now = fingerprint(found.source_path)
@@ -112,9 +113,9 @@ class SetDirectory:
                 return
             tree = summarize(found.source_path).digest
         except OSError as error:
-            raise SetDamaged(f"package set {found.name!r} cannot be read: {error.strerror}", hint=_REBUILD) from error
+            raise SetDamaged(f"package set {found.name!r} cannot be read: {error.strerror}", hint=hint) from error
         if tree != found.manifest.tree:
-            raise SetDamaged(f"the files of package set {found.name!r} were changed", hint=_REBUILD)
+            raise SetDamaged(f"the files of package set {found.name!r} were changed", hint=hint)
         with suppress(OSError):  # then all are read the next time, too
             write_atomically(seen, now.encode())
 
@@ -150,22 +151,26 @@ class SetDirectory:
 
 
 class SetRuntimes:
-    """The runtimes that sets are, each held and checked when it is first asked for. Safe to use from many threads."""
+    """The runtimes that sets are, each held and checked when it is first asked for. Safe to use from many threads.
+
+    A set is held as long as its runtime is in use: by its name here, and by whatever was started before that changed.
+    """
 
     def __init__(self, directory: SetDirectory) -> None:
         self.directory = directory
         self._lock = threading.Lock()
         self._found: dict[str, tuple[str, Runtime]] = {}
-        self._held: list[int] = []
+        self._holds: set[finalize[[int], Runtime]] = set()
 
     def get(self, name: str, bases: Mapping[str, Runtime]) -> Runtime | None:
         """The runtime of that name, None if there is none. A name that stands for another set now is found anew."""
         with self._lock:
             data = _read(self.directory.names / f"{name}.json") if is_set_name(name) else None
-            if data is None:
-                return None
             known = self._found.get(name)
-            if known is None or known[0].encode() not in data:
+            if known is not None and (data is None or known[0].encode() not in data):
+                known = None
+                del self._found[name]
+            if data is not None and known is None:
                 known = self._find(name, bases)
             return known[1] if known else None
 
@@ -174,20 +179,29 @@ class SetRuntimes:
         if held is None:
             return None
         found, fd = held
-        self._held.append(fd)
+        try:
+            runtime = self._checked(found, bases)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._holds = {hold for hold in self._holds if hold.alive}
+        self._holds.add(finalize(runtime, os.close, fd))
+        self._found[name] = (found.digest, runtime)
+        return self._found[name]
+
+    def _checked(self, found: PackageSet, bases: Mapping[str, Runtime]) -> Runtime:
         base = bases.get(found.manifest.runtime)
         if base is None:
-            raise SetDamaged(f"package set {name!r} is for {found.manifest.runtime!r}, which is declared no more")
+            raise SetDamaged(f"package set {found.name!r} is for {found.manifest.runtime!r}, which is declared no more")
         self.directory.check_content(found)
-        self._found[name] = (found.digest, runtime_of(found, base))
-        return self._found[name]
+        return runtime_of(found, base)
 
     def close(self) -> None:
         """Let go of all of them. Idempotent."""
         with self._lock:
             self._found.clear()
-            while self._held:
-                os.close(self._held.pop())
+            while self._holds:
+                self._holds.pop()()
 
 
 def runtime_of(found: PackageSet, base: Runtime) -> Runtime:
@@ -235,8 +249,12 @@ def _read(path: Path) -> bytes | None:
         raise SetDamaged(f"{str(path)!r} cannot be read: {error.strerror}") from error
 
 
-def _decoded(data: bytes, kind: type[T], what: str) -> T:
+def _rebuild(name: str) -> str:
+    return f"build it anew with `casemate runtimes update {name}`"
+
+
+def _decoded(data: bytes, kind: type[T], what: str, name: str) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, ValueError) as error:
-        raise SetDamaged(f"{what} cannot be read: {error}", hint=_REBUILD) from error
+        raise SetDamaged(f"{what} cannot be read: {error}", hint=_rebuild(name)) from error

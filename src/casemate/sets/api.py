@@ -11,7 +11,7 @@ from casemate.engine.engine import Engine, default_engine
 from casemate.engine.request import LimitsLike, check_limits
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import PackageSet, Recipe, check_preload, check_set_name
-from casemate.runtimes.registry import DEFAULT_RUNTIME
+from casemate.runtimes.registry import DEFAULT_RUNTIME, builtin_runtimes
 from casemate.runtimes.sets import SetDirectory
 from casemate.sets.build import DEFAULT_LIMITS, Build, Progress
 from casemate.sets.workplace import forget, prepare, publish, sweep, workplace
@@ -37,7 +37,7 @@ class Sets:
         """One of them; with `check` every byte is read and compared. Raises InvalidInput or SetDamaged."""
         found = self._directory.find(name)
         if found is None:
-            raise InvalidInput("name", f"no package set {name[:80]!r}", hint="`casemate runtimes list` has those")
+            raise self._missing(name)
         if check:
             self._directory.check_content(found, thorough=True)
         return found
@@ -57,15 +57,16 @@ class Sets:
         """Install packages for a runtime, in sandboxes, into a new set; `name` is a runtime of its own then.
 
         `source` is a directory of packages to use instead of the network; `allow` names further hosts that may be
-        reached; `preload` are imports for warm interpreters. Raises InvalidInput, BuildFailed, and what a run raises.
+        reached; `preload` has to be importable at the end; warm interpreters do not import it yet. Raises InvalidInput,
+        BuildFailed, and what a run raises.
         """
         check_set_name(name, self._engine.runtimes.taken)
         if name in self._directory.list():
             raise InvalidInput(
-                "name", f"a package set {name!r} exists", hint="`casemate runtimes update` makes it anew"
+                "name", f"a package set {name!r} exists", hint=f"`casemate runtimes update {name}` makes it anew"
             )
         recipe = Recipe(
-            runtime=self._engine.runtimes.declared(runtime),
+            runtime=self._base(runtime),
             packages=_checked(packages),
             preload=check_preload(preload),
             source=_absolute(source),
@@ -81,7 +82,7 @@ class Sets:
         """Forget a set; its files go when nobody uses them. Raises InvalidInput if there is none."""
         prepare(self._directory)
         if name not in self._directory.list() or not forget(self._directory, name):
-            raise InvalidInput("name", f"no package set {name[:80]!r}", hint="`casemate runtimes list` has those")
+            raise self._missing(name)
         sweep(self._directory)
 
     def sweep(self) -> tuple[str, ...]:
@@ -89,11 +90,25 @@ class Sets:
         prepare(self._directory)
         return tuple(sweep(self._directory))
 
+    def _base(self, runtime: str) -> str:
+        """A runtime that packages may be for: a declared one, so none that is a set itself."""
+        if runtime not in self._engine.runtimes.taken and runtime in self._directory.list():
+            raise InvalidInput("runtime", f"{runtime!r} is a package set", hint="name the runtime that it is for")
+        return self._engine.runtimes.declared(runtime)
+
+    def _missing(self, name: str) -> InvalidInput:
+        hint = "`casemate runtimes list` has those"
+        if name in builtin_runtimes():
+            return InvalidInput("name", f"{name!r} is a built-in runtime, no package set", hint=hint)
+        if name in self._engine.runtimes.taken:
+            return InvalidInput("name", f"{name!r} is a runtime or an alias of one, no package set", hint=hint)
+        return InvalidInput("name", f"no package set {name[:80]!r}", hint=hint)
+
     def _recipe(self, name: str) -> Recipe:
         """Also that of a set whose files are damaged: making it anew is how that is mended."""
         found = self._directory.named(name)
         if found is None:
-            raise InvalidInput("name", f"no package set {name[:80]!r}", hint="`casemate runtimes list` has those")
+            raise self._missing(name)
         return found.recipe
 
     def _build(self, name: str, recipe: Recipe, limits: LimitsLike, progress: Progress, *, replace: bool) -> PackageSet:

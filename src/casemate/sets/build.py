@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import stat
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from casemate.model.runtime import Runtime
 from casemate.model.spec import Mount
 from casemate.runtimes.interpreter import find_interpreter
 from casemate.runtimes.tree import FILE_MODE, summarize
-from casemate.sets.harvest import make_directory
+from casemate.sets.harvest import copy_file, make_directory
 from casemate.sets.installers import find_installer
 from casemate.sets.installers.base import Installer, Job
 from casemate.sets.phase import ARTIFACTS_DIRECTORY, Done, Phase, run_phase
@@ -120,16 +120,51 @@ class Build:
 
 
 def copy_source(source: Path, target: Path, max_bytes: int) -> None:
-    """The caller's files as they are now, readable for the guest. Raises InvalidInput."""
+    """The caller's files as they are now, readable for the guest. Links are followed nowhere. Raises InvalidInput."""
     try:
-        found = sorted(path for path in source.iterdir() if stat.S_ISREG(path.stat().st_mode))
-        if sum(path.stat().st_size for path in found) > max_bytes:
-            raise InvalidInput("from", f"{str(source)!r} is larger than the disk limit")
-        make_directory(target)
-        for path in found:
-            shutil.copyfile(path, target / path.name)
-            (target / path.name).chmod(FILE_MODE)
+        fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            count = _copy_files(fd, target, max_bytes)
+        finally:
+            os.close(fd)
     except OSError as error:
-        raise InvalidInput("from", f"{str(source)[:200]!r} cannot be read: {error.strerror}") from error
-    if not found:
+        name = error.filename or source
+        raise InvalidInput("from", f"{str(name)[:200]!r} cannot be read: {error.strerror}") from error
+    if not count:
         raise InvalidInput("from", f"{str(source)[:200]!r} holds no files")
+
+
+def _copy_files(directory_fd: int, target: Path, max_bytes: int) -> int:
+    """All of one directory; how many they were."""
+    count = 0
+    make_directory(target)
+    for name in sorted(os.listdir(directory_fd)):
+        if (fd := _opened(directory_fd, name)) is None:
+            continue
+        try:
+            size_bytes = os.fstat(fd).st_size
+            max_bytes -= size_bytes
+            if max_bytes < 0:
+                raise InvalidInput("from", "the files are larger than the disk limit", hint="raise it: --disk")
+            copy_file(fd, target / name, size_bytes, FILE_MODE)
+        finally:
+            os.close(fd)
+        count += 1
+    return count
+
+
+def _opened(directory_fd: int, name: str) -> int | None:
+    """A regular file; None for directories and whatever else is no package.
+
+    Whoever put packages there may have put a link to a file of the caller's, which the code of a package would read.
+    """
+    mode = os.stat(name, dir_fd=directory_fd, follow_symlinks=False).st_mode
+    if stat.S_ISLNK(mode):
+        raise InvalidInput("from", f"{name[:200]!r} is a symbolic link", hint="put the file itself there")
+    if not stat.S_ISREG(mode):
+        return None
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)  # it was replaced meanwhile
+    return None

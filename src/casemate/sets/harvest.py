@@ -79,7 +79,7 @@ class Harvest:
             if not stat.S_ISREG(status.st_mode) or self._left_bytes < 0:
                 raise BuildFailed("the installation is larger than the disk limit")
             mode = PROGRAM_MODE if status.st_mode & stat.S_IXUSR else FILE_MODE
-            _copy(fd, self._to(path), status.st_size, mode)
+            copy_file(fd, self._to(path), status.st_size, mode)
         finally:
             os.close(fd)
 
@@ -96,7 +96,8 @@ def make_directory(path: Path) -> None:
     path.chmod(DIRECTORY_MODE)
 
 
-def _copy(source_fd: int, target: Path, size_bytes: int, mode: int) -> None:
+def copy_file(source_fd: int, target: Path, size_bytes: int, mode: int) -> None:
+    """At most so many bytes of an open file to a new one."""
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         while size_bytes > 0 and (count := os.sendfile(fd, source_fd, None, size_bytes)):

@@ -39,13 +39,16 @@ OUT_DIRECTORY: Final = f"{WORK_DIRECTORY}/{OUT}"
 ARTIFACTS_DIRECTORY: Final = "/opt/artifacts"
 PROXY_PORT: Final = 3128
 PROXY_URL: Final = f"http://127.0.0.1:{PROXY_PORT}"
+NAMED_MAX: Final = 5
+"""How many places an error names."""
+
 _RAISE: Final = {reason: f"raise it: --{reason}" for reason in (Reason.TIMEOUT, Reason.MEMORY, Reason.DISK)}
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """What to run: the file `script` of ours with `arguments`, by the interpreter with `flags`, or by a shell.
 
-    `files` are placed first, by their absolute paths inside; `artifacts` is a directory of ours to be seen inside.
+    `files` are placed first, by their absolute paths inside. `statuses` says what it means when the script ends so.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, bytes] = {}
     mounts: tuple[Mount, ...] = ()
     policy: Policy = Policy()
+    statuses: dict[int, str] = {}
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,17 +114,34 @@ def _command(interpreter: Interpreter, phase: Phase) -> Command:
 
 
 def _check(phase: Phase, outcome: Outcome, flows: tuple[Flow, ...], log: str, *, full: bool) -> None:
-    refused = sorted({f"{flow.host}:{flow.port}" for flow in flows if flow.host and not flow.allowed})
-    hint = f"it was refused {', '.join(refused[:5])}; allow what you trust" if refused else ""
+    hint = _hint(flows)
     if outcome.exec_errno:
         raise BuildFailed(f"{phase.name}: cannot start: {os.strerror(outcome.exec_errno)}", log=log)
     if outcome.stopped is not None or outcome.counted.oom_kills:
         reason = outcome.stopped or Reason.MEMORY
-        raise BuildFailed(f"{phase.name}: stopped, for the limit of {reason}", log=log, hint=_RAISE.get(reason, hint))
+        where = unreached(flows) if reason is Reason.TIMEOUT else ""
+        hint = where or _RAISE.get(reason, hint)
+        raise BuildFailed(f"{phase.name}: stopped, for the limit of {reason}", log=log, hint=hint)
     if outcome.wait_status != 0 and (full or os.strerror(errno.ENOSPC) in log):
         raise BuildFailed(f"{phase.name}: its files need more room", log=log, hint=_RAISE[Reason.DISK])
     if outcome.wait_status != 0:
-        raise BuildFailed(f"{phase.name}: the installer failed", log=log, hint=hint)
+        meaning = phase.statuses.get(os.waitstatus_to_exitcode(outcome.wait_status or 0)) or unreached(flows)
+        raise BuildFailed(f"{phase.name}: {meaning or 'the installer failed'}", log=log, hint=hint)
+
+
+def _hint(flows: tuple[Flow, ...]) -> str:
+    refused = sorted({f"{flow.host}:{flow.port}" for flow in flows if flow.host and not flow.allowed})
+    if refused:
+        return f"it was refused {', '.join(refused[:NAMED_MAX])}; allow what you trust"
+    problems = sorted({flow.problem for flow in flows if flow.allowed and flow.problem})
+    return "; ".join(problems[:NAMED_MAX])
+
+
+def unreached(flows: tuple[Flow, ...]) -> str:
+    """Which places could not be reached though they were allowed, and were not reached by another try either."""
+    tried = {f"{flow.host}:{flow.port}" for flow in flows if flow.allowed and not flow.address}
+    places = sorted(tried - {f"{flow.host}:{flow.port}" for flow in flows if flow.address})
+    return f"{', '.join(places[:NAMED_MAX])} could not be reached" if places else ""
 
 
 def log_of(outcome: Outcome) -> str:

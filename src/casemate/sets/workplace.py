@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -151,19 +151,25 @@ def _unused(directory: SetDirectory, litter: list[tuple[Path, int]]) -> Iterator
     for path in directory.sets.iterdir():
         if path.name in named:
             continue
-        with suppress(FileNotFoundError):
-            users = os.open(path / MANIFEST_FILE, os.O_RDONLY | os.O_CLOEXEC)
-            if not _is_free(users):
-                continue
-            os.close(users)
-        place = directory.building / os.urandom(8).hex()
-        place.mkdir(mode=0o700)
-        fd = os.open(place / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.rename(place / MADE)
-        (directory.seen / path.name).unlink(missing_ok=True)
-        litter.append((place, fd))
+        with ExitStack() as stack:
+            with suppress(FileNotFoundError):
+                users = os.open(path / MANIFEST_FILE, os.O_RDONLY | os.O_CLOEXEC)
+                if not _is_free(users):
+                    continue
+                stack.callback(os.close, users)  # once it is moved: who waits for the lock then finds it gone
+            litter.append(_moved_away(directory, path))
         yield path.name
+
+
+def _moved_away(directory: SetDirectory, path: Path) -> tuple[Path, int]:
+    """A set in a workplace, and the lock of that."""
+    place = directory.building / os.urandom(8).hex()
+    place.mkdir(mode=0o700)
+    fd = os.open(place / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    path.rename(place / MADE)
+    (directory.seen / path.name).unlink(missing_ok=True)
+    return place, fd
 
 
 def _named(directory: SetDirectory) -> Iterator[str]:

@@ -4,6 +4,9 @@ set -eu
 PATH="$(dirname "$INTERPRETER"):$PATH"
 export npm_config_userconfig=/home/guest/npmrc npm_config_cache=/work/cache npm_config_logs_max=0
 export npm_config_audit=false npm_config_fund=false npm_config_update_notifier=false npm_config_loglevel=error
+# npm's own waits add up to minutes for each package where there is no network.
+export npm_config_fetch_retries=2 npm_config_fetch_retry_mintimeout=500 npm_config_fetch_retry_maxtimeout=2000
+export npm_config_fetch_timeout=60000
 mkdir project
 cd project
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -46,6 +46,15 @@ class Installer(Protocol):
 
     def probe(self, job: Job) -> Phase:
         """Import what is to be preloaded, with the set in its place."""
+
+
+FIRST_STATUS: Final = 20
+"""With this and the next ones a probe ends that cannot import the first name, the second, and so on."""
+
+
+def probe_statuses(preload: Sequence[str]) -> dict[int, str]:
+    """What the statuses of a probe mean."""
+    return {FIRST_STATUS + number: f"{name!r} cannot be imported" for number, name in enumerate(preload)}
 
 
 def ask_client(command: Sequence[str], environment: Mapping[str, str] = os.environ) -> str:

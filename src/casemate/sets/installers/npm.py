@@ -15,7 +15,7 @@ from casemate.egress.rules import HostRule, Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
-from casemate.sets.installers.base import Job, ask_client, read_configured, rule_of
+from casemate.sets.installers.base import FIRST_STATUS, Job, ask_client, probe_statuses, read_configured, rule_of
 from casemate.sets.phase import INSIDE, PROXY_URL, Phase
 
 SCRIPT: Final = "npm.sh"
@@ -81,7 +81,8 @@ class Npm:
         return Phase(name="installing", script=SCRIPT, arguments=("install",))
 
     def probe(self, job: Job) -> Phase:
-        return Phase(name="importing", script="probe.mjs", arguments=job.preload)
+        arguments = (str(FIRST_STATUS), *job.preload)
+        return Phase(name="importing", script="probe.mjs", arguments=arguments, statuses=probe_statuses(job.preload))
 
 
 def project_of(packages: Sequence[str]) -> bytes:

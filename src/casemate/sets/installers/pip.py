@@ -15,7 +15,7 @@ from casemate.egress.rules import HTTPS_PORT, HostRule, Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
-from casemate.sets.installers.base import Job, ask_client, read_configured, rule_of
+from casemate.sets.installers.base import FIRST_STATUS, Job, ask_client, probe_statuses, read_configured, rule_of
 from casemate.sets.phase import ARTIFACTS_DIRECTORY, INSIDE, OUT_DIRECTORY, PROXY_URL, Phase
 
 SCRIPT: Final = "pip.py"
@@ -98,7 +98,8 @@ class Pip:
             name="importing",
             script="probe.py",
             flags=ISOLATED,
-            arguments=(*job.sets.environment.values(), *job.preload),
+            arguments=(*job.sets.environment.values(), str(FIRST_STATUS), *job.preload),
+            statuses=probe_statuses(job.preload),
         )
 
 

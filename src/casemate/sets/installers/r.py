@@ -16,7 +16,7 @@ from casemate.egress.rules import Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
-from casemate.sets.installers.base import Job, ask_client, read_configured, rule_of
+from casemate.sets.installers.base import FIRST_STATUS, Job, ask_client, probe_statuses, read_configured, rule_of
 from casemate.sets.phase import INSIDE, PROXY_URL, Phase
 
 SCRIPT: Final = "r.sh"
@@ -81,9 +81,13 @@ class RPackages:
 
     def probe(self, job: Job) -> Phase:
         files = {"/code/probe.R": (INSIDE / "probe.R").read_bytes()}
-        arguments = ("probe", *job.preload)
         return Phase(
-            name="importing", script=SCRIPT, arguments=arguments, files=files, environment=job.sets.environment
+            name="importing",
+            script=SCRIPT,
+            arguments=("probe", str(FIRST_STATUS), *job.preload),
+            files=files,
+            environment=job.sets.environment,
+            statuses=probe_statuses(job.preload),
         )
 
 
