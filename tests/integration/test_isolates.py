@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -491,3 +493,27 @@ def test_a_closed_engine_takes_no_more() -> None:
     assert pool.status().workers == ()
     with pytest.raises(casemate.SandboxClosed):
         casemate.run("return 1", "javascript", engine=own)
+
+
+FORKED = """
+import os, casemate
+with casemate.Engine() as engine:
+    start = lambda: casemate.run("return 1", "javascript", engine=engine, limits={"timeout": "60s"})
+    assert start().ok
+    if (child := os.fork()) == 0:
+        for use in (start, lambda: engine.isolates, engine.rest):
+            try:
+                use()
+            except casemate.SandboxClosed as error:
+                os.write(1, str(error).split(" (")[0].encode() + b"\\n")
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(*(f"{worker.state} {worker.runs}" for worker in engine.isolates.status().workers), start().output)
+"""
+
+
+def test_a_forked_child_neither_uses_nor_ends_the_workers_of_its_parent(slowness: float) -> None:
+    command = [sys.executable, "-c", FORKED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120 * slowness, check=False)
+    refused = "this engine belongs to the parent process"
+    assert (done.stdout.splitlines(), done.stderr) == ([refused] * 3 + ["idle 1 1"], "")
