@@ -298,6 +298,61 @@ def test_what_is_thrown_need_not_be_an_error(
     assert (result.reason, result.error.type, result.error.message) == (Reason.EXCEPTION, kind, message)
 
 
+@pytest.mark.parametrize("runtime", ["javascript", "node"])
+@pytest.mark.parametrize(
+    ("thrown", "message"),
+    [
+        ("{ a: 1 }", '{"a":1}'),
+        ("Object.create(null)", "{}"),
+        ("{ toString() { return 'own' } }", "own"),
+        ("{ r: /x/ }", "[object Object]"),
+    ],
+)
+def test_a_thrown_object_is_told_by_its_contents(run: Run, runtime: str, thrown: str, message: str) -> None:
+    result = run(f"throw {thrown}", runtime)
+    assert result.error is not None
+    assert (result.reason, result.error.type, result.error.message) == (Reason.EXCEPTION, "object", message)
+
+
+@pytest.mark.parametrize("runtime", ["javascript", "node"])
+@pytest.mark.parametrize("how", ["throw {}", "Promise.reject({})"])
+@pytest.mark.parametrize(
+    ("before", "error", "message"),
+    [
+        ("", r"new Error('half ' + '\u{1F600}'.slice(0, 1))", "half \ufffd"),
+        ("", "new Error('x'.repeat(6e6))", "x" * limits.ERROR_TEXT_MAX_CHARS),
+        ("Object.prototype.toJSON = () => undefined;", "new Error('boom')", "boom"),
+        ("", "new Error(' ['.repeat(300000) + ':1:1')", " [" * (limits.ERROR_TEXT_MAX_CHARS // 2)),
+        ("", "new Error(' [:1:1'.repeat(60000) + 'x')", None),
+    ],
+    ids=["half a pair", "many megabytes", "toJSON", "no place", "many places"],
+)
+def test_a_program_cannot_fail_so_that_it_looks_like_success(  # noqa: PLR0917 - one program in its parts
+    run: Run, runtime: str, how: str, before: str, error: str, message: str | None
+) -> None:
+    result = run(before + how.replace("{}", error), runtime, limits={"memory": "128Mi"})
+    assert (result.reason, result.exit_code, result.events) == (Reason.EXCEPTION, 1, ())
+    assert result.error is not None
+    assert result.error.type == "Error"
+    assert message is None or result.error.message == message
+
+
+@pytest.mark.parametrize(
+    "code", ["BigInt.prototype.toString = () => '}'; output = 1n", "Array.prototype.find = null; output = 1"]
+)
+def test_a_program_that_spoils_its_own_reply_has_failed(javascript: Javascript, code: str) -> None:
+    result = javascript(code)
+    assert (result.ok, result.exit_code, result.output) == (False, 1, None)
+
+
+@pytest.mark.parametrize("code", ["{}", "await null; {}"])
+def test_a_program_that_rejects_with_a_mistake_in_syntax_has_run_once(javascript: Javascript, code: str) -> None:
+    result = javascript(code.replace("{}", "console.log('ran'); Promise.reject(new SyntaxError('boo [a:1:1]'))"))
+    assert result.error is not None
+    assert (result.error.type, result.error.message) == ("SyntaxError", "boo [a:1:1]")
+    assert (result.reason, result.stdout.text) == (Reason.EXCEPTION, "ran\n")
+
+
 def test_a_rejection_that_is_handled_in_time_is_none(output: Callable[..., Any]) -> None:
     assert output("const p = Promise.reject(1); await null; p.catch(() => { output = 'handled' })") == "handled"
 
@@ -428,6 +483,15 @@ def test_the_next_execution_has_the_same_worker_and_another_isolate(
     code = "return [typeof globalThis.left, ({}).left === undefined, typeof [].map]"
     assert javascript(code).output == ["undefined", True, "function"]
     assert [worker.number for worker in isolating.isolates.status().workers] == numbers
+
+
+def test_a_worker_that_was_killed_for_its_output_serves_no_more(
+    isolating: casemate.Engine, javascript: Javascript
+) -> None:
+    before = isolating.isolates.status().retired.get("stopped", 0)
+    assert javascript("console.log('x'.repeat(2e6))", limits={"output": "1Mi"}).reason is Reason.OUTPUT
+    assert isolating.isolates.status().retired["stopped"] == before + 1
+    assert javascript("return 'well'").output == "well"
 
 
 def test_failing_programs_leave_the_worker_in_its_place(isolating: casemate.Engine, javascript: Javascript) -> None:

@@ -112,6 +112,24 @@ def test_an_idle_worker_of_another_tenant_makes_way(pool: WorkerPool, makers: Ma
     assert len(makers.buried) == 1
 
 
+def test_others_are_served_while_a_worker_that_makes_way_ends(
+    pool: WorkerPool, makers: Makers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tenant in ("a", "b"):
+        pool.give_back(take(pool, tenant))
+    bury, seen = Worker.close, []
+
+    def close(worker: Worker) -> None:
+        asking = threading.Thread(target=lambda: seen.append(len(pool.status().workers)), daemon=True)
+        asking.start()
+        asking.join(WAIT_S)
+        bury(worker)
+
+    monkeypatch.setattr(Worker, "close", close)
+    take(pool, "c")
+    assert seen == [1]
+
+
 def test_a_dead_worker_is_not_handed_out(pool: WorkerPool) -> None:
     first = take(pool)
     pool.give_back(first)
