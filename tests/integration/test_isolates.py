@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -557,6 +558,22 @@ def test_a_closed_engine_takes_no_more() -> None:
     assert pool.status().workers == ()
     with pytest.raises(casemate.SandboxClosed):
         casemate.run("return 1", "javascript", engine=own)
+
+
+@pytest.mark.parametrize("closed_in_s", [0.0, 0.03, 0.06, 0.1])
+def test_closing_an_engine_tells_those_whose_workers_it_ends(closed_in_s: float) -> None:
+    own = casemate.Engine()
+    with ThreadPoolExecutor(6) as threads:
+        endless = [threads.submit(_run_endless, own, str(number)) for number in range(6)]
+        with pytest.raises(TimeoutError):
+            endless[0].result(closed_in_s)
+        own.close()
+        told = [type(each.exception()) for each in endless]
+    assert told == [casemate.SandboxClosed] * 6
+
+
+def _run_endless(engine: casemate.Engine, tenant: str) -> casemate.Result:
+    return casemate.run("for (;;);", "javascript", engine=engine, tenant=tenant, limits={"timeout": START_S})
 
 
 FORKED = """

@@ -80,6 +80,14 @@ def kind_of(run: Run) -> Kind:
 
 def start_worker(engine: Engine, kind: Kind) -> Steps[Worker]:
     """A worker that is ready to serve. Raises what starting a sandbox does, or RuntimeUnavailable."""
+    try:
+        return (yield from _ready_worker(engine, kind))
+    except CasemateError:
+        engine.check_open()  # closing it ends what is being made, which then has no reason of its own
+        raise
+
+
+def _ready_worker(engine: Engine, kind: Kind) -> Steps[Worker]:
     sandbox = yield from engine.start(kind.spec)
     with ExitStack() as stack:
         stack.callback(engine.backend.bury, sandbox)
@@ -89,10 +97,6 @@ def start_worker(engine: Engine, kind: Kind) -> Steps[Worker]:
     worker = Worker(kind, sandbox, channel, (stdout, stderr, request, reply), engine.backend.bury)
     try:
         yield from _until_ready(worker)
-    except CasemateError:
-        worker.close()
-        engine.check_open()  # closing it ends workers, which then have no reason of their own
-        raise
     except BaseException:
         worker.close()
         raise
