@@ -436,7 +436,7 @@ def test_usage_tells_of_time_and_heap(javascript: Javascript) -> None:
 
 @pytest.mark.parametrize("memory", ["4Mi", "8Gi"])
 def test_heaps_that_cannot_be_are_refused(javascript: Javascript, memory: str) -> None:
-    with pytest.raises(InvalidInput, match=r"limits\.memory"):
+    with pytest.raises(InvalidInput, match=rf"limits\.memory: {memory} is outside 8Mi to 4Gi"):
         javascript("1", limits={"memory": memory})
 
 

@@ -7,6 +7,7 @@ it sleeps until one of these is due, and is gone when there is nothing to look a
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import threading
@@ -44,6 +45,8 @@ class WorkerPool:
         self._noticed: set[Worker] = set()  # busy ones that have died; whoever uses them finds that out
         self._starting = 0
         self._waiting: deque[Waiter] = deque()
+        self._turns: dict[str, int] = {}  # when a tenant was last let in from the line, oldest first
+        self._counted = itertools.count(1)
         self._demand: dict[Kind, Demand] = {}
         self._retired: dict[str, int] = {}
         self._hits = self._misses = 0
@@ -239,13 +242,15 @@ class WorkerPool:
         """A free worker, or free room, to whoever is next in line; returns a worker that has to make room."""
         now_s = time.monotonic()
         same = [worker is not None and waiter.kind == worker.kind for waiter in self._waiting]
-        place = decide.next_waiter(same, [now_s - waiter.since_s for waiter in self._waiting])
+        turns = [self._turns.get(waiter.kind.tenant, 0) for waiter in self._waiting]
+        place = decide.next_waiter(same, [now_s - waiter.since_s for waiter in self._waiting], turns)
         if place is None:
             if worker is not None:
                 self._idle.append(worker)
             return []
         waiter = self._waiting[place]
         del self._waiting[place]
+        self._note_turn(waiter.kind.tenant)
         if same[place] and worker is not None:
             self._busy.add(worker)
             waiter.grant(worker)
@@ -253,6 +258,13 @@ class WorkerPool:
         self._starting += 1
         waiter.grant(_NOTHING)
         return [(worker, Retirement.EVICTED)] if worker is not None else []
+
+    def _note_turn(self, tenant: str) -> None:
+        """Those let in longest ago may be forgotten: that is as if they had never been."""
+        self._turns.pop(tenant, None)
+        self._turns[tenant] = next(self._counted)
+        if len(self._turns) > limits.TENANT_TURNS_KEPT:
+            del self._turns[next(iter(self._turns))]
 
     def _end(self, doomed: list[tuple[Worker, Retirement]]) -> None:
         for worker, why in doomed:
