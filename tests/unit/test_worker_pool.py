@@ -199,7 +199,9 @@ def test_who_lines_up_again_and_again_keeps_nobody_out(pool: WorkerPool, monkeyp
 def granted(steps: Steps[Worker]) -> Worker | None:
     """The worker that this waiter has been given, or else nothing."""
     try:
-        if (wait := next(steps)).read:
+        wait = next(steps)
+        assert isinstance(wait, Wait)
+        if wait.read:
             return None
         assert wait.deadline_s == 0
         next(steps)
