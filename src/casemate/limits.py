@@ -246,6 +246,9 @@ WORKER_USUAL_BYTES: Final = 80 * MIB
 WAITED_ENOUGH_S: Final = 1.0
 """After that a waiting execution comes before younger ones of a tenant whose worker is free."""
 
+TENANT_TURNS_KEPT: Final = 1024
+"""Of how many tenants a pool remembers when they were last let in from the line."""
+
 DEMAND_WINDOW_S: Final = 10.0
 WORKERS_KEPT_AFTER_RUNS: Final = 2
 """Before that nobody has shown that there will be more: a command that runs one program replaces nothing."""

@@ -161,6 +161,19 @@ def test_the_language_is_that_of_the_file(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_our_stdin_is_left_unread_by_a_program_in_an_isolate(cli: Cli) -> None:
+    words = ("run", "--runtime", "javascript", "--timeout", "30s", "-c", "console.log(typeof input)")
+    reading, writing = os.pipe()
+    os.write(writing, b"hi")
+    try:
+        assert ended(cli(*words, stdin=reading)) == (0, "undefined\n", "")
+        assert os.read(reading, 9) == b"hi"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+@pytest.mark.slow
 def test_stdin_goes_to_the_program_unless_it_was_the_code(cli: Cli) -> None:
     code = "import sys; print(sys.stdin.buffer.read())"
     assert ended(cli(*python(code), input=b"a\xffb"))[1] == "b'a\\xffb'\n"

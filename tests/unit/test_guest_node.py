@@ -126,7 +126,7 @@ def test_an_uncaught_error_is_printed_as_ever_and_reported(node: Any, tmp_path: 
     ("code", "name", "message"),
     [
         ("throw 'text'", "string", "text"),
-        ("throw { code: 1 }", "object", "[object Object]"),
+        ("throw { code: 1 }", "object", '{"code":1}'),
         ("throw undefined", "undefined", "undefined"),
         ("Promise.reject(new RangeError('later'))", "RangeError", "later"),
         ("setTimeout(() => { throw new Error('later') })", "Error", "later"),

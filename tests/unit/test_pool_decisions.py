@@ -81,17 +81,22 @@ def test_no_more_are_started_beforehand_than_were_needed_or_fit(
 
 
 @pytest.mark.parametrize(
-    ("same_kind", "waited_s", "expected"),
+    ("same_kind", "waited_s", "turns", "expected"),
     [
-        ([], [], None),
-        ([True, True], [0.5, 0.1], 0),
-        ([False, True], [0.5, 0.1], 1),
-        ([False, False], [0.5, 0.1], 0),
-        ([False, True], [limits.WAITED_ENOUGH_S, 0.1], 0),
+        ([], [], [], None),
+        ([True, True], [0.5, 0.1], [0, 0], 0),
+        ([False, True], [0.5, 0.1], [0, 0], 1),
+        ([False, False], [0.5, 0.1], [0, 0], 0),
+        ([False, True], [limits.WAITED_ENOUGH_S, 0.1], [0, 0], 0),
+        ([True, True, False], [5.0, 5.0, limits.WAITED_ENOUGH_S], [1, 1, 0], 2),
+        ([True, True, False], [5.0, 5.0, 0.1], [1, 1, 0], 0),
+        ([False, False, False, False], [9.0, 8.0, 2.0, 1.0], [3, 3, 1, 2], 2),
     ],
 )
-def test_who_is_next_in_line(same_kind: list[bool], waited_s: list[float], expected: int | None) -> None:
-    assert next_waiter(same_kind, waited_s) == expected
+def test_who_is_next_in_line(
+    same_kind: list[bool], waited_s: list[float], turns: list[int], expected: int | None
+) -> None:
+    assert next_waiter(same_kind, waited_s, turns) == expected
 
 
 def test_with_little_of_a_processor_silence_may_last_longer() -> None:

@@ -112,6 +112,24 @@ def test_an_idle_worker_of_another_tenant_makes_way(pool: WorkerPool, makers: Ma
     assert len(makers.buried) == 1
 
 
+def test_others_are_served_while_a_worker_that_makes_way_ends(
+    pool: WorkerPool, makers: Makers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tenant in ("a", "b"):
+        pool.give_back(take(pool, tenant))
+    bury, seen = Worker.close, []
+
+    def close(worker: Worker) -> None:
+        asking = threading.Thread(target=lambda: seen.append(len(pool.status().workers)), daemon=True)
+        asking.start()
+        asking.join(WAIT_S)
+        bury(worker)
+
+    monkeypatch.setattr(Worker, "close", close)
+    take(pool, "c")
+    assert seen == [1]
+
+
 def test_a_dead_worker_is_not_handed_out(pool: WorkerPool) -> None:
     first = take(pool)
     pool.give_back(first)
@@ -140,6 +158,57 @@ def test_who_waits_may_start_one_in_the_place_of_one_that_ends(pool: WorkerPool)
     thread.join(WAIT_S)
     assert found
     assert found[0] is not first
+
+
+def test_tenants_come_by_turns_however_many_of_one_wait(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WAITED_ENOUGH_S", 0.0)
+    held = [take(pool, "greedy"), take(pool, "greedy")]
+    waiting = [(tenant, pool.take(kind(tenant))) for tenant in ["greedy"] * 4 + ["modest", "modest", "other"]]
+    for _, steps in waiting:
+        next(steps)
+    served = []
+    while waiting:
+        pool.give_back(held.pop(0))
+        at = next(at for at, (_, steps) in enumerate(waiting) if (worker := granted(steps)))
+        served.append(waiting.pop(at)[0])
+        assert worker is not None
+        held.append(worker)
+    assert served == ["greedy", "modest", "other", "greedy", "modest", "greedy", "greedy"]
+
+
+def test_who_lines_up_again_and_again_keeps_nobody_out(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WAITED_ENOUGH_S", 0.0)
+    held = [take(pool, "eager"), take(pool, "eager")]
+    patient = [pool.take(kind("patient")) for _ in range(3)]
+    for steps in patient:
+        next(steps)
+    served = 0
+    for _ in range(6):
+        eager = pool.take(kind("eager"))
+        next(eager)
+        pool.give_back(held.pop(0))
+        waiting = eager if (worker := granted(eager)) else patient[served]
+        served += waiting is not eager
+        worker = worker or granted(waiting)
+        assert worker is not None
+        held.append(worker)
+        eager.close()
+    assert served == 3
+
+
+def granted(steps: Steps[Worker]) -> Worker | None:
+    """The worker that this waiter has been given, or else nothing."""
+    try:
+        wait = next(steps)
+        assert isinstance(wait, Wait)
+        if wait.read:
+            return None
+        assert wait.deadline_s == 0
+        next(steps)
+    except StopIteration as ended:
+        assert isinstance(ended.value, Worker)
+        return ended.value
+    raise AssertionError("a worker that never starts")
 
 
 def test_who_gives_up_waiting_is_forgotten(pool: WorkerPool) -> None:

@@ -149,6 +149,7 @@ class Engine:
     @property
     def isolates(self) -> WorkerPool:
         """The workers in which isolates are made; the pool itself is made when it is first needed."""
+        self._check_process()
         with self._opening:
             if self._isolates is None:
                 from casemate.engine.isolate import make_pool  # of use only where there are isolates
@@ -159,6 +160,7 @@ class Engine:
 
     def rest(self) -> None:
         """End everything that only waits for the next run, and wait until that is gone."""
+        self._check_process()
         if self._isolates is not None:
             self._isolates.clear()
         if self._warm is not None:

@@ -23,7 +23,7 @@ from casemate.engine.program import answer_of
 from casemate.engine.results import Answer, cancelled_result
 from casemate.engine.run import Run
 from casemate.engine.verdict import Ending, judge
-from casemate.errors import LaunchError, RuntimeUnavailable
+from casemate.errors import CasemateError, LaunchError, RuntimeUnavailable
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import Report, ReportKind
 from casemate.isolation.waiting import Steps, Wait
@@ -80,6 +80,14 @@ def kind_of(run: Run) -> Kind:
 
 def start_worker(engine: Engine, kind: Kind) -> Steps[Worker]:
     """A worker that is ready to serve. Raises what starting a sandbox does, or RuntimeUnavailable."""
+    try:
+        return (yield from _ready_worker(engine, kind))
+    except CasemateError:
+        engine.check_open()  # closing it ends what is being made, which then has no reason of its own
+        raise
+
+
+def _ready_worker(engine: Engine, kind: Kind) -> Steps[Worker]:
     sandbox = yield from engine.start(kind.spec)
     with ExitStack() as stack:
         stack.callback(engine.backend.bury, sandbox)
@@ -143,6 +151,8 @@ def run_in_isolate(engine: Engine, run: Run, cancel: CancelToken | None = None) 
         try:
             outcome = yield from IsolateExecution(worker, run, cancel).run()
             retire = _retirement(outcome)
+            if outcome.lost:
+                engine.check_open()
             if not outcome.lost or attempt == ATTEMPTS or outcome.stdout.total_bytes or outcome.stderr.total_bytes:
                 return _result(worker, outcome)
         finally:
@@ -154,7 +164,7 @@ def run_in_isolate(engine: Engine, run: Run, cancel: CancelToken | None = None) 
 
 
 def _retirement(outcome: Outcome) -> Retirement | None:
-    if outcome.stopped is not None and outcome.measured is None:
+    if outcome.stopped is not None:
         return Retirement.STOPPED
     if outcome.silent:
         return Retirement.SILENT
@@ -206,7 +216,7 @@ def _wait_status(outcome: Outcome) -> int | None:
         return None if outcome.lost else outcome.died
     if outcome.measured.memory or outcome.stopped is not None:
         return None
-    return FAILED_EXIT if isinstance(outcome.reply, ExceptionReply) else 0
+    return FAILED_EXIT if isinstance(outcome.reply, ExceptionReply | ReplyProblem) else 0
 
 
 def _events(outcome: Outcome, answer: Answer) -> tuple[Event, ...]:

@@ -22,6 +22,7 @@ from casemate.model.layers import Layer
 from casemate.model.resources import LIMIT_NAMES, Limits
 from casemate.model.result import JsonValue
 from casemate.model.spec import BASE_ENVIRONMENT, RESERVED_NAMES
+from casemate.model.units import format_bytes
 
 FileSource: TypeAlias = bytes | str | Path
 StdinLike: TypeAlias = bytes | str | int | IO[Any] | None
@@ -143,9 +144,8 @@ def check_isolate(options: CodeOptions, wanted: Limits, instead: str) -> None:
             raise InvalidInput(name, "a program in an isolate has none", hint=hint)
     least, most = bound.ISOLATE_HEAP_MIN_BYTES, bound.ISOLATE_HEAP_MAX_BYTES
     if not least <= wanted.memory_bytes <= most:
-        raise InvalidInput(
-            "limits.memory", f"{wanted.memory_bytes} is outside {least} to {most} for isolates", hint=hint
-        )
+        given, *bounds = map(format_bytes, (wanted.memory_bytes, least, most))
+        raise InvalidInput("limits.memory", f"{given} is outside {' to '.join(bounds)} for isolates", hint=hint)
 
 
 def check_layers(names: Iterable[Layer | str]) -> frozenset[Layer]:

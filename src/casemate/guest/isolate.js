@@ -10,9 +10,11 @@
 
 const fs = require('fs');
 const path = require('path');
+const { types } = require('util');
 
 const [, , addon, heapAtStart] = process.argv;
 const { Callback, Isolate } = require(addon).ivm;
+const { clip } = require('./values.js')({ types });
 
 const REQUEST_FD = 3;
 const REPLY_FD = 4;
@@ -24,9 +26,11 @@ const BEGIN = '$casemate$begin';
 const PEEK = '$casemate$peek';
 const BLANK_OR_COMMENT = /\s+|#!.*|\/\/.*|\/\*[^]*?\*\//y;
 const USE_STRICT = /(['"])use strict\1/y;
-const PLACED = /^([^]*?)(?: \[(.*:\d+:\d+)\])?$/;
+const PLACE = /^ \[(.*:\d+:\d+)\]$/;
+const PLACE_MAX_CHARS = 4096;
 const BOUNDARY = '    at (<isolated-vm boundary>)';
 const FRAME = /^ +at (?!(?:.* \()?casemate:)(?!.*:-\d+\)?$)/; // not ours, and not where ours calls the program
+const SPOILT = { type: 'SpoiltReply', message: 'the program has changed what makes its reply', traceback: '' };
 const STDOUT = 1;
 const STDERR = 2;
 
@@ -92,46 +96,48 @@ async function observed(ready, request) {
 
 async function execute(ready, request) {
   try {
-    await run(ready.context, request);
+    const failure = await run(ready, request);
+    if (failure !== undefined) return { reply: exceptionReply(failure) };
     // All that was left to be done has been done by now: the next call enters anew.
-    return { reply: await ready.finish.apply() };
+    const reply = await ready.finish.apply();
+    return { reply: typeof reply === 'string' ? reply : exceptionReply(SPOILT) };
   } catch (error) {
     if (ready.isolate.isDisposed) return { memory: true };
-    return { reply: { kind: 'exception', error: describe(error) } };
+    return { reply: exceptionReply(describe(error)) };
   }
+}
+
+// Returns what is wrong with a program that does not compile. What else goes wrong has happened to the program itself.
+async function run({ isolate, context }, { code, filename, has_input: hasInput, input }) {
+  const text = code.replace(/^#!/, '//');
+  const end = hasInput ? `\n}, ${JSON.stringify(input)})` : '\n})';
+  const [script, mistake] = await compile(isolate, filename, text, end);
+  if (script === undefined) return describeMistake(await plainMistake(context, filename, text, mistake));
+  await script.run(context);
+  return undefined;
 }
 
 // A program is the body of a function, so that it may return. If it says `await` anywhere, that is an async one: in
 // another, `await (x)` is a call. Only what uses the word as a name of its own does not fit there.
-async function run(context, { code, filename, has_input: hasInput, input }) {
-  const text = code.replace(/^#!/, '//');
-  const end = hasInput ? `\n}, ${JSON.stringify(input)})` : '\n})';
-  if (/\bawait\b/.test(text)) {
-    const error = await mistake(() => runAs('async function', context, filename, text, end));
-    if (error === undefined) return;
-    if ((await mistake(() => runAs('function', context, filename, text, end))) === undefined) return;
-    throw await plainError(context, filename, text, error);
+async function compile(isolate, filename, text, end) {
+  const kinds = /\bawait\b/.test(text) ? ['async function', 'function'] : ['function'];
+  let mistake;
+  for (const kind of kinds) {
+    try {
+      return [await compileAs(kind, isolate, filename, text, end)];
+    } catch (error) {
+      if (isolate.isDisposed) throw error;
+      mistake ??= error;
+    }
   }
-  const error = await mistake(() => runAs('function', context, filename, text, end));
-  if (error !== undefined) throw await plainError(context, filename, text, error);
-}
-
-// What does not compile; everything else that goes wrong has happened to the program itself.
-async function mistake(compileAndRun) {
-  try {
-    await compileAndRun();
-  } catch (error) {
-    if (error instanceof SyntaxError && PLACED.exec(error.message)[2]) return error;
-    throw error;
-  }
-  return undefined;
+  return [undefined, mistake];
 }
 
 // Messages count lines and columns as in the text that its author knows: the offset takes our beginning away.
-function runAs(kind, context, filename, text, end) {
+function compileAs(kind, isolate, filename, text, end) {
   const strict = isStrict(text) ? '"use strict";' : '';
   const start = `${BEGIN}(${kind} (${PEEK}) {${strict}${PEEK}(() => output, () => main);`;
-  return context.eval(start + text + end, { filename, columnOffset: -start.length });
+  return isolate.compileScript(start + text + end, { filename, columnOffset: -start.length });
 }
 
 // In linear time: what comes first in a program may be many comments.
@@ -144,29 +150,40 @@ function isStrict(text) {
 }
 
 // The same mistake, seen without our wrapping: that would say something about its closing brace.
-async function plainError(context, filename, text, error) {
+async function plainMistake(context, filename, text, mistake) {
   const start = 'return;';
   try {
     await context.evalClosure(start + text, [], { filename, columnOffset: -start.length });
   } catch (plain) {
-    if (!plain.message.startsWith('await is only valid')) return plain;
+    if (plain instanceof SyntaxError && !plain.message.startsWith('await is only valid')) return plain;
   }
-  return error;
+  return mistake;
 }
 
-// What came out of an isolate as an error: a program that does not compile, or a rejection that nobody has handled.
-// The library has made an error of this side of it, or it is a primitive value.
+// The library adds the place to the message of what does not compile. Messages are as long as the program makes them.
+function describeMistake({ name, message }) {
+  const tail = message.slice(-PLACE_MAX_CHARS);
+  const at = Math.max(0, tail.lastIndexOf(' ['));
+  const place = PLACE.exec(tail.slice(at));
+  if (place === null) return described(name, message, []);
+  return described(name, message.slice(0, -place[0].length), [`    at ${place[1]}`]);
+}
+
+// A rejection that nobody has handled. The library has made an error of this side of it, or it is a primitive value.
 function describe(error) {
-  if (!(error instanceof Error)) return printed({ type: typeof error, message: String(error), traceback: '' });
-  const [, message, place] = PLACED.exec(error.message);
-  const inside = String(error.stack).split(BOUNDARY)[0].split('\n').filter((line) => FRAME.test(line));
-  const frames = place ? [`    at ${place}`] : inside;
-  return printed({ type: error.name, message, traceback: [`${error.name}: ${message}`, ...frames].join('\n') });
+  if (!(error instanceof Error)) return { type: typeof error, message: clip(String(error)), traceback: '' };
+  const frames = String(error.stack).split(BOUNDARY)[0].split('\n').filter((line) => FRAME.test(line));
+  return described(String(error.name), String(error.message), frames);
 }
 
-function printed(error) {
+function described(type, message, frames) {
+  const start = `${clip(type)}: ${clip(message)}`;
+  return { type: clip(type), message: clip(message), traceback: clip([start, ...frames].join('\n')) };
+}
+
+function exceptionReply(error) {
   writeText(STDERR, `Uncaught ${error.traceback || `${error.type}: ${error.message}`}\n`);
-  return error;
+  return { kind: 'exception', error };
 }
 
 // A broken isolate stays locked for ever.

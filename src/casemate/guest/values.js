@@ -14,17 +14,26 @@ function repliesWith({ types, isBuffer, toBase64, byteLength }) {
 
   // The text of a reply; undefined is no value.
   function textOfValue(value) {
-    if (value === undefined) return stringify({ kind: 'none' });
+    if (value === undefined) return replyText({ kind: 'none' });
     try {
       return `{"kind":"value","output":${topText(value)}}`;
     } catch (error) {
       const problem = error instanceof Unwritable ? error.problem() : `output: converting it failed with ${first(error)}`;
-      return stringify({ kind: 'invalid', error: { type: 'InvalidOutput', message: clip(problem), traceback: '' } });
+      return replyText({ kind: 'invalid', error: plain({ type: 'InvalidOutput', message: clip(problem), traceback: '' }) });
     }
   }
 
   function textOfError(error) {
-    return stringify({ kind: 'exception', error });
+    return replyText({ kind: 'exception', error: plain(error) });
+  }
+
+  function replyText(reply) {
+    return stringify(plain(reply));
+  }
+
+  // Without a prototype: the program's may have a `toJSON`.
+  function plain(fields) {
+    return { __proto__: null, ...fields };
   }
 
   function describe(error) {
@@ -32,9 +41,16 @@ function repliesWith({ types, isBuffer, toBase64, byteLength }) {
     const read = (name) => (isError ? attempt(() => String(error[name])) : undefined);
     return {
       type: clip(read('name') ?? typeof error),
-      message: clip(read('message') ?? attempt(() => String(error)) ?? ''),
+      message: clip(read('message') ?? thrownText(error)),
       traceback: clip(read('stack') ?? ''),
     };
+  }
+
+  // What is thrown need not be an error; of an object that has no text of its own, its contents say more.
+  function thrownText(value) {
+    const text = attempt(() => String(value));
+    if (text !== undefined && text !== '[object Object]') return text;
+    return attempt(() => toText(value, [])) ?? text ?? '';
   }
 
   function first(error) {
@@ -63,8 +79,8 @@ function repliesWith({ types, isBuffer, toBase64, byteLength }) {
     }
 
     below(key) {
-      const plain = typeof key === 'string' && /^[A-Za-z_$][\w$]*$/.test(key) && key.length <= KEY_MAX_CHARS;
-      this.path = (plain ? `.${key}` : `[${stringify(key).slice(0, KEY_MAX_CHARS)}]`) + this.path;
+      const isName = typeof key === 'string' && /^[A-Za-z_$][\w$]*$/.test(key) && key.length <= KEY_MAX_CHARS;
+      this.path = (isName ? `.${key}` : `[${stringify(key).slice(0, KEY_MAX_CHARS)}]`) + this.path;
       return this;
     }
 
@@ -139,7 +155,7 @@ function repliesWith({ types, isBuffer, toBase64, byteLength }) {
     if (types.isDataView(value)) {
       return stringify(toBase64(new Uint8Array(value.buffer, value.byteOffset, value.byteLength)));
     }
-    if (types.isNativeError(value)) return stringify({ name: clip(`${value.name}`), message: clip(`${value.message}`) });
+    if (types.isNativeError(value)) return stringify(plain({ name: clip(`${value.name}`), message: clip(`${value.message}`) }));
     const refused = REFUSED.find(([isKind]) => isKind(value));
     if (refused) throw new Unwritable(`a ${refused[1]} cannot be written as JSON`);
     return entriesText(Object.keys(value).map((key) => [key, value[key]]), above);
@@ -196,7 +212,7 @@ function repliesWith({ types, isBuffer, toBase64, byteLength }) {
     return toText(key, []) ?? 'undefined';
   }
 
-  return { describe, textOfError, textOfValue };
+  return { clip, describe, textOfError, textOfValue };
 }
 
 if (typeof module === 'object') module.exports = repliesWith;

@@ -79,13 +79,15 @@ def silence_max_s(cpus: float) -> float:
     return limits.WORKER_SILENCE_MAX_S / min(1.0, cpus)
 
 
-def next_waiter(same_kind: Sequence[bool], waited_s: Sequence[float]) -> int | None:
-    """Which of those that wait, oldest first, gets a free worker: by turns, unless changing kinds would cost a start.
+def next_waiter(same_kind: Sequence[bool], waited_s: Sequence[float], turns: Sequence[int]) -> int | None:
+    """Which of those that wait, oldest first, gets a free worker: tenants by turns, unless that would cost a start.
 
-    An execution of the worker's own kind may overtake those that have not waited for long.
+    `turns` says of each when its tenant was last let in: whoever floods the line waits behind itself, not others behind
+    it. An execution of the worker's own kind may overtake those that have not waited for long.
     """
     if not waited_s:
         return None
-    if same_kind[0] or waited_s[0] >= limits.WAITED_ENOUGH_S:
-        return 0
-    return next((place for place, same in enumerate(same_kind) if same), 0)
+    first = min(range(len(turns)), key=turns.__getitem__)
+    if same_kind[first] or waited_s[first] >= limits.WAITED_ENOUGH_S:
+        return first
+    return next((place for place, same in enumerate(same_kind) if same), first)

@@ -7,6 +7,7 @@ it sleeps until one of these is due, and is gone when there is nothing to look a
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import threading
@@ -44,6 +45,8 @@ class WorkerPool:
         self._noticed: set[Worker] = set()  # busy ones that have died; whoever uses them finds that out
         self._starting = 0
         self._waiting: deque[Waiter] = deque()
+        self._turns: dict[str, int] = {}  # when a tenant was last let in from the line, oldest first
+        self._counted = itertools.count(1)
         self._demand: dict[Kind, Demand] = {}
         self._retired: dict[str, int] = {}
         self._hits = self._misses = 0
@@ -148,49 +151,53 @@ class WorkerPool:
     # Who gets what --------------------------------------------------------------------------------
 
     def _ask(self, kind: Kind) -> Worker | Waiter | None:
-        with self._lock:
-            self._require_open()
-            worker, doomed = self._find(kind)
-            if worker is not None:
-                self._hits += 1
-                self._busy.add(worker)
-            else:
-                self._misses += 1
-            found: Worker | Waiter | None = worker
-            if worker is None and not self._reserve():
+        doomed: list[tuple[Worker, Retirement]] = []
+        try:
+            with self._lock:
+                self._require_open()
+                return self._choose(kind, doomed)
+        finally:
+            self._end(doomed)
+
+    def _choose(self, kind: Kind, doomed: list[tuple[Worker, Retirement]]) -> Worker | Waiter | None:
+        worker = self._find(kind, doomed)
+        found: Worker | Waiter | None = worker
+        if worker is not None:
+            self._hits += 1
+            self._busy.add(worker)
+        else:
+            self._misses += 1
+            if not self._reserve(doomed):
                 found = Waiter(kind)
                 self._waiting.append(found)
-            is_early = worker is not None and time.monotonic() - worker.idle_since_s < limits.WORKER_PREPARES_S
-            self._note_demand(kind, more=worker is None or is_early)
-        self._end(doomed)
+        is_early = worker is not None and time.monotonic() - worker.idle_since_s < limits.WORKER_PREPARES_S
+        self._note_demand(kind, more=worker is None or is_early)
         return found
 
     def _require_open(self) -> None:
         if self._closed:
             raise SandboxClosed("the engine is closed")
 
-    def _find(self, kind: Kind) -> tuple[Worker | None, list[tuple[Worker, Retirement]]]:
-        """The worker of that kind that was used last, and those found dead on the way to it."""
-        doomed: list[tuple[Worker, Retirement]] = []
+    def _find(self, kind: Kind, doomed: list[tuple[Worker, Retirement]]) -> Worker | None:
+        """The worker of that kind that was used last; those found dead on the way to it are doomed."""
         now_s = time.monotonic()
         own = [each for each in self._idle if each.kind == kind]
         order = [own[at] for at in decide.idle_order([now_s - each.idle_since_s for each in own])]
         for worker in sorted(order, key=lambda each: each.retiring is not None):
             self._idle.remove(worker)
             if worker.is_alive():
-                return worker, doomed
+                return worker
             doomed.append((worker, Retirement.CRASHED))
-        return None, doomed
+        return None
 
-    def _reserve(self) -> bool:
+    def _reserve(self, doomed: list[tuple[Worker, Retirement]]) -> bool:
         """Room for one more worker; another tenant's idle one makes way."""
         if self._total() >= self._most:
             if not self._idle:
                 return False
             oldest = min(self._idle, key=lambda worker: worker.idle_since_s)
             self._idle.remove(oldest)
-            self._count(Retirement.EVICTED)
-            oldest.close()
+            doomed.append((oldest, Retirement.EVICTED))
         self._starting += 1
         return True
 
@@ -235,13 +242,15 @@ class WorkerPool:
         """A free worker, or free room, to whoever is next in line; returns a worker that has to make room."""
         now_s = time.monotonic()
         same = [worker is not None and waiter.kind == worker.kind for waiter in self._waiting]
-        place = decide.next_waiter(same, [now_s - waiter.since_s for waiter in self._waiting])
+        turns = [self._turns.get(waiter.kind.tenant, 0) for waiter in self._waiting]
+        place = decide.next_waiter(same, [now_s - waiter.since_s for waiter in self._waiting], turns)
         if place is None:
             if worker is not None:
                 self._idle.append(worker)
             return []
         waiter = self._waiting[place]
         del self._waiting[place]
+        self._note_turn(waiter.kind.tenant)
         if same[place] and worker is not None:
             self._busy.add(worker)
             waiter.grant(worker)
@@ -249,6 +258,13 @@ class WorkerPool:
         self._starting += 1
         waiter.grant(_NOTHING)
         return [(worker, Retirement.EVICTED)] if worker is not None else []
+
+    def _note_turn(self, tenant: str) -> None:
+        """Those let in longest ago may be forgotten: that is as if they had never been."""
+        self._turns.pop(tenant, None)
+        self._turns[tenant] = next(self._counted)
+        if len(self._turns) > limits.TENANT_TURNS_KEPT:
+            del self._turns[next(iter(self._turns))]
 
     def _end(self, doomed: list[tuple[Worker, Retirement]]) -> None:
         for worker, why in doomed:
