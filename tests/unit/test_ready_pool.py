@@ -47,7 +47,7 @@ class Factory:
         maker: Maker[str, int] = Maker(
             self.make, lambda _: self.weight_bytes, lambda thing: thing not in self.dead, self.discard, str
         )
-        settings = {"ready_max": 4, "memory_bytes": 1000, "idle_s": 60.0, **bounds}
+        settings = {"ready_max": 4, "memory_bytes": limits.POOL_MEMORY_BYTES, "idle_s": 60.0, **bounds}
         return ReadyPool(maker, Bounds(**settings))  # type: ignore[arg-type]
 
 
@@ -138,7 +138,7 @@ def test_without_demand_everything_goes(factory: Factory) -> None:
 
 
 def test_memory_is_bounded(factory: Factory) -> None:
-    factory.weight_bytes = 600
+    factory.weight_bytes = limits.POOL_MEMORY_BYTES // 2 + 1
     pool = factory.pool()
     pool.keep("a", 4)
     assert pool.wait_ready("a", 2, WAIT_S)
@@ -252,8 +252,9 @@ def test_a_closed_pool_and_one_of_too_many_kinds_say_so(
     assert factory.discarded == factory.made
 
 
-def test_waiting_ends_when_the_memory_is_used_up(factory: Factory) -> None:
-    factory.weight_bytes = 1000
+def test_waiting_ends_when_the_memory_is_used_up(factory: Factory, monkeypatch: pytest.MonkeyPatch) -> None:
+    factory.weight_bytes = limits.POOL_MEMORY_BYTES
+    monkeypatch.setattr(limits, "POOL_MEMORY_GUESS_BYTES", limits.POOL_MEMORY_BYTES)
     pool = factory.pool()
     pool.keep("a", 2)
     assert not pool.wait_ready("a", 2, WAIT_S)

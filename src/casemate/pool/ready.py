@@ -146,9 +146,10 @@ class ReadyPool(Generic[K, T]):
 
     @property
     def is_full(self) -> bool:
-        """Whether what is ready holds all the memory that it may."""
+        """Whether what is ready, and by a guess what is being made, holds all the memory that it may."""
         held = sum(made.memory_bytes for kind in self._kinds.values() for made in kind.ready)
-        return held >= self._bounds.memory_bytes
+        starting = sum(kind.starting for kind in self._kinds.values())
+        return held + starting * limits.POOL_MEMORY_GUESS_BYTES >= self._bounds.memory_bytes
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """All kinds, as they are now."""
