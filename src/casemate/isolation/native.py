@@ -229,6 +229,8 @@ class NativeBackend:
         self._launcher = Launcher()
         self._undertaker = Undertaker()
         self._started: WeakSet[NativeSandbox] = WeakSet()
+        self._starting = threading.Lock()
+        self._closed = False
         self._turns = itertools.count()
         self._names = itertools.count(1)
 
@@ -250,8 +252,12 @@ class NativeBackend:
 
     def signal_everything(self, number: int) -> None:
         """Send a signal to every process in every sandbox."""
-        for sandbox in list(self._started):
+        for sandbox in self._running():
             sandbox.signal(EVERYTHING, number)
+
+    def _running(self) -> list[NativeSandbox]:
+        with self._starting:
+            return list(self._started)
 
     def settle(self) -> None:
         """Wait until everything buried is released."""
@@ -259,10 +265,14 @@ class NativeBackend:
 
     def close(self) -> None:
         """End the launcher and whatever it still runs."""
+        with self._starting:
+            self._closed = True
         try:
             self._undertaker.close()
         finally:
             self._launcher.close()
+            for sandbox in self._running():  # the launcher's end may have come before one had tied its life to it
+                sandbox.kill()
 
     def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
         """Build one sandbox. Raises LayerMissing, CapacityError or LaunchError; then nothing is left."""
@@ -313,7 +323,12 @@ class NativeBackend:
                 limits=spec.limits,
                 resources=stack.pop_all(),
             )
-            self._started.add(sandbox)
+            with self._starting:
+                self._started.add(sandbox)
+                is_late = self._closed
+            if is_late:
+                sandbox.close()
+                raise SandboxClosed("the engine is closed")
             return sandbox
 
     def _surroundings(self, wanted: Limits, stack: ExitStack) -> tuple[Surroundings, RunCgroup | None]:
