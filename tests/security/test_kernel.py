@@ -565,8 +565,9 @@ def test_k19_descriptors_and_memory_of_init(ask_python: Answers) -> None:
 class KernelLog:
     """What the kernel says from now on, where this user may read it."""
 
+    # "traps: NAME[PID] general protection fault" tells of a program's own fault, not of the kernel's.
     TROUBLE: Final = re.compile(
-        r"BUG:|WARNING:|Oops|general protection fault|kernel panic|KASAN|UBSAN|refcount_t|RIP: 0010"
+        r"BUG:|WARNING:|Oops|(?<!\] )general protection fault|kernel panic|KASAN|UBSAN|refcount_t|RIP: 0010"
     )
 
     def __init__(self) -> None:
