@@ -230,7 +230,7 @@ def test_whatever_goes_wrong_the_next_one_is_made(
     pool.keep("a", 1)
     assert pool.wait_ready("a", 1, WAIT_S)
     factory.dead.add(0)
-    assert pool.take("a") is None or factory.made
+    assert pool.take("a") != 0
     pool.keep("a", 2)
     assert pool.wait_ready("a", 2, WAIT_S)
     pool.close()

@@ -390,6 +390,21 @@ def await_report(channel: socket.socket, sandbox: NativeSandbox, kind: ReportKin
     return report
 
 
+def start_process(sandbox: NativeSandbox, command: Command) -> Steps[Waiting]:
+    """Start a process that gets its request later. If it raises, none of its descriptors is left open."""
+    channel = yield from sandbox.ask(spawn_message(sandbox.next_id(), command))
+    with ExitStack() as stack:
+        stack.callback(channel.close)
+        spawned = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=command.pipes)
+        for fd in spawned.fds:
+            stack.callback(os.close, fd)
+        raise_if_exhausted(spawned.error)
+        if spawned.error:
+            raise LaunchError("start of the process", spawned.error, os.strerror(spawned.error))
+        stack.pop_all()
+    return Waiting(channel, spawned)
+
+
 def raise_if_exhausted(number: int) -> None:
     """Raise CapacityError if the sandbox had no room for another process of ours."""
     if number in {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC}:

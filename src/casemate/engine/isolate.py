@@ -17,7 +17,7 @@ from casemate import limits
 from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
-from casemate.engine.execution import Command, await_report, raise_if_exhausted, spawn_message
+from casemate.engine.execution import Command, start_process
 from casemate.engine.isolate_execution import IsolateExecution, Measured, Outcome
 from casemate.engine.program import answer_of
 from casemate.engine.results import Answer, cancelled_result
@@ -25,7 +25,7 @@ from casemate.engine.run import Run
 from casemate.engine.verdict import Ending, judge
 from casemate.errors import CasemateError, LaunchError, RuntimeUnavailable
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.protocol import Report, ReportKind
+from casemate.isolation.protocol import Report
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.resources import Limits
 from casemate.model.result import Event, Reason, Result, Usage
@@ -105,17 +105,7 @@ def _ready_worker(engine: Engine, kind: Kind) -> Steps[Worker]:
 
 def _spawn(sandbox: NativeSandbox, kind: Kind) -> Steps[tuple[socket.socket, Report]]:
     command = Command(argv=kind.argv, environment=dict(kind.environment), cwd=WORK_DIRECTORY, request=b"")
-    channel = yield from sandbox.ask(spawn_message(sandbox.next_id(), command))
-    with ExitStack() as stack:
-        stack.callback(channel.close)
-        spawned = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=command.pipes)
-        for fd in spawned.fds:
-            stack.callback(os.close, fd)
-        raise_if_exhausted(spawned.error)
-        if spawned.error:
-            raise LaunchError("start of the worker", spawned.error, os.strerror(spawned.error))
-        stack.pop_all()
-    return channel, spawned
+    return (yield from start_process(sandbox, command)).hand_over()
 
 
 def _until_ready(worker: Worker) -> Steps[None]:

@@ -13,10 +13,9 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.drive import drive
-from casemate.engine.execution import Command, Waiting, await_report, raise_if_exhausted, spawn_message
+from casemate.engine.execution import Command, Waiting, start_process
 from casemate.errors import LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
-from casemate.isolation.protocol import ReportKind
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.pool import Bounds
 from casemate.model.resources import Limits
@@ -144,18 +143,13 @@ class Warm:
 
 def start_waiting(sandbox: NativeSandbox, command: Command) -> Steps[Waiting]:
     """Start a process and wait until it says that it waits for its request."""
-    channel = yield from sandbox.ask(spawn_message(sandbox.next_id(), command))
-    with ExitStack() as stack:
-        stack.callback(channel.close)
-        spawned = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=command.pipes)
-        for fd in spawned.fds:
-            stack.callback(os.close, fd)
-        raise_if_exhausted(spawned.error)
-        if spawned.error:
-            raise LaunchError("start of the process", spawned.error, os.strerror(spawned.error))
-        yield from _await_ready(spawned.fds[-1])
-        stack.pop_all()
-    return Waiting(channel, spawned)
+    waiting = yield from start_process(sandbox, command)
+    try:
+        yield from _await_ready(waiting.spawned.fds[-1])
+    except BaseException:
+        waiting.close()
+        raise
+    return waiting
 
 
 def _await_ready(reply_fd: int) -> Steps[None]:
