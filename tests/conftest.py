@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 import casemate
+from casemate.engine import engine as engine_module
 
 settings.register_profile("casemate", deadline=None, database=None, print_blob=True)
 settings.load_profile("casemate")
@@ -35,3 +36,11 @@ def engine() -> Iterator[casemate.Engine]:
     with casemate.Engine(warm=False) as opened:
         assert casemate.execute(["true"], engine=opened).ok
         yield opened
+
+
+@pytest.fixture(scope="module", autouse=True)
+def default_engine_rests() -> Iterator[None]:
+    """What the process's own engine made ahead for one file's tests is gone when the next counts descriptors."""
+    yield
+    for engine in engine_module._default.engines.values():
+        engine.rest()
