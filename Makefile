@@ -12,6 +12,7 @@ endif
 
 PYTHON := .venv/bin/python
 LAUNCHER := src/casemate/_native/casemate-launcher
+LIBRARY := src/casemate/_native/casemate-zygote.so
 ADDON := src/casemate/_isolated_vm/built/isolated_vm.node
 NATIVE := $(wildcard native/*.c native/*.h)
 SOAK_RUNS ?= 5000
@@ -26,10 +27,10 @@ help: ## list the targets
 
 # Setting up -------------------------------------------------------------------------------------
 
-setup: .venv/.ready-run $(LAUNCHER) | packages-run ## what running needs; leaves .venv/bin/casemate
+setup: .venv/.ready-run $(LAUNCHER) $(LIBRARY) | packages-run ## what running needs; leaves .venv/bin/casemate
 	@$(MAKE) $(ADDON) || echo 'casemate: going on without the runtime javascript; `node` runs without it' >&2
 
-setup-dev: .venv/.ready-dev $(LAUNCHER) $(ADDON) | packages-run packages-dev ## what tests and checks need, too
+setup-dev: .venv/.ready-dev $(LAUNCHER) $(LIBRARY) $(ADDON) | packages-run packages-dev ## what tests and checks need, too
 
 packages-run:
 	@tools/packages.sh run
@@ -48,7 +49,9 @@ packages-dev: | packages-run
 	$(PYTHON) -m compileall -q src
 	@touch .venv/.ready-run $@
 
-native: $(LAUNCHER) ## rebuild the launcher if native/ has changed
+native: $(LAUNCHER) ## rebuild the launcher, and the library of zygotes, if native/ has changed
+
+$(LIBRARY): $(LAUNCHER)
 
 $(LAUNCHER): $(NATIVE) hatch_build.py | packages-run
 	python3 hatch_build.py

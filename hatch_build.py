@@ -1,7 +1,8 @@
-"""Compiles native/ into the static launcher that stands beside the Python package.
+"""Compiles native/ into what stands beside the Python package: the static launcher, and the library of zygotes.
 
 Hatchling calls the hook for wheels and editable installs; `python hatch_build.py` does the same by hand.
 Static, because the launcher is executed in a root that has no C library; warnings are errors, because it is the wall.
+The library is the same code, for interpreters to load.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from typing import Any, Final
 
 NATIVE_DIRECTORY: Final = "native"
 LAUNCHER: Final = Path("src/casemate/_native/casemate-launcher")
-FLAGS: Final = ("-std=c11", "-O2", "-static", "-Wall", "-Wextra", "-Werror")
+LIBRARY: Final = LAUNCHER.with_name("casemate-zygote.so")
+FLAGS: Final = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+KINDS: Final = {
+    LAUNCHER: (("-static",), "zygote.c"),
+    LIBRARY: (("-shared", "-fPIC", "-fvisibility=hidden"), "main.c"),
+}
+"""What is made: its own flags, and the source that only the other one has."""
+
 COMPILERS: Final = ("gcc", "cc", "clang")
 WHEEL_TAG: Final = "py3-none-linux_x86_64"
 PROBE: Final = '#include <stdio.h>\n#include <linux/seccomp.h>\nint main(void) { return puts("") < 0; }\n'
@@ -52,20 +60,21 @@ def require_static_linking(command: list[str]) -> None:
 
 
 def is_current(target: Path, inputs: list[Path]) -> bool:
-    """Say whether the launcher is newer than everything that it is made from."""
+    """Say whether the target is newer than everything that it is made from."""
     if not os.access(target, os.X_OK):
         return False
     built_ns = target.stat().st_mtime_ns
     return all(path.stat().st_mtime_ns < built_ns for path in inputs)
 
 
-def compile_launcher(sources: list[Path], target: Path) -> None:
-    """Compile beside the target and rename, so that nobody ever executes half a launcher."""
+def compile_native(sources: list[Path], target: Path, flags: tuple[str, ...]) -> None:
+    """Compile beside the target and rename, so that nobody ever executes half of it."""
     command = compiler()
-    require_static_linking(command)
+    if "-static" in flags:
+        require_static_linking(command)
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    arguments = [*command, *FLAGS, "-o", str(unfinished), *map(str, sources)]
+    arguments = [*command, *FLAGS, *flags, "-o", str(unfinished), *map(str, sources)]
     built = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if built.returncode != 0:
         unfinished.unlink(missing_ok=True)
@@ -74,17 +83,17 @@ def compile_launcher(sources: list[Path], target: Path) -> None:
     unfinished.replace(target)
 
 
-def build_native(root: Path) -> Path:
-    """Bring the launcher below `root` up to date and return its path."""
+def build_native(root: Path) -> list[Path]:
+    """Bring what is made of native/ below `root` up to date and return the paths."""
     native = root / NATIVE_DIRECTORY
     sources = sorted(native.glob("*.c"))
-    target = root / LAUNCHER
     if not sources:
         raise NativeBuildError(f"there is no C source in {native}: the source tree is incomplete")
     inputs = [*sources, *sorted(native.glob("*.h")), root / "hatch_build.py"]
-    if not is_current(target, inputs):
-        compile_launcher(sources, target)
-    return target
+    for name, (flags, without) in KINDS.items():
+        if not is_current(root / name, inputs):
+            compile_native([source for source in sources if source.name != without], root / name, flags)
+    return [root / name for name in KINDS]
 
 
 try:
@@ -107,6 +116,6 @@ else:
 
 if __name__ == "__main__":
     try:
-        print(build_native(Path(__file__).resolve().parent))
+        print(*build_native(Path(__file__).resolve().parent), sep="\n")
     except NativeBuildError as error:
         sys.exit(f"casemate: {error}")

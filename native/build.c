@@ -50,6 +50,7 @@ struct build {
     int exposed_count;
     int *exposed;
     struct rlimit *files;
+    uint64_t kept_capabilities;
     unsigned done; /* bit per step kind, for the final check */
 };
 
@@ -211,6 +212,20 @@ static bool find_step(const uint8_t *bytes, size_t length, uint32_t wanted, stru
     return false;
 }
 
+/* Of what a plan has no step for, the ordinary. */
+struct settings find_settings(const uint8_t *bytes, size_t length) {
+    struct settings settings = {.inotify_instances = INOTIFY_INSTANCES_MAX};
+    struct cursor c;
+    if (find_step(bytes, length, STEP_IDS, &c))
+        for (int i = 0; i < ID_RANGES; i++) {
+            settings.ids[i].first = read_u32(&c);
+            settings.ids[i].count = read_u32(&c);
+        }
+    if (find_step(bytes, length, STEP_WATCHES, &c))
+        settings.inotify_instances = read_u32(&c);
+    return settings;
+}
+
 static int make_nodes(int directory, struct cursor *c) {
     uint32_t count = read_u32(c);
     for (uint32_t i = 0; i < count; i++) {
@@ -304,24 +319,55 @@ static int step_expose(struct build *b, struct cursor *c) {
     return 0;
 }
 
-static int step_drop_capabilities(void) {
+static int set_capabilities(uint64_t effective, uint64_t inheritable) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
+    for (int i = 0; i < 2; i++) {
+        data[i].effective = data[i].permitted = (uint32_t)(effective >> (32 * i));
+        data[i].inheritable = (uint32_t)(inheritable >> (32 * i));
+    }
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+static int check_capabilities(uint64_t kept) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    for (int i = 0; i < 2; i++)
+        if ((data[i].effective | data[i].permitted | data[i].inheritable) != (uint32_t)(kept >> (32 * i)))
+            return errno = EPERM, -1;
+    return 0;
+}
+
+/* Programs, of users without privilege, get those that are ambient; that can be changed until it is locked. */
+static int keep_capabilities(uint64_t kept) {
+    uint64_t ours;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    if (syscall(SYS_capget, &header, data) < 0)
+        return -1;
+    ours = data[0].permitted | (uint64_t)data[1].permitted << 32;
+    if (set_capabilities(ours, kept) < 0)
+        return -1;
+    for (unsigned long capability = 0; capability < CAPABILITIES_MAX; capability++)
+        if (kept >> capability & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0) < 0)
+            return -1;
+    return 0;
+}
+
+static int step_drop_capabilities(const struct build *b) {
+    uint64_t kept = b->kept_capabilities;
     unsigned long locked = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
                            SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
                            SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;
     for (unsigned long capability = 0; capability < CAPABILITIES_MAX; capability++)
-        if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 && errno != EINVAL)
+        if (!(kept >> capability & 1) && prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0 && errno != EINVAL)
             return -1;
-    memset(data, 0, sizeof data);
-    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 ||
-        prctl(PR_SET_SECUREBITS, locked, 0, 0, 0) < 0 || syscall(SYS_capset, &header, data) < 0 ||
-        syscall(SYS_capget, &header, data) < 0)
+    if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0 || (kept != 0 && keep_capabilities(kept) < 0) ||
+        prctl(PR_SET_SECUREBITS, locked, 0, 0, 0) < 0 || set_capabilities(kept, kept) < 0)
         return -1;
-    if (data[0].effective | data[0].permitted | data[0].inheritable | data[1].effective |
-        data[1].permitted | data[1].inheritable)
-        return errno = EPERM, -1;
-    return 0;
+    return check_capabilities(kept);
 }
 
 static int landlock_rule(int ruleset, const char *path, uint64_t access) {
@@ -471,9 +517,12 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
     case STEP_EXPOSE: return step_expose(b, c);
     case STEP_NETWORK: return step_network(b);
     case STEP_LISTEN: return step_listen(b, c);
-    case STEP_DROP_CAPABILITIES: return step_drop_capabilities();
+    case STEP_DROP_CAPABILITIES: return step_drop_capabilities(b);
     case STEP_NO_NEW_PRIVILEGES: return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     case STEP_LANDLOCK: return step_landlock(c);
+    case STEP_IDS:
+    case STEP_WATCHES: return 0; /* the keeper's */
+    case STEP_KEEP_CAPABILITIES: return b->kept_capabilities = read_u64(c), 0;
     default: return step_seccomp(c);
     }
 }

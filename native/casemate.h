@@ -1,4 +1,4 @@
-/* The launcher's wire formats and its four parts: wire, plan, build, serve.
+/* The launcher's wire formats and its parts: wire, plan, build, serve, launcher.
  *
  * Policy lives in Python. What is here executes a plan in its given order and stops at the first
  * failure. All numbers are little endian; a string is a u32 length, that many bytes, and a NUL that
@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 #define PLAN_MAGIC 0x4c504d43u /* "CMPL" */
-#define PLAN_VERSION 2u
+#define PLAN_VERSION 3u
 #define PLAN_MAX_BYTES (96u * 1024u)
 #define PLAN_STEPS_MAX 512u
 #define PLAN_FDS_MAX 16
@@ -24,6 +24,8 @@
 #define MESSAGE_MAX_BYTES (160u * 1024u)
 #define STRINGS_MAX 8192u
 #define CHILDREN_MAX 1024
+#define ID_RANGES 2
+#define INOTIFY_INSTANCES_MAX 32 /* for one sandbox, unless its plan says otherwise */
 
 /* How the keeper gets into the control group. */
 enum { CGROUP_NONE = 0, CGROUP_JOIN = 1, CGROUP_INTO = 2 };
@@ -56,7 +58,10 @@ enum {
     STEP_NO_NEW_PRIVILEGES,
     STEP_LANDLOCK,     /* q handled, q scoped, u flags, r rules: u count, then (s path, q access) */
     STEP_SECCOMP,      /* b program */
-    STEP_LAST = STEP_SECCOMP
+    STEP_IDS,          /* twice u first, u count: further ids of ours, which the keeper maps as they are */
+    STEP_WATCHES,      /* u number of inotify instances, which the keeper sets */
+    STEP_KEEP_CAPABILITIES, /* q bit mask: what the dropping of capabilities leaves, to programs too */
+    STEP_LAST = STEP_KEEP_CAPABILITIES
 };
 
 /* Where a start failed when it was not in a step of the plan. */
@@ -83,7 +88,8 @@ enum {
     REQUEST_SIGNAL,    /* u id, u spawn id or 0 for all, u signal */
     REQUEST_LAST = REQUEST_SIGNAL
 };
-enum { SPAWN_PTY = 1u, SPAWN_STDIN = 2u, SPAWN_CHANNEL = 4u };
+/* A socket is in the place of the channel's request; a forked program is init's own, where it has one. */
+enum { SPAWN_PTY = 1u, SPAWN_STDIN = 2u, SPAWN_CHANNEL = 4u, SPAWN_SOCKET = 8u, SPAWN_FORK = 16u };
 
 /* Keeper and init to engine; every message is one struct report, with descriptors attached. */
 enum {
@@ -105,6 +111,7 @@ struct plan {
     uint32_t clone_flags;
     uint32_t uid_inside, uid_outside, gid_inside, gid_outside;
     uint32_t cgroup_kind, cgroup_fds;
+    uint32_t devices_fds; /* 1: a detached mount of device nodes comes along, as the last */
 };
 
 /* wire.c: reading with bounds, and messages with descriptors. */
@@ -127,11 +134,28 @@ bool request_is_valid(const uint8_t *bytes, size_t length);
 /* build.c: carries out the steps; returns the number of exposed descriptors or reports and dies. `devices`
  * is what make_devices has made: a detached mount, or -1 where the plan asks for none; `files` becomes the limit
  * on open files that the plan has for programs. */
+struct settings {
+    struct {
+        uint32_t first, count;
+    } ids[ID_RANGES];
+    uint32_t inotify_instances;
+};
+struct settings find_settings(const uint8_t *bytes, size_t length);
 int make_devices(const uint8_t *bytes, size_t length, int *devices);
 int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed,
                   struct rlimit *files);
 
-/* serve.c: PID 1 of the sandbox. Never returns. */
+/* serve.c: PID 1 of the sandbox. Never returns, but in a process that is to be init's own program: that ends up in
+ * `forked_program`, if there is one. */
+extern void (*forked_program)(void);
 _Noreturn void serve(int control, const struct rlimit *files);
+
+/* launcher.c: one sandbox from one plan, as told by `channel`; false at its end. What is open in `private_fds` no
+ * sandbox inherits. `oom_score` is that of this process, once it is read. */
+bool take_plan(int channel, const int *private_fds, int private_count);
+extern int oom_score;
+bool read_oom_score(void);
+int set_oom_score(int score);
+int set_effective_capabilities(bool all);
 
 #endif

@@ -1,7 +1,6 @@
-/* One resident, single-threaded process for each engine. It takes launch plans from its socket and
- * forks a keeper for each; the keeper joins the control group, clones PID 1 of the sandbox into its
- * namespaces, writes the id maps and is gone. PID 1 is a child of the launcher (CLONE_PARENT) and
- * dies with it; the launcher dies with the engine. */
+/* Starts sandboxes from plans, in the launcher and in zygotes. It forks a keeper for each plan; the keeper joins
+ * the control group, clones PID 1 of the sandbox into its namespaces, writes the id maps and is gone. PID 1 is a
+ * child of the launcher or zygote (CLONE_PARENT) and dies with it. */
 #define _GNU_SOURCE
 #include "casemate.h"
 
@@ -27,21 +26,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ENGINE_FD 3
-#define NAME "casemate-launch" /* a copy in memory has none that says anything */
-#define INOTIFY_INSTANCES_MAX "32" /* for one sandbox */
 #define GUEST_OOM_SCORE 500
 
-/* <linux/ioprio.h> came with Linux 5.15. */
-#define DISK_WHO_PROCESS 1
-#define DISK_CLASS_SHIFT 13
-#define DISK_CLASS_REAL_TIME 1
-#define DISK_CLASS_BEST_EFFORT 2
-#define DISK_LEVEL_MASK 7
-#define DISK_LEVEL_ORDINARY 4
-
 static uint8_t plan_bytes[PLAN_MAX_BYTES];
-static int engine_pidfd = -1, oom_score;
+int oom_score;
 
 static _Noreturn void fail(int control, int32_t step) {
     struct report report = {.type = REPORT_FAILED, .value = step, .error = errno};
@@ -98,16 +86,29 @@ static int write_text(pid_t pid, const char *name, const char *text) {
 }
 
 /* The kernel lets nobody without privilege go below what somebody with it has written. */
-static int set_oom_score(int score) {
+int set_oom_score(int score) {
     char text[16];
     snprintf(text, sizeof text, "%d", score);
     return write_to("/proc/self/oom_score_adj", text);
 }
 
-static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside) {
-    char line[64];
-    snprintf(line, sizeof line, "%u %u 1", inside, outside);
-    return write_text(pid, name, line);
+bool read_oom_score(void) {
+    char text[16] = {0};
+    int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    oom_score = atoi(text);
+    return fd >= 0 && close(fd) == 0 && got > 0;
+}
+
+/* Of a nursery the ids of the sandboxes to be started in it as well, as they are. */
+static int write_map(pid_t pid, const char *name, uint32_t inside, uint32_t outside, const struct settings *settings) {
+    char lines[128];
+    int length = snprintf(lines, sizeof lines, "%u %u 1\n", inside, outside);
+    for (int i = 0; i < ID_RANGES; i++)
+        if (settings->ids[i].count > 0)
+            length += snprintf(lines + length, sizeof lines - (size_t)length, "%u %u %u\n", settings->ids[i].first,
+                               settings->ids[i].first, settings->ids[i].count);
+    return write_text(pid, name, lines);
 }
 
 /* Version 1 of control groups moves a process by a write; a wait of about 13 ms after an idle pause
@@ -120,7 +121,7 @@ static int join_groups(const int *fds, int count) {
     return 0;
 }
 
-static int set_effective_capabilities(bool all) {
+int set_effective_capabilities(bool all) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
     if (syscall(SYS_capget, &header, data) < 0)
@@ -137,7 +138,7 @@ static int set_effective_capabilities(bool all) {
 static int own_namespaces(const struct plan *plan) {
     if (geteuid() == plan->uid_outside)
         return 0;
-    if (setgroups(0, NULL) < 0 || syscall(SYS_setresuid, -1, plan->uid_outside, -1) < 0)
+    if ((getgroups(0, NULL) != 0 && setgroups(0, NULL) < 0) || syscall(SYS_setresuid, -1, plan->uid_outside, -1) < 0)
         return -1;
     setfsuid(0);
     die_with_parent(); /* a change of user clears it */
@@ -156,8 +157,10 @@ static int free_low_ports(void) {
 }
 
 /* The host's limit is for all that one user runs, which without a user of its own is every sandbox. */
-static int limit_watches(void) {
-    return write_to("/proc/sys/user/max_inotify_instances", INOTIFY_INSTANCES_MAX);
+static int limit_watches(uint32_t instances) {
+    char text[16];
+    snprintf(text, sizeof text, "%u", instances);
+    return write_to("/proc/sys/user/max_inotify_instances", text);
 }
 
 static int raise_loopback(void) {
@@ -173,15 +176,18 @@ static int raise_loopback(void) {
 
 /* The slowest part of a sandbox is its network namespace, whose making also waits for the teardown of
  * earlier ones. The keeper makes it, owned by the sandbox's user namespace, while init builds the root. */
-static int make_network(int pidfd) {
+static int make_network(int pidfd, uint32_t instances) {
     if (setns(pidfd, CLONE_NEWUSER) < 0 || unshare(CLONE_NEWNET) < 0 || raise_loopback() < 0 ||
-        free_low_ports() < 0 || limit_watches() < 0)
+        free_low_ports() < 0 || limit_watches(instances) < 0)
         return -1;
     return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 }
 
 static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
-    int control = fds[0], link[2], pidfd = -1, devices;
+    int control = fds[0], link[2], pidfd = -1, devices = -1;
+    struct settings settings = find_settings(plan_bytes, plan->length);
+    if (plan->devices_fds > 0)
+        devices = fds[--count];
     die_with_parent();
     /* Before anything of the engine the out-of-memory killer is to take a sandbox. Its init has the same score:
      * an init that could change it, or that of its children, would have to let its neighbours look at it. */
@@ -191,7 +197,7 @@ static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
         fail(control, FAILED_CGROUP);
     if (plan->cgroup_kind == CGROUP_INTO)
         close_all(fds + 1, count - 1);
-    if (make_devices(plan_bytes, plan->length, &devices) < 0)
+    if (devices < 0 && make_devices(plan_bytes, plan->length, &devices) < 0)
         fail(control, FAILED_DEVICES);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) < 0)
         fail(control, FAILED_CLONE);
@@ -207,14 +213,14 @@ static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
     close(link[1]);
     if (write_text(pid, "setgroups", "deny") < 0)
         fail(control, FAILED_SETGROUPS);
-    if (write_map(pid, "gid_map", plan->gid_inside, plan->gid_outside) < 0)
+    if (write_map(pid, "gid_map", plan->gid_inside, plan->gid_outside, &settings) < 0)
         fail(control, FAILED_GID_MAP);
-    if (write_map(pid, "uid_map", plan->uid_inside, plan->uid_outside) < 0)
+    if (write_map(pid, "uid_map", plan->uid_inside, plan->uid_outside, &settings) < 0)
         fail(control, FAILED_UID_MAP);
     struct report started = {.type = REPORT_STARTED, .value = pid};
     if (send_report(control, &started, &pidfd, 1) < 0 || write(link[0], "g", 1) != 1)
         fail(control, FAILED_REPORT);
-    int network = make_network(pidfd);
+    int network = make_network(pidfd, settings.inotify_instances);
     if (network < 0 || send_report(link[0], &started, &network, 1) < 0)
         fail(control, FAILED_NETWORK);
     _exit(0);
@@ -228,7 +234,7 @@ static pid_t fork_keeper(const struct plan *plan, const int *fds) {
     return (pid_t)syscall(SYS_clone3, &arguments, sizeof arguments);
 }
 
-static void launch(size_t length, const int *fds, int count) {
+static void launch(size_t length, const int *fds, int count, const int *private_fds, int private_count) {
     struct plan plan;
     if (count == 0)
         return;
@@ -237,8 +243,7 @@ static void launch(size_t length, const int *fds, int count) {
         memcpy(&plan, plan_bytes, sizeof plan);
         pid_t pid = fork_keeper(&plan, fds);
         if (pid == 0) {
-            close(ENGINE_FD);
-            close(engine_pidfd);
+            close_all(private_fds, private_count);
             keep(&plan, fds, count);
         }
         if (pid > 0)
@@ -249,87 +254,14 @@ static void launch(size_t length, const int *fds, int count) {
     send_report(fds[0], &failed, NULL, 0);
 }
 
-/* A copy of the socket in some other child of the engine must not keep us alive, so the engine's own
- * end is watched as well. */
-static bool watch_engine(void) {
-    struct ucred engine;
-    socklen_t size = sizeof engine;
-    if (getsockopt(ENGINE_FD, SOL_SOCKET, SO_PEERCRED, &engine, &size) < 0 || engine.pid != getppid())
+/* What is open in `private_fds`, and `channel`, no sandbox inherits. False at the end of the connection. */
+bool take_plan(int channel, const int *private_fds, int private_count) {
+    int fds[PLAN_FDS_MAX], count;
+    ssize_t length = receive(channel, plan_bytes, sizeof plan_bytes, fds, PLAN_FDS_MAX, &count);
+    if (length == 0 || (length < 0 && errno != EMSGSIZE))
         return false;
-    engine_pidfd = (int)syscall(SYS_pidfd_open, engine.pid, 0);
-    return engine_pidfd >= 0 && getppid() == engine.pid;
-}
-
-/* The kernel tells of a process that has none the one that follows from its nice value. */
-static int give_up_disk_priority(void) {
-    int priority = (int)syscall(SYS_ioprio_get, DISK_WHO_PROCESS, 0);
-    int class = priority >> DISK_CLASS_SHIFT, level = priority & DISK_LEVEL_MASK;
-    bool is_raised = class == DISK_CLASS_REAL_TIME ||
-                     (class == DISK_CLASS_BEST_EFFORT && level < DISK_LEVEL_ORDINARY);
-    return priority >= 0 && is_raised ? (int)syscall(SYS_ioprio_set, DISK_WHO_PROCESS, 0, 0) : 0;
-}
-
-static bool read_oom_score(void) {
-    char text[16] = {0};
-    int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
-    ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    oom_score = atoi(text);
-    return fd >= 0 && close(fd) == 0 && got > 0;
-}
-
-/* Without privilege a score can be raised, but then a guest could lower it again as far as it was: none starts. */
-static bool give_up_oom_protection(void) {
-    if (!read_oom_score())
-        return false;
-    oom_score = oom_score < 0 ? 0 : oom_score;
-    if (set_oom_score(oom_score) < 0 || set_effective_capabilities(false) < 0)
-        return false;
-    bool can_return = set_oom_score(-1) == 0;
-    return set_effective_capabilities(true) == 0 && !can_return;
-}
-
-/* An engine may run with a priority of its own, for processors, for disks and for memory, and with addresses that
- * are not random; what it does not trust inherits ours, and gets none of it. Stepping back needs no right; what
- * stands below the ordinary stays there. */
-static bool be_ordinary(void) {
-    struct sched_param none = {0};
-    int policy = sched_getscheduler(0);
-    bool is_special = policy != SCHED_OTHER && policy != SCHED_BATCH && policy != SCHED_IDLE;
-    if (policy < 0 || (is_special && sched_setscheduler(0, SCHED_OTHER, &none) < 0))
-        return false;
-    if (getpriority(PRIO_PROCESS, 0) < 0 && setpriority(PRIO_PROCESS, 0, 0) < 0)
-        return false;
-    return give_up_disk_priority() == 0 && give_up_oom_protection() && personality(PER_LINUX) >= 0;
-}
-
-/* An ordinary user's guests may send as many descriptors as their own limit allows, and leave them untaken; the
- * kernel counts them for the user, and lets nobody with a limit below that number send another. */
-static bool raise_file_limit(void) {
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-        return false;
-    files.rlim_cur = files.rlim_max;
-    return setrlimit(RLIMIT_NOFILE, &files) == 0;
-}
-
-int main(void) {
-    if (!watch_engine() || !be_ordinary() || !raise_file_limit() || fcntl(ENGINE_FD, F_SETFD, FD_CLOEXEC) < 0 || setsid() < 0 ||
-        signal(SIGCHLD, SIG_IGN) == SIG_ERR || signal(SIGPIPE, SIG_IGN) == SIG_ERR || prctl(PR_SET_NAME, NAME, 0, 0, 0) < 0)
-        return 1;
-    struct pollfd wait[2] = {{.fd = ENGINE_FD, .events = POLLIN}, {.fd = engine_pidfd, .events = POLLIN}};
-    for (;;) {
-        int fds[PLAN_FDS_MAX], count;
-        if (poll(wait, 2, -1) < 0 && errno != EINTR)
-            return 1;
-        if (wait[1].revents != 0)
-            return 0;
-        if (wait[0].revents == 0)
-            continue;
-        ssize_t length = receive(ENGINE_FD, plan_bytes, sizeof plan_bytes, fds, PLAN_FDS_MAX, &count);
-        if (length == 0 || (length < 0 && errno != EMSGSIZE))
-            return 0;
-        if (length > 0)
-            launch((size_t)length, fds, count);
-        close_all(fds, count);
-    }
+    if (length > 0)
+        launch((size_t)length, fds, count, private_fds, private_count);
+    close_all(fds, count);
+    return true;
 }

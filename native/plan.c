@@ -36,6 +36,9 @@ static const char *const step_shapes[STEP_LAST + 1] = {
     [STEP_NO_NEW_PRIVILEGES] = "",
     [STEP_LANDLOCK] = "qqur",
     [STEP_SECCOMP] = "b",
+    [STEP_IDS] = "uuuu",
+    [STEP_WATCHES] = "u",
+    [STEP_KEEP_CAPABILITIES] = "q",
 };
 
 static const char *const request_shapes[REQUEST_LAST + 1] = {
@@ -78,10 +81,10 @@ static bool is_apart(const struct plan *plan) {
 }
 
 static bool header_is_valid(const struct plan *plan, size_t length, int fds) {
-    uint32_t wanted = plan->cgroup_fds + 1;
+    uint32_t wanted = 1 + plan->cgroup_fds + plan->devices_fds;
     return plan->magic == PLAN_MAGIC && plan->version == PLAN_VERSION && plan->length == length &&
            plan->steps <= PLAN_STEPS_MAX && plan->cgroup_kind <= CGROUP_INTO &&
-           plan->cgroup_fds < PLAN_FDS_MAX && fds >= 0 && wanted == (uint32_t)fds &&
+           plan->cgroup_fds < PLAN_FDS_MAX && plan->devices_fds <= 1 && fds >= 0 && wanted == (uint32_t)fds &&
            (plan->cgroup_kind != CGROUP_INTO || plan->cgroup_fds == 1) && is_apart(plan);
 }
 

@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -34,6 +35,7 @@ static struct child {
     int reply;
 } children[CHILDREN_MAX];
 
+void (*forked_program)(void);
 static struct rlimit guest_files;
 static char *strings[2 * STRINGS_MAX + 4];
 
@@ -102,6 +104,15 @@ static int add_pipe(struct spawn *s, int slot, bool guest_writes) {
     return 0;
 }
 
+static int add_socket(struct spawn *s) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return -1;
+    s->inside[3] = ends[0];
+    s->outside[s->outside_count++] = ends[1];
+    return 0;
+}
+
 /* The pipes are made here and not by the engine, so that they belong to the sandbox user and
  * /dev/stdout and its like can be opened again. */
 static int open_pipes(struct spawn *s) {
@@ -114,6 +125,8 @@ static int open_pipes(struct spawn *s) {
             return -1;
     }
     if (add_pipe(s, 1, true) < 0 || add_pipe(s, 2, true) < 0)
+        return -1;
+    if ((s->flags & SPAWN_SOCKET) && add_socket(s) < 0)
         return -1;
     if ((s->flags & SPAWN_CHANNEL) && (add_pipe(s, 3, false) < 0 || add_pipe(s, 4, true) < 0))
         return -1;
@@ -148,7 +161,10 @@ static int place_descriptors(struct spawn *s) {
         if (s->inside[i] >= 0 && (high[i] = fcntl(s->inside[i], F_DUPFD_CLOEXEC, SAFE_FD_MIN)) < 0)
             return -1;
     }
-    int last = s->flags & SPAWN_PTY ? 0 : s->flags & SPAWN_CHANNEL ? CHANNEL_REPLY_FD : 2;
+    int last = s->flags & SPAWN_PTY       ? 0
+               : s->flags & SPAWN_CHANNEL ? CHANNEL_REPLY_FD
+               : s->flags & SPAWN_SOCKET  ? CHANNEL_REQUEST_FD
+                                          : 2;
     for (int i = 0; i <= last; i++)
         if (dup2(high[i], i) < 0)
             return -1;
@@ -192,6 +208,11 @@ static int enter_process(struct spawn *s, int failure_fd) {
 static _Noreturn void become(struct spawn *s, int failure_fd) {
     int safe = fcntl(failure_fd, F_DUPFD_CLOEXEC, 2 * SAFE_FD_MIN);
     if (safe >= 0 && enter_process(s, safe) == 0) {
+        if (s->flags & SPAWN_FORK) {
+            close(safe);
+            forked_program();
+            _exit(EXEC_FAILED_STATUS);
+        }
         environ = s->environment;
         execvpe(s->argv[0], s->argv, s->environment);
     }
@@ -255,7 +276,7 @@ static bool spawn_request(struct cursor *c, int reply) {
     struct child *child = free_child();
     pid_t pid = -1;
     errno = child == NULL ? EAGAIN : EINVAL;
-    if (child != NULL && s.argv[0] != NULL)
+    if (child != NULL && (s.flags & SPAWN_FORK ? forked_program != NULL : s.argv[0] != NULL))
         if ((s.flags & SPAWN_PTY ? open_terminal(&s) : open_pipes(&s)) == 0)
             pid = start(&s);
     int error = errno;

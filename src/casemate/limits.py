@@ -126,6 +126,19 @@ UID_RANGE_COUNT: Final = 65_536
 UID_BLOCK_COUNT: Final = 256
 
 # Ready sandboxes ------------------------------------------------------------------------------
+NURSERY_MEMORY_BYTES: Final = 512 * MIB
+"""Of a zygote with all that it has imported."""
+NURSERY_PROCESSES: Final = 64
+NURSERY_DISK_BYTES: Final = 16 * MIB
+NURSERY_INOTIFY_INSTANCES: Final = 8192
+"""For all sandboxes made in it together; each has a limit of its own."""
+ZYGOTE_START_TIMEOUT_S: Final = 30.0
+ZYGOTE_CHILDREN_MAX: Final = 1000
+ZYGOTE_AGE_MAX_S: Final = 600.0
+"""A zygote's children share its address layout and hash seed: neither is to last."""
+ZYGOTE_WORDS_MAX: Final = 200
+ZYGOTES_MAX: Final = 4
+"""Kinds of zygotes alive at a time."""
 POOL_READY_MAX: Final = 8
 POOL_MEMORY_BYTES: Final = 512 * MIB
 POOL_MEMORY_GUESS_BYTES: Final = 16 * MIB

@@ -43,18 +43,23 @@ GUEST_ERRNOS: Final = frozenset(
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """What to start. `request` is written to descriptor 3 and whatever comes on 4 is the reply."""
+    """What to start. `request` is written to descriptor 3 and whatever comes on 4 is the reply.
+
+    `socket`: instead, 3 is one end of a socket. `forked`: it is a fork of the zygote that made the sandbox.
+    """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     cwd: str
     stdin: BytesOrFd | None = None
     request: bytes | None = None
+    socket: bool = False
+    forked: bool = False
 
     @property
     def pipes(self) -> int:
         """How many of them lead to the process."""
-        return len(STREAMS) + (self.stdin is not None) + 2 * (self.request is not None)
+        return len(STREAMS) + (self.stdin is not None) + 2 * (self.request is not None) + self.socket
 
 
 class Waiting(msgspec.Struct):
@@ -360,6 +365,10 @@ def spawn_message(number: int, command: Command) -> bytes:
         flags |= SpawnFlag.STDIN
     if command.request is not None:
         flags |= SpawnFlag.CHANNEL
+    if command.socket:
+        flags |= SpawnFlag.SOCKET
+    if command.forked:
+        flags |= SpawnFlag.FORK
     environment = [f"{name}={value}" for name, value in command.environment.items()]
     message = encode_spawn(number, command.argv, environment, cwd=command.cwd, flags=flags)
     if len(message) > limits.MESSAGE_MAX_BYTES:

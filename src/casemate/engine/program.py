@@ -16,6 +16,7 @@ from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
 from casemate.model.result import GuestError, JsonValue
 from casemate.model.runtime import Channel, Runtime
+from casemate.isolation.nursery import ZYGOTE_LIBRARY
 from casemate.model.spec import (
     ADDON_DIRECTORY,
     BASE_ENVIRONMENT,
@@ -59,7 +60,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine needs to know to run code: pure data.
 
     `placed_names` are the files of the work directory that the harness makes out of the code while it runs;
-    `extra` are the caller's own variables.
+    `extra` are the caller's own variables. `zygote` is the command of a process of whom interpreters can be forks.
     """
 
     command: Command
@@ -69,6 +70,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     memory_errors: tuple[str, ...] = ()
     placed_code: bytes = b""
     placed_names: tuple[str, ...] = ()
+    zygote: tuple[str, ...] = ()
 
 
 def check_input(value: JsonValue) -> bytes | None:
@@ -118,6 +120,7 @@ def make_program(
         "{guest}": GUEST_DIRECTORY,
         "{harness}": HARNESS_FILE,
         "{addon}": ADDON_DIRECTORY,
+        "{zygote}": ZYGOTE_LIBRARY,
     }
     files = []
     if runtime.harness:
@@ -148,6 +151,7 @@ def make_program(
         memory_errors=runtime.memory_errors,
         placed_code=code.encode(),
         placed_names=_placed_names(runtime, filename),
+        zygote=tuple(_filled(word, words) for word in runtime.zygote) + (runtime.preload if runtime.zygote else ()),
     )
 
 

@@ -14,8 +14,10 @@ import msgspec
 from casemate import limits
 from casemate.engine.drive import drive
 from casemate.engine.execution import Command, Waiting, start_process
+from casemate.engine.zygote import ZygoteKey, Zygotes
 from casemate.errors import LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
+from casemate.isolation.plan import processors_wanted
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.pool import Bounds
 from casemate.model.resources import Limits
@@ -39,6 +41,13 @@ class WarmKey(msgspec.Struct, frozen=True):
     argv: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     cwd: str = ""
+    zygote: tuple[str, ...] = ()
+
+    def zygote_key(self) -> ZygoteKey | None:
+        """Of whom the waiting process can be a fork. Libraries count processors when they are imported: only of one."""
+        if not self.zygote or processors_wanted(self.spec.limits) > 1:
+            return None
+        return ZygoteKey(self.zygote, self.environment, self.spec.mounts)
 
     def command(self) -> Command | None:
         """The process that waits: with pipes for everything, since nobody knows yet what its program will get."""
@@ -64,7 +73,7 @@ def warm_key(run: Run) -> WarmKey:
     if runtime is None or not runtime.waits or runtime.channel is not Channel.FRAMES or _has_early(runtime, extra):
         return WarmKey(run.label, spec)
     base = tuple((name, value) for name, value in command.environment.items() if name not in extra)
-    return WarmKey(run.label, spec, command.argv, base, command.cwd)
+    return WarmKey(run.label, spec, command.argv, base, command.cwd, run.program.zygote)
 
 
 def _has_early(runtime: Runtime, names: Mapping[str, str]) -> bool:
@@ -82,6 +91,7 @@ class Warm:
 
     def __init__(self, backend: NativeBackend, bounds: Bounds) -> None:
         self._backend = backend
+        self._zygotes = Zygotes(backend)
         self._pool: ReadyPool[WarmKey, WarmSandbox] = ReadyPool(
             Maker(self._make, _memory_bytes, WarmSandbox.is_alive, self._discard, lambda key: key.label), bounds
         )
@@ -119,18 +129,39 @@ class Warm:
 
     def clear(self) -> None:
         self._pool.clear()
+        self._zygotes.clear()
 
     def close(self) -> None:
         self._pool.close()
+        self._zygotes.close()
 
     def _make(self, key: WarmKey) -> WarmSandbox:
         return drive(self._steps(key))
 
     def _steps(self, key: WarmKey) -> Steps[WarmSandbox]:
+        command, zygote_key = key.command(), key.zygote_key()
+        if command is not None and zygote_key is not None:
+            forked = yield from self._forked(key.spec, command, zygote_key)
+            if forked is not None:
+                return forked
         sandbox = yield from self._backend.start(key.spec)
+        return (yield from self._occupied(sandbox, command))
+
+    def _forked(self, spec: SandboxSpec, command: Command, key: ZygoteKey) -> Steps[WarmSandbox | None]:
+        """By a zygote; without one, or if it fails, the sandbox is as good, and only takes longer to make."""
+        nursery = self._zygotes.get(key)
+        if nursery is None:
+            return None
+        try:
+            sandbox = yield from self._backend.start_within(nursery, spec)
+            return (yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True)))
+        except (LaunchError, SandboxClosed) as error:
+            self._zygotes.drop(key, nursery, error)
+            return None
+
+    def _occupied(self, sandbox: NativeSandbox, command: Command | None) -> Steps[WarmSandbox]:
         with ExitStack() as stack:
             stack.callback(self._backend.bury, sandbox)
-            command = key.command()
             waiting = None if command is None else (yield from start_waiting(sandbox, command))
             stack.pop_all()
         return WarmSandbox(sandbox, waiting)

@@ -70,6 +70,14 @@ def main(here: str) -> None:
     _send_value(here, reply, names.get("output", MISSING) if value is MISSING else value)
 
 
+def import_ahead() -> None:
+    """For a zygote: what `main` imports before it takes a request."""
+    import _sitebuiltins  # noqa: F401
+    import atexit  # noqa: F401
+
+    _json_parser()
+
+
 def _reserve() -> None:
     """Zeroes that nobody has written to take room of the process's limit, but none of the machine's."""
     try:  # noqa: SIM105  (contextlib would have to be imported)

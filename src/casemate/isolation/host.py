@@ -66,7 +66,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     `proc_files` and `proc_directories` are what everybody can read at the top of /proc, `sysctls` what there
     is of machine-wide facts below /proc/sys. `overlay_refused` are directories over which no overlay can be mounted in
-    a user namespace, `device_nodes` says whether we can make any: both only a try can tell. `hard_limits` are our
+    a user namespace, `device_nodes` says whether we can make any: both only a try can tell. `etc_source` is where the
+    machine's /etc lies. `hard_limits` are our
     own, by number of the resource; nobody can be given more.
     """
 
@@ -86,6 +87,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     hard_limits: tuple[tuple[int, int], ...] = ()
     overlay_refused: frozenset[str] = frozenset()
     device_nodes: bool = True
+    etc_source: str = "/etc"
 
 
 def _base_entries() -> tuple[BaseEntry, ...]:

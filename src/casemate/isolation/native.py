@@ -21,6 +21,7 @@ from casemate import limits
 from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
 from casemate.isolation.host import HostFacts, read_host_facts
 from casemate.isolation.launcher import ENDS_HINT, NO_ROOM, Launcher
+from casemate.isolation.nursery import Nursery, make_nursery_plan, nursery_spec, seen_inside, spec_inside
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import (
     EVERYTHING,
@@ -32,17 +33,20 @@ from casemate.isolation.protocol import (
     encode_signal,
     receive_report,
 )
-from casemate.isolation.steps import LaunchPlan, StepKind, encode_plan
+from casemate.isolation.rootfs import DEVICES
+from casemate.isolation.steps import LaunchPlan, Step, StepKind, encode_plan
 from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
 from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
 from casemate.kernel.descriptors import send_descriptors
+from casemate.kernel.devices import make_devices
 from casemate.kernel.hostids import HostIds
+from casemate.kernel.processes import pid_of
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
 from casemate.model.result import Isolation
-from casemate.model.spec import SandboxSpec
+from casemate.model.spec import Mount, SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
 HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
@@ -50,6 +54,7 @@ OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, err
 DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 """To root, but that of a container without the right to make device nodes."""
 
+_IDS: Final = range(limits.UID_RANGE_START, limits.UID_RANGE_START + limits.UID_RANGE_COUNT)
 KILL_STEP: Final = "ending the sandbox"
 
 
@@ -274,6 +279,36 @@ class NativeBackend:
             for sandbox in self._running():  # the launcher's end may have come before one had tied its life to it
                 sandbox.kill()
 
+    def start_nursery(self, mounts: tuple[Mount, ...]) -> Steps[NativeSandbox]:
+        """A sandbox for a zygote that makes others with these mounts. Raises as `start` does.
+
+        Where no cgroup limits what a zygote holds there is none: LaunchError.
+        """
+        spec = nursery_spec(mounts)
+        if isinstance(self._cgroups, CgroupUnavailable):
+            raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=self._cgroups.hint)
+        with ExitStack() as stack:
+            around, cgroup = self._surroundings(spec.limits, self._host, stack)
+            ids = _IDS if self._host_ids else range(0)
+            plan = make_nursery_plan(spec, self._host, around, ids)
+            control = yield from self._send(plan, cgroup, stack)
+            return (yield from self._built(spec, plan, control, cgroup, (), stack))
+
+    def start_within(self, nursery: Nursery, spec: SandboxSpec) -> Steps[NativeSandbox]:
+        """Build one sandbox, with the same walls, by the zygote in a nursery. Raises as `start` does."""
+        with ExitStack() as stack:
+            stack.enter_context(nursery.used())
+            inner = spec_inside(spec)
+            around, cgroup = self._surroundings(spec.limits, nursery.host, stack)
+            layers = _checked_layers(inner, nursery.host, around)
+            plan = make_plan(inner, nursery.host, around)
+            control = yield from self._send_within(nursery, plan, cgroup, stack)
+            return (yield from self._built(spec, plan, control, cgroup, layers, stack, nested=True))
+
+    def view_within(self, mounts: tuple[Mount, ...]) -> HostFacts:
+        """The machine as a zygote sees it in a nursery with these mounts."""
+        return seen_inside(self._host, mounts)
+
     def start(self, spec: SandboxSpec) -> Steps[NativeSandbox]:
         """Build one sandbox. Raises LayerMissing, CapacityError or LaunchError; then nothing is left."""
         # Ends: each refusal takes something out of the next plan, and a plan has only so much.
@@ -294,45 +329,58 @@ class NativeBackend:
 
     def _start(self, spec: SandboxSpec, host: HostFacts) -> Steps[NativeSandbox]:
         with ExitStack() as stack:
-            around, cgroup = self._surroundings(spec.limits, stack)
-            layers = layers_in_force(spec, host, around)
-            missing = sorted(spec.require.difference(layers))
-            if missing:
-                raise LayerMissing(missing)
+            around, cgroup = self._surroundings(spec.limits, host, stack)
+            layers = _checked_layers(spec, host, around)
             plan = make_plan(spec, host, around)
             control = yield from self._send(plan, cgroup, stack)
-            if cgroup is not None:
-                cgroup.counters()  # opened while the launcher works, for whoever asks again
-            started = yield from _expect(control, ReportKind.STARTED, plan, stack)
-            stack.callback(_kill_and_wait, started.fds[0])
-            ready = yield from _expect(control, ReportKind.READY, plan, stack)
-            if cgroup is not None:
-                cgroup.joined()
-            sandbox = NativeSandbox(
-                control=control,
-                pidfd=started.fds[0],
-                pid=started.value,
-                work_fd=ready.fds[0],
-                listeners=ready.fds[1:],
-                cgroup=cgroup,
-                isolation=Isolation(
-                    backend=self.name,
-                    layers=layers,
-                    approximate=() if cgroup else APPROXIMATE_WITHOUT_CGROUP,
-                ),
-                limits=spec.limits,
-                resources=stack.pop_all(),
-            )
-            with self._starting:
-                self._started.add(sandbox)
-                is_late = self._closed
-            if is_late:
-                sandbox.close()
-                raise SandboxClosed("the engine is closed")
-            return sandbox
+            return (yield from self._built(spec, plan, control, cgroup, layers, stack))
 
-    def _surroundings(self, wanted: Limits, stack: ExitStack) -> tuple[Surroundings, RunCgroup | None]:
-        uid, gid = self._host.uid, self._host.gid
+    def _built(  # noqa: PLR0917 - what one start has come to
+        self,
+        spec: SandboxSpec,
+        plan: LaunchPlan,
+        control: socket.socket,
+        cgroup: RunCgroup | None,
+        layers: tuple[Layer, ...],
+        stack: ExitStack,
+        *,
+        nested: bool = False,
+    ) -> Steps[NativeSandbox]:
+        """The sandbox of a plan that was handed over, once it is there; a nested keeper does not know its id here."""
+        if cgroup is not None:
+            cgroup.counters()  # opened while the launcher works, for whoever asks again
+        started = yield from _expect(control, ReportKind.STARTED, plan, stack)
+        stack.callback(_kill_and_wait, started.fds[0])
+        ready = yield from _expect(control, ReportKind.READY, plan, stack)
+        if cgroup is not None:
+            cgroup.joined()
+        sandbox = NativeSandbox(
+            control=control,
+            pidfd=started.fds[0],
+            pid=pid_of(started.fds[0]) if nested else started.value,
+            work_fd=ready.fds[0],
+            listeners=ready.fds[1:],
+            cgroup=cgroup,
+            isolation=Isolation(
+                backend=self.name,
+                layers=layers,
+                approximate=() if cgroup else APPROXIMATE_WITHOUT_CGROUP,
+            ),
+            limits=spec.limits,
+            resources=stack.pop_all(),
+        )
+        with self._starting:
+            self._started.add(sandbox)
+            is_late = self._closed
+        if is_late:
+            sandbox.close()
+            raise SandboxClosed("the engine is closed")
+        return sandbox
+
+    def _surroundings(
+        self, wanted: Limits, host: HostFacts, stack: ExitStack
+    ) -> tuple[Surroundings, RunCgroup | None]:
+        uid, gid = host.uid, host.gid
         if self._host_ids is not None:
             uid = gid = stack.enter_context(self._host_ids.lease()).value
         cpus = choose_processors(self._host.cpus, processors_wanted(wanted), next(self._turns))
@@ -354,6 +402,48 @@ class NativeBackend:
             message = encode_plan(plan, cgroup_kind=kind, cgroup_fds=len(fds))
             yield from self._launcher.hand_over(message, [theirs.fileno(), *fds])
         return ours
+
+
+    def _send_within(
+        self, nursery: Nursery, plan: LaunchPlan, cgroup: RunCgroup | None, stack: ExitStack
+    ) -> Steps[socket.socket]:
+        """The zygote may neither open a cgroup of ours nor make device nodes: both come along."""
+        fds = list(cgroup.open_procs()) if cgroup else []
+        kind = CgroupKind.JOIN if cgroup else CgroupKind.NONE
+        ours, theirs = _socketpair()
+        stack.callback(_hang_up, ours)
+        with theirs, ExitStack() as lent:
+            for fd in fds:
+                lent.callback(os.close, fd)
+            devices = [_devices(step, plan) for step in plan.steps if step.kind is StepKind.DEVICES]
+            for fd in devices:
+                lent.callback(os.close, fd)
+            message = encode_plan(plan, cgroup_kind=kind, cgroup_fds=len(fds), devices_fds=len(devices))
+            yield from nursery.hand_over(message, [theirs.fileno(), *fds, *devices])
+        return ours
+
+
+def _devices(step: Step, plan: LaunchPlan) -> int:
+    _, attributes, size, inodes, nodes = step.arguments
+    try:
+        return make_devices(
+            nodes,
+            uid=plan.uid_outside,
+            gid=plan.gid_outside,
+            size_bytes=int(size),
+            inodes=int(inodes),
+            attributes=attributes,
+        )
+    except OSError as error:
+        raise LaunchError("making the device nodes", error.errno or 0, error.strerror or "") from error
+
+
+def _checked_layers(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> tuple[Layer, ...]:
+    layers = layers_in_force(spec, host, around)
+    missing = sorted(spec.require.difference(layers))
+    if missing:
+        raise LayerMissing(missing)
+    return layers
 
 
 class _Behind(CapacityError):

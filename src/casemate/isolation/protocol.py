@@ -46,12 +46,14 @@ class RequestKind(IntEnum):
 
 
 class SpawnFlag(IntFlag):
-    """What a process to be started gets beside its output pipes."""
+    """What a process to be started gets beside its output pipes; `FORK`: it is init's own program, a zygote's fork."""
 
     NONE = 0
     PTY = 1
     STDIN = 2
     CHANNEL = 4
+    SOCKET = 8
+    FORK = 16
 
 
 class CgroupKind(IntEnum):

@@ -123,7 +123,8 @@ class Builder:
         self.directory(target)
         if self.has_overlay(path):
             other = f"{self.host.staging}/{EMPTY_DIRECTORY}"
-            self.add(StepKind.OVERLAY, self.source(path), other, target, BASE_ATTRIBUTES)
+            source = self.host.etc_source if path == ETC else path
+            self.add(StepKind.OVERLAY, self.source(source), other, target, BASE_ATTRIBUTES)
         else:
             self.bind(path, target)
 
@@ -142,13 +143,13 @@ def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus:
     builder = Builder(host)
     options = f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},size={bound.ROOT_SIZE_BYTES},nr_inodes={bound.ROOT_INODES}"
     builder.add(StepKind.ROOT, host.staging, options)
-    _add_devices(builder)
+    add_devices(builder)
     for name in DIRECTORIES:
         builder.directory(name)
     builder.add(StepKind.DEVPTS, "dev/pts", f"newinstance,ptmxmode=0666,mode=0620,max={bound.TERMINALS_MAX}")
-    _add_base(builder)
-    _add_etc(builder)
-    _add_mounts(builder, mounts)
+    add_base(builder)
+    add_etc(builder)
+    add_mounts(builder, mounts)
     _add_scratch(builder, limits)
     for content, target in LINKS:
         builder.add(StepKind.SYMLINK, content, target)
@@ -156,7 +157,8 @@ def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus:
     return builder
 
 
-def _add_base(builder: Builder) -> None:
+def add_base(builder: Builder) -> None:
+    """The machine's own top-level directories."""
     for entry in builder.host.base:
         if entry.link:
             builder.add(StepKind.SYMLINK, entry.link, entry.name)
@@ -164,7 +166,8 @@ def _add_base(builder: Builder) -> None:
             builder.base(f"/{entry.name}", entry.name)
 
 
-def _add_etc(builder: Builder) -> None:
+def add_etc(builder: Builder) -> None:
+    """A synthetic /etc, with what programs need of the machine's."""
     for target, content in ETC_FILES.items():
         builder.file(target, content)
     if builder.has_overlay(ETC):
@@ -187,12 +190,13 @@ def _add_path(builder: Builder, path: str, real: str) -> None:
         builder.bind(path, target)
 
 
-def _add_mounts(builder: Builder, mounts: tuple[Mount, ...]) -> None:
+def add_mounts(builder: Builder, mounts: tuple[Mount, ...]) -> None:
+    """What this sandbox sees of the machine beside that."""
     for mount in mounts:
         builder.base(mount.source, mount.target.lstrip("/"))
 
 
-def _add_devices(builder: Builder) -> None:
+def add_devices(builder: Builder) -> None:
     """Nodes of the sandbox's own where we may make any; otherwise the machine's, whose inodes all sandboxes share.
 
     Read-only keeps their times and modes; what is behind a device can be written all the same.

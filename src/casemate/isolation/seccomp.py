@@ -62,6 +62,10 @@ class SeccompPolicy(msgspec.Struct, frozen=True):
         """Return this policy with the named calls answered as by a kernel that does not know them."""
         return policy_of({**dict(self.verdicts), **{NUMBERS[name]: ENOSYS for name in names}}, self.otherwise)
 
+    def allowing(self, *names: str) -> SeccompPolicy:
+        """Return this policy with the named calls left to the kernel."""
+        return policy_of({**dict(self.verdicts), **{NUMBERS[name]: None for name in names}}, self.otherwise)
+
 
 def policy_of(verdicts: Mapping[int, Verdict], otherwise: Answer = ENOSYS) -> SeccompPolicy:
     """Return the policy that gives these verdicts by number; equal content makes equal values."""

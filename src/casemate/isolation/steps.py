@@ -18,7 +18,7 @@ from casemate import limits
 from casemate.errors import InternalError
 
 PLAN_MAGIC: Final = 0x4C504D43
-PLAN_VERSION: Final = 2
+PLAN_VERSION: Final = 3
 
 WireValue: TypeAlias = Any
 """int, str, bytes, a sequence of str, or of (str, int), as the shape says."""
@@ -53,6 +53,9 @@ class StepKind(IntEnum):
     NO_NEW_PRIVILEGES = 24
     LANDLOCK = 25
     SECCOMP = 26
+    IDS = 27
+    WATCHES = 28
+    KEEP_CAPABILITIES = 29
 
 
 SHAPES: Final = {
@@ -82,6 +85,9 @@ SHAPES: Final = {
     StepKind.NO_NEW_PRIVILEGES: "",
     StepKind.LANDLOCK: "qqur",
     StepKind.SECCOMP: "b",
+    StepKind.IDS: "uuuu",
+    StepKind.WATCHES: "u",
+    StepKind.KEEP_CAPABILITIES: "q",
 }
 """u: u32, q: u64, s: string, b: block, v: strings, r: (string, u64) pairs."""
 
@@ -139,12 +145,12 @@ def encode_step(step: Step) -> bytes:
     return struct.pack("<II", step.kind, len(payload)) + payload
 
 
-def encode_plan(plan: LaunchPlan, *, cgroup_kind: int, cgroup_fds: int) -> bytes:
+def encode_plan(plan: LaunchPlan, *, cgroup_kind: int, cgroup_fds: int, devices_fds: int = 0) -> bytes:
     """The plan as the launcher reads it. Raises InternalError if it is larger than the launcher takes."""
     body = b"".join(map(encode_step, plan.steps))
-    length = struct.calcsize("<11I") + len(body)
+    length = struct.calcsize("<12I") + len(body)
     if length > limits.PLAN_MAX_BYTES or len(plan.steps) > limits.PLAN_STEPS_MAX:
         raise InternalError(f"launch plan of {length} bytes and {len(plan.steps)} steps is too large")
     head = (PLAN_MAGIC, PLAN_VERSION, length, len(plan.steps), plan.clone_flags)
     ids = (plan.uid_inside, plan.uid_outside, plan.gid_inside, plan.gid_outside)
-    return struct.pack("<11I", *head, *ids, cgroup_kind, cgroup_fds) + body
+    return struct.pack("<12I", *head, *ids, cgroup_kind, cgroup_fds, devices_fds) + body

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from casemate import limits as bound
 from casemate.errors import CapacityError, InternalError, SandboxClosed
-from casemate.kernel.cgroup_files import KeptFiles, kill_members, remove_groups, remove_tree, typed
+from casemate.kernel.cgroup_files import KeptFiles, kill_members, open_all, remove_groups, remove_tree, typed
 from casemate.kernel.processes import is_running, start_time
 
 if TYPE_CHECKING:
@@ -145,6 +145,12 @@ class ControlGroup:
             made.append(directory)
         self._driver.write_limits(limits, None)
         self.join_fds = self._driver.open_joins()
+
+    def open_procs(self) -> tuple[int, ...]:
+        try:
+            return open_all([f"{directory}/cgroup.procs" for directory in self._driver.directories], os.O_WRONLY)
+        except OSError as error:
+            raise typed(error, "opening a control group for those who are to enter it") from error
 
     def joined(self) -> None:
         with self._lock:

@@ -66,6 +66,13 @@ class RunCgroup(Protocol):
         """
         ...
 
+    def open_procs(self) -> tuple[int, ...]:
+        """Descriptors into each of which a process that is to get in writes `0`; the caller's to close.
+
+        The kernel asks for the rights of whoever opened them, so that the process needs none.
+        """
+        ...
+
     def joined(self) -> None:
         """Gives `join_fds` back before the end, once everybody is in. Idempotent and optional."""
         ...

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PROC: Final = "/proc"
 _DEAD: Final = frozenset({b"Z", b"X", b"x"})
 _STAT_FIELDS_MIN: Final = 20
+_PID_FIELD: Final = b"Pid:"
 
 
 class ProcessStat(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,14 @@ class ProcessStat(msgspec.Struct, frozen=True, kw_only=True):
     def dead(self) -> bool:
         """Whether it has ended and only waits to be collected."""
         return self.state in _DEAD
+
+
+def pid_of(pidfd: int) -> int:
+    """The id, in our namespace, of the process that a descriptor stands for; -1 once it is gone."""
+    for line in Path(f"{_PROC}/self/fdinfo/{pidfd}").read_bytes().splitlines():
+        if line.startswith(_PID_FIELD):
+            return int(line.removeprefix(_PID_FIELD))
+    return -1
 
 
 def parse_stat(text: bytes) -> ProcessStat | None:

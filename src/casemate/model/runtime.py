@@ -59,8 +59,10 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `waits`: the harness writes an empty frame when it waits for its request, so that a process can be
     started ahead of its program. `early_variables` are how the names of variables begin that the
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
+    `zygote` is the command of a process that loads {zygote}, imports what follows its own arguments, and forks into
+    sandboxes made ahead.
     `sets` says how sets of packages are made for it, `library` is such a set in a runtime that has one, and
-    `preload` names what warm interpreters are to have imported already; none does so yet.
+    `preload` names what its zygotes have imported.
     `addon` names a directory of the package where something is built at set-up; its path inside is {addon}.
     `instead` is the runtime for programs that this one cannot serve.
     """
@@ -81,6 +83,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     limits: dict[str, Any] = {}
     memory_errors: tuple[str, ...] = ()
     waits: bool = False
+    zygote: tuple[str, ...] = ()
     early_variables: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
     sets: PackageSets | None = None

@@ -36,6 +36,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         environment={"PYTHONDONTWRITEBYTECODE": "1"},
         memory_errors=("MemoryError", "Unable to allocate"),
         waits=True,
+        zygote=("{interpreter}", "-S", "{guest}/zygote.py", "{zygote}"),
         early_variables=("PYTHON", "OPENSSL_", "SSL_"),
         sets=_PYTHON_SETS,
     ),

@@ -1,0 +1,176 @@
+"""Zygotes: interpreters in nurseries, of whom the interpreters of ready sandboxes are forks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from typing import Final
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.drive import drive
+from casemate.engine.execution import Command, start_process
+from casemate.errors import CasemateError, LaunchError
+from casemate.isolation.native import NativeBackend, NativeSandbox
+from casemate.isolation.nursery import Nursery
+from casemate.isolation.waiting import Steps, Wait
+from casemate.model.spec import Mount
+from casemate.model.values import READY_FRAME
+
+_DIRECTORY: Final = "/tmp"  # noqa: S108 - the nursery's own
+
+
+class ZygoteKey(msgspec.Struct, frozen=True):
+    """What tells zygotes apart: their command with what they import, and what they see."""
+
+    argv: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    mounts: tuple[Mount, ...]
+
+
+class _Kind:
+    """The zygote of one key, and when it was made; or why there is none, and until when."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.nursery: Nursery | None = None
+        self.born_s = 0.0
+        self.problem = ""
+        self.retry_s = 0.0
+        self.used_s = 0.0
+
+
+class Zygotes:
+    """The zygotes of one engine, each made when it is first wanted. Safe to use from many threads."""
+
+    def __init__(self, backend: NativeBackend) -> None:
+        self._backend = backend
+        self._lock = threading.Lock()
+        self._kinds: dict[ZygoteKey, _Kind] = {}
+        self._closed = False
+
+    def get(self, key: ZygoteKey) -> Nursery | None:
+        """A zygote to make a sandbox with; None where there can be none now, and `problem` says why."""
+        kind = self._kind(key)
+        with kind.lock:
+            now_s = time.monotonic()
+            kind.used_s = now_s
+            if kind.nursery is not None and not _is_old(kind, now_s):
+                return kind.nursery
+            if kind.nursery is not None:
+                kind.nursery.retire()
+                kind.nursery = None
+            if now_s >= kind.retry_s and not self._closed:
+                self._make(key, kind)
+            return kind.nursery
+
+    def drop(self, key: ZygoteKey, nursery: Nursery, error: Exception) -> None:
+        """It failed: let the next one who asks have another, or nobody for a while if this one has never been of use."""
+        kind = self._kind(key)
+        with kind.lock:
+            if kind.nursery is nursery:
+                kind.nursery = None
+                kind.problem = f"no zygote: {error}"
+                kind.retry_s = time.monotonic() + (limits.POOL_RETRY_MAX_S if nursery.made == 1 else 0.0)
+        nursery.retire()
+
+    def problem(self, key: ZygoteKey) -> str:
+        """Why there is none, for people; empty if there is one."""
+        return self._kind(key).problem
+
+    def clear(self) -> None:
+        """Let all go that nobody needs any more; the next one who asks has another made."""
+        for kind in self._take_all():
+            with kind.lock:
+                if kind.nursery is not None:
+                    kind.nursery.retire()
+
+    def rest(self, idle_s: float) -> None:
+        """Let those go whom nobody has asked for that long."""
+        before_s = time.monotonic() - idle_s
+        with self._lock:
+            idle = [key for key, kind in self._kinds.items() if kind.used_s <= before_s]
+            kinds = [self._kinds.pop(key) for key in idle]
+        for kind in kinds:
+            with kind.lock:
+                if kind.nursery is not None:
+                    kind.nursery.retire()
+
+    def close(self) -> None:
+        """End all, and every sandbox that was made by one. Idempotent."""
+        self._closed = True
+        for kind in self._take_all():
+            with kind.lock:
+                if kind.nursery is not None:
+                    kind.nursery.close()
+
+    def _take_all(self) -> list[_Kind]:
+        with self._lock:
+            kinds, self._kinds = list(self._kinds.values()), {}
+        return kinds
+
+    def _kind(self, key: ZygoteKey) -> _Kind:
+        """The one that was longest not asked for makes room for a new one."""
+        with self._lock:
+            kind = self._kinds.pop(key, None) or _Kind()
+            oldest = self._kinds.pop(next(iter(self._kinds))) if len(self._kinds) >= limits.ZYGOTES_MAX else None
+            self._kinds[key] = kind
+        if oldest is not None and oldest.nursery is not None:
+            oldest.nursery.retire()
+        return kind
+
+    def _make(self, key: ZygoteKey, kind: _Kind) -> None:
+        try:
+            kind.nursery = drive(start_zygote(self._backend, key))
+            kind.born_s, kind.problem = time.monotonic(), ""
+        except (CasemateError, OSError) as error:
+            kind.problem = f"no zygote: {error}"
+            kind.retry_s = time.monotonic() + limits.POOL_RETRY_MAX_S
+
+
+def _is_old(kind: _Kind, now_s: float) -> bool:
+    assert kind.nursery is not None  # noqa: S101 - the caller has looked
+    return kind.nursery.made >= limits.ZYGOTE_CHILDREN_MAX or now_s - kind.born_s >= limits.ZYGOTE_AGE_MAX_S
+
+
+def start_zygote(backend: NativeBackend, key: ZygoteKey) -> Steps[Nursery]:
+    """A zygote that has imported everything. Raises LaunchError with what it said last if it has not."""
+    sandbox = yield from backend.start_nursery(key.mounts)
+    with ExitStack() as stack:
+        stack.callback(backend.bury, sandbox)
+        command = Command(argv=key.argv, environment=dict(key.environment), cwd=_DIRECTORY, stdin=b"", socket=True)
+        waiting = yield from start_process(sandbox, command)
+        stack.callback(waiting.close)
+        channel = socket.socket(fileno=os.dup(waiting.spawned.fds[-1]))
+        stack.callback(channel.close)
+        channel.settimeout(0)
+        yield from _await_zygote(sandbox, channel, waiting.spawned.fds[1:3])
+        return Nursery(channel, backend.view_within(key.mounts), stack.pop_all().close)
+
+
+def _await_zygote(sandbox: NativeSandbox, channel: socket.socket, outputs: tuple[int, ...]) -> Steps[None]:
+    """What it prints meanwhile is taken, so that it does not wait for us, and the last of it kept for the error."""
+    deadline_s = time.monotonic() + limits.ZYGOTE_START_TIMEOUT_S
+    said, open_outputs = b"", set(outputs)
+    while ready := (yield Wait((channel.fileno(), sandbox.pidfd, *open_outputs), (), deadline_s)):
+        for fd in open_outputs & ready:
+            data = os.read(fd, limits.READ_CHUNK_BYTES)
+            said = (said + data)[-limits.LAST_WORDS_BYTES :]
+            if not data:
+                open_outputs.discard(fd)
+        if channel.fileno() in ready and channel.recv(len(READY_FRAME)) == READY_FRAME:
+            return
+        if not open_outputs or sandbox.pidfd in ready:
+            raise LaunchError("start of the zygote", errno.EPROTO, f"it ends: {_last_line(said)}")
+    raise LaunchError("start of the zygote", errno.ETIMEDOUT, f"it does not become ready: {_last_line(said)}")
+
+
+def _last_line(said: bytes) -> str:
+    """For people, from a program that is not trusted."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    return ascii(lines[-1][: limits.ZYGOTE_WORDS_MAX])[1:-1] if lines else "without a word"

@@ -1,0 +1,66 @@
+"""What a zygote runs: `python3 -S <this file> LIBRARY MODULE...`. It imports what its forks are to find imported.
+
+Each fork comes out of the library inside a sandbox of its own and behind all of its walls, and takes one request, as an
+interpreter does that was started there. Descriptor 3 is the way to the engine.
+"""
+# ruff: noqa: I002  (as in the harness, whose imports these are)
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+HERE = __file__.rpartition("/")[0]
+CHANNEL_FD = 3
+READY = bytes(4)
+
+
+def become_zygote() -> "Any":
+    """Returns in each fork: the harness, ready to run a program."""
+    library, *modules = sys.argv[1:]
+    harness = _neighbour("python_program")
+    harness.import_ahead()
+    for name in modules:
+        __import__(name)
+    known = set(sys.modules)
+    import ctypes
+    import posix
+
+    zygote = ctypes.PyDLL(library).casemate_zygote
+    before, after = ctypes.pythonapi.PyOS_BeforeFork, ctypes.pythonapi.PyOS_AfterFork_Child
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+    if len(posix.listdir("/proc/self/task")) > 1:
+        sys.exit(f"importing {', '.join(modules)} starts threads, which a fork would be without")
+    posix.write(CHANNEL_FD, READY)
+    before()
+    if zygote(CHANNEL_FD) != 0:
+        posix._exit(1)
+    after()
+    _differ()
+    return harness
+
+
+def _neighbour(name: str) -> "Any":
+    sys.path.insert(0, HERE)
+    try:
+        return __import__(name)
+    finally:
+        sys.path.remove(HERE)
+        sys.modules.pop(name, None)
+
+
+def _differ() -> None:
+    """What siblings must not share: the interpreter itself has seen to `random`, the libraries of OpenSSL to theirs."""
+    modules = sys.modules
+    if "numpy.random" in modules:
+        modules["numpy.random"].seed()
+    if "tempfile" in modules:
+        modules["tempfile"]._name_sequence = None  # type: ignore[attr-defined]
+    if "uuid" in modules:
+        modules["uuid"]._node = modules["uuid"]._last_timestamp = None  # type: ignore[attr-defined]
+
+
+program = become_zygote()
+program.main(HERE)
