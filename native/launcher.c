@@ -176,8 +176,8 @@ static int raise_loopback(void) {
 
 /* The slowest part of a sandbox is its network namespace, whose making also waits for the teardown of
  * earlier ones. The keeper makes it, owned by the sandbox's user namespace, while init builds the root. */
-static int make_network(int pidfd, uint32_t instances) {
-    if (setns(pidfd, CLONE_NEWUSER) < 0 || unshare(CLONE_NEWNET) < 0 || raise_loopback() < 0 ||
+static int make_network(uint32_t instances) {
+    if (unshare(CLONE_NEWNET) < 0 || raise_loopback() < 0 ||
         free_low_ports() < 0 || limit_watches(instances) < 0)
         return -1;
     return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
@@ -217,10 +217,13 @@ static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
         fail(control, FAILED_GID_MAP);
     if (write_map(pid, "uid_map", plan->uid_inside, plan->uid_outside, &settings) < 0)
         fail(control, FAILED_UID_MAP);
+    /* Before init becomes the sandbox's user, whom a keeper that is not root may not look at. */
+    if (setns(pidfd, CLONE_NEWUSER) < 0)
+        fail(control, FAILED_NETWORK);
     struct report started = {.type = REPORT_STARTED, .value = pid};
     if (send_report(control, &started, &pidfd, 1) < 0 || write(link[0], "g", 1) != 1)
         fail(control, FAILED_REPORT);
-    int network = make_network(pidfd, settings.inotify_instances);
+    int network = make_network(settings.inotify_instances);
     if (network < 0 || send_report(link[0], &started, &network, 1) < 0)
         fail(control, FAILED_NETWORK);
     _exit(0);

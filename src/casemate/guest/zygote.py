@@ -18,19 +18,14 @@ READY = bytes(4)
 
 def become_zygote() -> "Any":
     """Returns in each fork: the harness, ready to run a program."""
+    import posix
+
     library, *modules = sys.argv[1:]
     harness = _neighbour("python_program")
     harness.import_ahead()
+    zygote, before, after = _load(library)
     for name in modules:
         __import__(name)
-    known = set(sys.modules)
-    import ctypes
-    import posix
-
-    zygote = ctypes.PyDLL(library).casemate_zygote
-    before, after = ctypes.pythonapi.PyOS_BeforeFork, ctypes.pythonapi.PyOS_AfterFork_Child
-    for name in set(sys.modules) - known:
-        del sys.modules[name]
     if len(posix.listdir("/proc/self/task")) > 1:
         sys.exit(f"importing {', '.join(modules)} starts threads, which a fork would be without")
     posix.write(CHANNEL_FD, READY)
@@ -40,6 +35,20 @@ def become_zygote() -> "Any":
     after()
     _differ()
     return harness
+
+
+def _load(library: str) -> "tuple[Any, Any, Any]":
+    """The ways in, without a trace in what forks find imported; packages are not to stand in for what this needs."""
+    known, path = set(sys.modules), sys.path[:]
+    sys.path[:] = [each for each in path if each.startswith((sys.prefix, sys.exec_prefix))]
+    import ctypes
+
+    api = ctypes.pythonapi
+    found = ctypes.PyDLL(library).casemate_zygote, api.PyOS_BeforeFork, api.PyOS_AfterFork_Child
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+    sys.path[:] = path
+    return found
 
 
 def _neighbour(name: str) -> "Any":
