@@ -57,6 +57,10 @@ class FailingGroup:
     def kill(self) -> None:
         self._real.kill()
 
+    def open_procs(self) -> tuple[int, ...]:
+        self._may_fail("open_procs")
+        return self._real.open_procs()
+
     def remove(self) -> None:
         self._real.remove()
         self._may_fail("remove")

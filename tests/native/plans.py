@@ -21,7 +21,7 @@ from casemate.isolation.steps import PLAN_MAGIC, PLAN_VERSION, SHAPES, LaunchPla
 from casemate.model.resources import Limits
 from casemate.model.spec import Mount, SandboxSpec
 
-HEAD: Final = struct.Struct("<11I")
+HEAD: Final = struct.Struct("<12I")
 FDS_MAX: Final = 16
 CLONE_FLAGS: Final = 0x10000000 | 0x20000000 | 0x00020000 | 0x08000000 | 0x04000000 | 0x02000000
 """User, process, mount, IPC, UTS and control group namespace; the network's is made beside them."""

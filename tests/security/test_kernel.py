@@ -391,7 +391,9 @@ def test_k20_filter_integrity_of_children_threads_and_runtimes(sandbox: Open, en
         casemate.run("import os; os.system('cat /proc/self/status')", engine=engine),
     ]
     for result in shown:
-        assert walls_of(result.stdout.text, expected) == expected, result
+        walls = walls_of(result.stdout.text, expected)
+        assert int(walls.pop("Seccomp_filters")) >= 1, result  # a zygote's fork has the zygote's filter as well
+        assert walls == {name: value for name, value in expected.items() if name != "Seccomp_filters"}, result
 
 
 def test_k20_filter_integrity_on_a_terminal(sandbox: Open) -> None:

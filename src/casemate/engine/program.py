@@ -14,9 +14,9 @@ from casemate.engine.request import InputFile
 from casemate.engine.results import Answer
 from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
+from casemate.isolation.nursery import ZYGOTE_LIBRARY
 from casemate.model.result import GuestError, JsonValue
 from casemate.model.runtime import Channel, Runtime
-from casemate.isolation.nursery import ZYGOTE_LIBRARY
 from casemate.model.spec import (
     ADDON_DIRECTORY,
     BASE_ENVIRONMENT,
@@ -151,7 +151,7 @@ def make_program(
         memory_errors=runtime.memory_errors,
         placed_code=code.encode(),
         placed_names=_placed_names(runtime, filename),
-        zygote=tuple(_filled(word, words) for word in runtime.zygote) + (runtime.preload if runtime.zygote else ()),
+        zygote=tuple(_filled(word, words) for word in runtime.zygote),
     )
 
 

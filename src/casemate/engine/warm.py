@@ -42,12 +42,13 @@ class WarmKey(msgspec.Struct, frozen=True):
     environment: tuple[tuple[str, str], ...] = ()
     cwd: str = ""
     zygote: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
 
     def zygote_key(self) -> ZygoteKey | None:
         """Of whom the waiting process can be a fork. Libraries count processors when they are imported: only of one."""
         if not self.zygote or processors_wanted(self.spec.limits) > 1:
             return None
-        return ZygoteKey(self.zygote, self.environment, self.spec.mounts)
+        return ZygoteKey(self.zygote, self.preload, self.environment, self.spec.mounts)
 
     def command(self) -> Command | None:
         """The process that waits: with pipes for everything, since nobody knows yet what its program will get."""
@@ -73,7 +74,7 @@ def warm_key(run: Run) -> WarmKey:
     if runtime is None or not runtime.waits or runtime.channel is not Channel.FRAMES or _has_early(runtime, extra):
         return WarmKey(run.label, spec)
     base = tuple((name, value) for name, value in command.environment.items() if name not in extra)
-    return WarmKey(run.label, spec, command.argv, base, command.cwd, run.program.zygote)
+    return WarmKey(run.label, spec, command.argv, base, command.cwd, run.program.zygote, runtime.preload)
 
 
 def _has_early(runtime: Runtime, names: Mapping[str, str]) -> bool:
@@ -91,7 +92,7 @@ class Warm:
 
     def __init__(self, backend: NativeBackend, bounds: Bounds) -> None:
         self._backend = backend
-        self._zygotes = Zygotes(backend)
+        self._zygotes = Zygotes(backend, bounds.idle_s)
         self._pool: ReadyPool[WarmKey, WarmSandbox] = ReadyPool(
             Maker(self._make, _memory_bytes, WarmSandbox.is_alive, self._discard, lambda key: key.label), bounds
         )

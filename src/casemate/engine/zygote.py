@@ -29,6 +29,7 @@ class ZygoteKey(msgspec.Struct, frozen=True):
     """What tells zygotes apart: their command with what they import, and what they see."""
 
     argv: tuple[str, ...]
+    preload: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     mounts: tuple[Mount, ...]
 
@@ -44,12 +45,19 @@ class _Kind:
         self.retry_s = 0.0
         self.used_s = 0.0
 
+    def is_idle_since(self, moment_s: float) -> bool:
+        """Whether nobody has asked for it since then, and nothing is there that it has made."""
+        return self.used_s <= moment_s and self.nursery is not None and self.nursery.is_idle
+
 
 class Zygotes:
     """The zygotes of one engine, each made when it is first wanted. Safe to use from many threads."""
 
-    def __init__(self, backend: NativeBackend) -> None:
+    def __init__(self, backend: NativeBackend, idle_s: float) -> None:
+        """`idle_s`: how long one stays that has nothing to do."""
         self._backend = backend
+        self._idle_s = idle_s
+        self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
         self._kinds: dict[ZygoteKey, _Kind] = {}
         self._closed = False
@@ -70,7 +78,7 @@ class Zygotes:
             return kind.nursery
 
     def drop(self, key: ZygoteKey, nursery: Nursery, error: Exception) -> None:
-        """It failed: let the next one who asks have another, or nobody for a while if this one has never been of use."""
+        """It failed: let the next one who asks have another; for a while none, if this one was of no use at all."""
         kind = self._kind(key)
         with kind.lock:
             if kind.nursery is nursery:
@@ -90,20 +98,34 @@ class Zygotes:
                 if kind.nursery is not None:
                     kind.nursery.retire()
 
-    def rest(self, idle_s: float) -> None:
-        """Let those go whom nobody has asked for that long."""
-        before_s = time.monotonic() - idle_s
+    def _look_later(self) -> None:
+        """One of them has nothing to do: if that stays so, it is let go."""
         with self._lock:
-            idle = [key for key, kind in self._kinds.items() if kind.used_s <= before_s]
+            if self._timer is None and not self._closed:
+                self._timer = threading.Timer(self._idle_s, self._let_idle_go)
+                self._timer.daemon = True
+                self._timer.start()
+
+    def _let_idle_go(self) -> None:
+        before_s = time.monotonic() - self._idle_s
+        with self._lock:
+            self._timer = None
+            idle = [key for key, kind in self._kinds.items() if kind.is_idle_since(before_s)]
             kinds = [self._kinds.pop(key) for key in idle]
+            left = any(kind.nursery is not None and kind.nursery.is_idle for kind in self._kinds.values())
         for kind in kinds:
             with kind.lock:
                 if kind.nursery is not None:
                     kind.nursery.retire()
+        if left:
+            self._look_later()
 
     def close(self) -> None:
         """End all, and every sandbox that was made by one. Idempotent."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
         for kind in self._take_all():
             with kind.lock:
                 if kind.nursery is not None:
@@ -127,6 +149,7 @@ class Zygotes:
     def _make(self, key: ZygoteKey, kind: _Kind) -> None:
         try:
             kind.nursery = drive(start_zygote(self._backend, key))
+            kind.nursery.on_idle = self._look_later
             kind.born_s, kind.problem = time.monotonic(), ""
         except (CasemateError, OSError) as error:
             kind.problem = f"no zygote: {error}"
@@ -140,10 +163,11 @@ def _is_old(kind: _Kind, now_s: float) -> bool:
 
 def start_zygote(backend: NativeBackend, key: ZygoteKey) -> Steps[Nursery]:
     """A zygote that has imported everything. Raises LaunchError with what it said last if it has not."""
-    sandbox = yield from backend.start_nursery(key.mounts)
+    sandbox = yield from backend.start_nursery(key.mounts, limited=bool(key.preload))
     with ExitStack() as stack:
         stack.callback(backend.bury, sandbox)
-        command = Command(argv=key.argv, environment=dict(key.environment), cwd=_DIRECTORY, stdin=b"", socket=True)
+        argv = (*key.argv, *key.preload)
+        command = Command(argv=argv, environment=dict(key.environment), cwd=_DIRECTORY, stdin=b"", socket=True)
         waiting = yield from start_process(sandbox, command)
         stack.callback(waiting.close)
         channel = socket.socket(fileno=os.dup(waiting.spawned.fds[-1]))

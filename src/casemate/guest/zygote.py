@@ -31,7 +31,7 @@ def become_zygote() -> "Any":
     posix.write(CHANNEL_FD, READY)
     before()
     if zygote(CHANNEL_FD) != 0:
-        posix._exit(1)
+        posix._exit(1)  # noqa: SLF001 - it is the system's, not private
     after()
     _differ()
     return harness
@@ -66,9 +66,10 @@ def _differ() -> None:
     if "numpy.random" in modules:
         modules["numpy.random"].seed()
     if "tempfile" in modules:
-        modules["tempfile"]._name_sequence = None  # type: ignore[attr-defined]
+        setattr(modules["tempfile"], "_name_sequence", None)  # noqa: B010
     if "uuid" in modules:
-        modules["uuid"]._node = modules["uuid"]._last_timestamp = None  # type: ignore[attr-defined]
+        for name in ("_node", "_last_timestamp"):
+            setattr(modules["uuid"], name, None)
 
 
 program = become_zygote()

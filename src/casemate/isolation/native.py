@@ -20,20 +20,16 @@ import msgspec
 from casemate import limits
 from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
 from casemate.isolation.host import HostFacts, read_host_facts
-from casemate.isolation.launcher import ENDS_HINT, NO_ROOM, Launcher
+from casemate.isolation.launcher import NO_ROOM, Launcher
 from casemate.isolation.nursery import Nursery, make_nursery_plan, nursery_spec, seen_inside, spec_inside
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import (
     EVERYTHING,
-    FAILED_STAGES,
     CgroupKind,
-    Report,
     ReportKind,
-    Stage,
     encode_signal,
-    receive_report,
 )
-from casemate.isolation.rootfs import DEVICES
+from casemate.isolation.stages import Refused, expect_stage
 from casemate.isolation.steps import LaunchPlan, Step, StepKind, encode_plan
 from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
@@ -49,11 +45,6 @@ from casemate.model.result import Isolation
 from casemate.model.spec import Mount, SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
-HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
-OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
-DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
-"""To root, but that of a container without the right to make device nodes."""
-
 _IDS: Final = range(limits.UID_RANGE_START, limits.UID_RANGE_START + limits.UID_RANGE_COUNT)
 KILL_STEP: Final = "ending the sandbox"
 
@@ -279,13 +270,13 @@ class NativeBackend:
             for sandbox in self._running():  # the launcher's end may have come before one had tied its life to it
                 sandbox.kill()
 
-    def start_nursery(self, mounts: tuple[Mount, ...]) -> Steps[NativeSandbox]:
+    def start_nursery(self, mounts: tuple[Mount, ...], *, limited: bool) -> Steps[NativeSandbox]:
         """A sandbox for a zygote that makes others with these mounts. Raises as `start` does.
 
-        Where no cgroup limits what a zygote holds there is none: LaunchError.
+        `limited`: what runs in it is not ours alone, so a cgroup has to hold it; LaunchError where there is none.
         """
         spec = nursery_spec(mounts)
-        if isinstance(self._cgroups, CgroupUnavailable):
+        if limited and isinstance(self._cgroups, CgroupUnavailable):
             raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=self._cgroups.hint)
         with ExitStack() as stack:
             around, cgroup = self._surroundings(spec.limits, self._host, stack)
@@ -303,7 +294,10 @@ class NativeBackend:
             layers = _checked_layers(inner, nursery.host, around)
             plan = make_plan(inner, nursery.host, around)
             control = yield from self._send_within(nursery, plan, cgroup, stack)
-            return (yield from self._built(spec, plan, control, cgroup, layers, stack, nested=True))
+            try:
+                return (yield from self._built(spec, plan, control, cgroup, layers, stack, nested=True))
+            except Refused as refused:
+                raise LaunchError("start in a nursery", errno.EOPNOTSUPP, str(refused)) from refused
 
     def view_within(self, mounts: tuple[Mount, ...]) -> HostFacts:
         """The machine as a zygote sees it in a nursery with these mounts."""
@@ -315,12 +309,12 @@ class NativeBackend:
         while True:
             try:
                 return (yield from self._start(spec, self._host))
-            except _Refused as refused:
+            except Refused as refused:
                 self._learn(refused)
                 if refused.layer in spec.require:
                     raise LayerMissing([refused.layer]) from refused
 
-    def _learn(self, refused: _Refused) -> None:
+    def _learn(self, refused: Refused) -> None:
         """For all plans from now on. Two threads at once may forget one thing; then it is refused once more."""
         facts: dict[str, Any] = {"device_nodes": False}
         if refused.layer is Layer.PRIVATE_BASE:
@@ -349,9 +343,9 @@ class NativeBackend:
         """The sandbox of a plan that was handed over, once it is there; a nested keeper does not know its id here."""
         if cgroup is not None:
             cgroup.counters()  # opened while the launcher works, for whoever asks again
-        started = yield from _expect(control, ReportKind.STARTED, plan, stack)
+        started = yield from expect_stage(control, ReportKind.STARTED, plan, stack)
         stack.callback(_kill_and_wait, started.fds[0])
-        ready = yield from _expect(control, ReportKind.READY, plan, stack)
+        ready = yield from expect_stage(control, ReportKind.READY, plan, stack)
         if cgroup is not None:
             cgroup.joined()
         sandbox = NativeSandbox(
@@ -377,9 +371,7 @@ class NativeBackend:
             raise SandboxClosed("the engine is closed")
         return sandbox
 
-    def _surroundings(
-        self, wanted: Limits, host: HostFacts, stack: ExitStack
-    ) -> tuple[Surroundings, RunCgroup | None]:
+    def _surroundings(self, wanted: Limits, host: HostFacts, stack: ExitStack) -> tuple[Surroundings, RunCgroup | None]:
         uid, gid = host.uid, host.gid
         if self._host_ids is not None:
             uid = gid = stack.enter_context(self._host_ids.lease()).value
@@ -402,7 +394,6 @@ class NativeBackend:
             message = encode_plan(plan, cgroup_kind=kind, cgroup_fds=len(fds))
             yield from self._launcher.hand_over(message, [theirs.fileno(), *fds])
         return ours
-
 
     def _send_within(
         self, nursery: Nursery, plan: LaunchPlan, cgroup: RunCgroup | None, stack: ExitStack
@@ -448,55 +439,6 @@ def _checked_layers(spec: SandboxSpec, host: HostFacts, around: Surroundings) ->
 
 class _Behind(CapacityError):
     """Init has not taken up earlier requests yet."""
-
-
-class _Refused(Exception):
-    """What an additional layer needs cannot be done here; the next plan does without.
-
-    For the private base `directory` is the one over which no overlay can be mounted.
-    """
-
-    def __init__(self, layer: Layer, directory: str = "") -> None:
-        super().__init__(f"{layer} cannot be had here")
-        self.layer = layer
-        self.directory = directory
-
-
-def _expect(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: ExitStack) -> Steps[Report]:
-    deadline_s = time.monotonic() + limits.LAUNCH_TIMEOUT_S
-    ready = yield Wait(read=(channel.fileno(),), deadline_s=deadline_s)
-    if not ready:
-        raise LaunchError("launcher", errno.ETIMEDOUT, f"no answer within {limits.LAUNCH_TIMEOUT_S} s")
-    report = receive_report(channel)
-    if report is None:
-        raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built", hint=ENDS_HINT)
-    for fd in report.fds:
-        stack.callback(os.close, fd)
-    if report.kind is not kind or len(report.fds) != _descriptors_with(kind, plan):
-        raise _launch_error(report, plan)
-    return report
-
-
-def _descriptors_with(kind: ReportKind, plan: LaunchPlan) -> int:
-    """How many descriptors come with a report of a start: a process's, or one for each step that hands one over."""
-    return 1 if kind is ReportKind.STARTED else sum(step.kind in HANDED_OVER for step in plan.steps)
-
-
-def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
-    """What failed, in words. A report of an unknown step is a mistake of ours."""
-    problem = os.strerror(report.error)
-    if report.kind is not ReportKind.FAILED or not min(Stage) <= report.value < len(plan.steps):
-        return InternalError(f"unexpected report {report.kind} from the launcher")
-    if report.value == Stage.DEVICES and report.error in DEVICES_REFUSED:
-        return _Refused(Layer.PRIVATE_DEVICES)
-    if report.value < 0:
-        hint = "run `casemate doctor`" if report.error in {errno.EPERM, errno.EACCES, errno.ENOSPC} else ""
-        return LaunchError(FAILED_STAGES[report.value], report.error, problem, hint=hint)
-    step = plan.steps[report.value]
-    if step.kind is StepKind.OVERLAY and report.error in OVERLAY_REFUSED:
-        source = plan.steps[step.arguments[0]].arguments[0]  # the sources are the first steps
-        return _Refused(Layer.PRIVATE_BASE, source)
-    return LaunchError(str(step), report.error, problem)
 
 
 def _undying() -> LaunchError:

@@ -142,7 +142,9 @@ class Nursery:
     """
 
     def __init__(self, channel: socket.socket, host: HostFacts, end: Callable[[], None]) -> None:
+        """`end` ends its sandbox; `on_idle`, once set, is told when the last of those made in it is gone."""
         self.host = host
+        self.on_idle: Callable[[], None] | None = None
         self.made = 0
         self._channel = channel
         self._end = end
@@ -177,6 +179,8 @@ class Nursery:
             with self._lock:
                 self._alive -= 1
             self._end_if_done()
+            if self.is_idle and self.on_idle is not None:
+                self.on_idle()
 
     @property
     def is_idle(self) -> bool:

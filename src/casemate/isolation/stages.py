@@ -1,0 +1,76 @@
+"""What a launcher reports of a start, stage by stage, and what failed, in words."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from contextlib import ExitStack
+from typing import Final
+
+from casemate import limits
+from casemate.errors import InternalError, LaunchError
+from casemate.isolation.launcher import ENDS_HINT
+from casemate.isolation.protocol import FAILED_STAGES, Report, ReportKind, Stage, receive_report
+from casemate.isolation.steps import LaunchPlan, StepKind
+from casemate.isolation.waiting import Steps, Wait
+from casemate.model.layers import Layer
+
+HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
+OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
+DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
+"""To root, but that of a container without the right to make device nodes."""
+
+
+class Refused(Exception):
+    """What an additional layer needs cannot be done here; the next plan does without.
+
+    For the private base `directory` is the one over which no overlay can be mounted.
+    """
+
+    def __init__(self, layer: Layer, directory: str = "") -> None:
+        super().__init__(f"{layer} cannot be had here")
+        self.layer = layer
+        self.directory = directory
+
+
+def expect_stage(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: ExitStack) -> Steps[Report]:
+    """The report that comes next in a start; its descriptors are closed with the stack.
+
+    Raises Refused, LaunchError, or InternalError for what no launcher of ours says.
+    """
+    deadline_s = time.monotonic() + limits.LAUNCH_TIMEOUT_S
+    ready = yield Wait(read=(channel.fileno(),), deadline_s=deadline_s)
+    if not ready:
+        raise LaunchError("launcher", errno.ETIMEDOUT, f"no answer within {limits.LAUNCH_TIMEOUT_S} s")
+    report = receive_report(channel)
+    if report is None:
+        raise LaunchError("launcher", errno.EPIPE, "the sandbox ended while it was being built", hint=ENDS_HINT)
+    for fd in report.fds:
+        stack.callback(os.close, fd)
+    if report.kind is not kind or len(report.fds) != _descriptors_with(kind, plan):
+        raise _launch_error(report, plan)
+    return report
+
+
+def _descriptors_with(kind: ReportKind, plan: LaunchPlan) -> int:
+    """How many descriptors come with a report of a start: a process's, or one for each step that hands one over."""
+    return 1 if kind is ReportKind.STARTED else sum(step.kind in HANDED_OVER for step in plan.steps)
+
+
+def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
+    """What failed, in words. A report of an unknown step is a mistake of ours."""
+    problem = os.strerror(report.error)
+    if report.kind is not ReportKind.FAILED or not min(Stage) <= report.value < len(plan.steps):
+        return InternalError(f"unexpected report {report.kind} from the launcher")
+    if report.value == Stage.DEVICES and report.error in DEVICES_REFUSED:
+        return Refused(Layer.PRIVATE_DEVICES)
+    if report.value < 0:
+        hint = "run `casemate doctor`" if report.error in {errno.EPERM, errno.EACCES, errno.ENOSPC} else ""
+        return LaunchError(FAILED_STAGES[report.value], report.error, problem, hint=hint)
+    step = plan.steps[report.value]
+    if step.kind is StepKind.OVERLAY and report.error in OVERLAY_REFUSED:
+        source = plan.steps[step.arguments[0]].arguments[0]  # the sources are the first steps
+        return Refused(Layer.PRIVATE_BASE, source)
+    return LaunchError(str(step), report.error, problem)
