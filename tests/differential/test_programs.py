@@ -10,6 +10,7 @@ from typing import Final, cast
 import pytest
 from tests.differential.catalogue import Program, languages, programs
 from tests.differential.sides import Ending, in_sandbox, natively
+from tests.warm import AheadEngine
 
 import casemate
 
@@ -17,6 +18,8 @@ THREADS: Final = 4
 AHEAD: Final = 2 * THREADS
 COMPARISON: Final = "test_is_as_natively"
 PROGRAMS_MIN: Final = 100
+FORKED: Final = "python"
+"""The language whose ready interpreters are forks of a zygote."""
 EVERYWHERE: Final = frozenset({"prints_a_line", "exits_with_a_status", "fails_uncaught"})
 """Quick ones of every language for the machines where the whole list would take too long."""
 
@@ -33,6 +36,12 @@ def _parameters() -> Iterator[object]:
 @pytest.fixture(scope="module")
 def engine() -> Iterator[casemate.Engine]:
     with casemate.Engine(warm=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def warm_engine() -> Iterator[casemate.Engine]:
+    with AheadEngine() as opened:
         yield opened
 
 
@@ -81,6 +90,16 @@ def both(
 def test_is_as_natively(program: Program, both: Ahead) -> None:
     native, inside = both(program)
     assert inside == native
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", programs(FORKED), ids=str)
+def test_is_the_same_in_a_fork_of_a_zygote(
+    program: Program, engine: casemate.Engine, warm_engine: casemate.Engine, slowness: float
+) -> None:
+    forked = in_sandbox(warm_engine, program, slowness)
+    assert forked == in_sandbox(engine, program, slowness)
+    assert not any(pool.problem for pool in warm_engine.pools())
 
 
 @pytest.mark.parametrize("language", languages())

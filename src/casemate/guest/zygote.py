@@ -22,7 +22,7 @@ def become_zygote() -> "Any":
 
     library, *modules = sys.argv[1:]
     harness = _neighbour("python_program")
-    harness.import_ahead()
+    harness.import_ahead(HERE)
     zygote, before, after = _load(library)
     for name in modules:
         __import__(name)
