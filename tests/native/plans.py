@@ -8,6 +8,7 @@ from typing import Final
 
 from casemate import limits
 from casemate.isolation.host import read_host_facts
+from casemate.isolation.nursery import make_nursery_plan, nursery_spec
 from casemate.isolation.plan import Surroundings, make_plan
 from casemate.isolation.protocol import (
     RequestKind,
@@ -41,13 +42,22 @@ def default_plan(*, cgroup: bool = True, mounts: tuple[Mount, ...] = (), listen:
     return make_plan(spec, read_host_facts(), around)
 
 
+def nursery_plan() -> LaunchPlan:
+    """The plan of a nursery on this machine, as root makes it."""
+    around = Surroundings(uid=100_007, gid=100_007, cpus=(0,), cgroup=True)
+    mounts = (Mount("/usr/share", "/opt/share"),)
+    return make_nursery_plan(nursery_spec(mounts), read_host_facts(), around, range(100_000, 165_536))
+
+
 def real_plans() -> list[tuple[bytes, int]]:
     """Encoded plans, each with the number of descriptors that goes with it."""
     mounts = (Mount("/usr/share", "/opt/share"), Mount("/usr/lib", "/opt/lib"))
     joined = encode_plan(default_plan(), cgroup_kind=1, cgroup_fds=4)
     into = encode_plan(default_plan(mounts=mounts, listen=(3128,)), cgroup_kind=2, cgroup_fds=1)
     without = encode_plan(default_plan(cgroup=False), cgroup_kind=0, cgroup_fds=0)
-    return [(joined, 5), (into, 2), (without, 1)]
+    nested = encode_plan(default_plan(), cgroup_kind=1, cgroup_fds=4, devices_fds=1)
+    nursery = encode_plan(nursery_plan(), cgroup_kind=1, cgroup_fds=4)
+    return [(joined, 5), (into, 2), (without, 1), (nested, 6), (nursery, 5)]
 
 
 def real_requests() -> list[bytes]:
@@ -111,10 +121,16 @@ def plan_is_sound(data: bytes, fds: int) -> bool:
     """What the launcher should say about a plan that comes with that many descriptors."""
     if not HEAD.size <= len(data) <= limits.PLAN_MAX_BYTES:
         return False
-    magic, version, length, steps, flags, uid, _, gid, _, kind, cgroup_fds = HEAD.unpack_from(data)
+    magic, version, length, steps, flags, uid, _, gid, _, kind, cgroup_fds, devices_fds = HEAD.unpack_from(data)
     if (magic, version, length) != (PLAN_MAGIC, PLAN_VERSION, len(data)) or steps > limits.PLAN_STEPS_MAX:
         return False
-    if kind > 2 or cgroup_fds >= FDS_MAX or cgroup_fds + 1 != fds or (kind == 2 and cgroup_fds != 1):
+    if (
+        kind > 2
+        or cgroup_fds >= FDS_MAX
+        or devices_fds > 1
+        or 1 + cgroup_fds + devices_fds != fds
+        or (kind == 2 and cgroup_fds != 1)
+    ):
         return False
     if flags != CLONE_FLAGS or uid == 0 or gid == 0:
         return False

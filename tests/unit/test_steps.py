@@ -85,19 +85,20 @@ class Decoder:
         return step
 
 
-def decode_plan(data: bytes) -> tuple[LaunchPlan, int, int]:
+def decode_plan(data: bytes) -> tuple[LaunchPlan, int, int, int]:
     reader = Decoder(data)
-    magic, version, length, count, flags, *ids, kind, fds = (reader.u32() for _ in range(11))
+    magic, version, length, count, flags, *ids, kind, fds, devices = (reader.u32() for _ in range(12))
     assert (magic, version, length) == (PLAN_MAGIC, PLAN_VERSION, len(data))
     steps = tuple(reader.step() for _ in range(count))
     assert not reader.data
     names = ("uid_inside", "uid_outside", "gid_inside", "gid_outside")
-    return LaunchPlan(clone_flags=flags, steps=steps, **dict(zip(names, ids, strict=True))), kind, fds
+    return LaunchPlan(clone_flags=flags, steps=steps, **dict(zip(names, ids, strict=True))), kind, fds, devices
 
 
-@given(PLANS, st.integers(0, 2), st.integers(0, 15))
-def test_a_plan_reads_back_as_it_was(plan: LaunchPlan, kind: int, fds: int) -> None:
-    assert decode_plan(encode_plan(plan, cgroup_kind=kind, cgroup_fds=fds)) == (plan, kind, fds)
+@given(PLANS, st.integers(0, 2), st.integers(0, 15), st.integers(0, 1))
+def test_a_plan_reads_back_as_it_was(plan: LaunchPlan, kind: int, fds: int, devices: int) -> None:
+    encoded = encode_plan(plan, cgroup_kind=kind, cgroup_fds=fds, devices_fds=devices)
+    assert decode_plan(encoded) == (plan, kind, fds, devices)
 
 
 @given(PLANS)

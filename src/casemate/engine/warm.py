@@ -94,7 +94,8 @@ class Warm:
         self._backend = backend
         self._zygotes = Zygotes(backend, bounds.idle_s)
         self._pool: ReadyPool[WarmKey, WarmSandbox] = ReadyPool(
-            Maker(self._make, _memory_bytes, WarmSandbox.is_alive, self._discard, lambda key: key.label), bounds
+            Maker(self._make, _memory_bytes, WarmSandbox.is_alive, self._discard, lambda key: key.label, self._problem),
+            bounds,
         )
 
     @contextmanager
@@ -136,6 +137,10 @@ class Warm:
         self._pool.close()
         self._zygotes.close()
 
+    def _problem(self, key: WarmKey) -> str:
+        zygote_key = key.zygote_key()
+        return self._zygotes.problem(zygote_key) if zygote_key is not None else ""
+
     def _make(self, key: WarmKey) -> WarmSandbox:
         return drive(self._steps(key))
 
@@ -149,16 +154,20 @@ class Warm:
         return (yield from self._occupied(sandbox, command))
 
     def _forked(self, spec: SandboxSpec, command: Command, key: ZygoteKey) -> Steps[WarmSandbox | None]:
-        """By a zygote; without one, or if it fails, the sandbox is as good, and only takes longer to make."""
-        nursery = self._zygotes.get(key)
-        if nursery is None:
-            return None
-        try:
-            sandbox = yield from self._backend.start_within(nursery, spec)
-            return (yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True)))
-        except (LaunchError, SandboxClosed) as error:
-            self._zygotes.drop(key, nursery, error)
-            return None
+        """By a zygote, or by the one after it if it has died.
+
+        Without one the sandbox is as good, and only takes longer to make.
+        """
+        for _ in range(2):
+            nursery = self._zygotes.get(key)
+            if nursery is None:
+                break
+            try:
+                sandbox = yield from self._backend.start_within(nursery, spec)
+                return (yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True)))
+            except (LaunchError, SandboxClosed) as error:
+                self._zygotes.drop(key, nursery, error)
+        return None
 
     def _occupied(self, sandbox: NativeSandbox, command: Command | None) -> Steps[WarmSandbox]:
         with ExitStack() as stack:

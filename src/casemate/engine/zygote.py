@@ -88,8 +88,10 @@ class Zygotes:
         nursery.retire()
 
     def problem(self, key: ZygoteKey) -> str:
-        """Why there is none, for people; empty if there is one."""
-        return self._kind(key).problem
+        """Why there is none, for people; empty if there is one, or was never asked for."""
+        with self._lock:
+            kind = self._kinds.get(key)
+        return kind.problem if kind is not None else ""
 
     def clear(self) -> None:
         """Let all go that nobody needs any more; the next one who asks has another made."""

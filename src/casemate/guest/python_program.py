@@ -44,7 +44,8 @@ def main(here: str) -> None:
     _reserve()
     _complete_builtins()
     parse = _json_parser()
-    ending = Ending(here)
+    import atexit  # noqa: F401  (what every program needs is there before its request)
+
     posix.write(reply.fd, READY)
     request = parse(_read_frame().decode())
     _set_variables(request["env"])
@@ -62,65 +63,22 @@ def main(here: str) -> None:
         value = _run(_compile_program(here, source, path), names)
         if value is MISSING and "output" not in names and request["has_input"]:
             value = _call_main(names.get("main"), request["input"])
-    except SystemExit as error:
+    except SystemExit:
         _send_value(here, reply, names.get("output", MISSING))
-        ending.status = _exit_status(error.code)
         raise
     except BaseException as error:
         _fail(here, reply, error, path, None if placed else source)
-        ending.status = None if isinstance(error, KeyboardInterrupt) else 1
         raise
     _send_value(here, reply, names.get("output", MISSING) if value is MISSING else value)
-    ending.status = 0
-
-
-class Ending:
-    """What is called when everything that the program has registered for its end is done.
-
-    Without a status the interpreter ends in its own way, as it does for whoever does not come this far.
-    """
-
-    def __init__(self, here: str) -> None:
-        import _warnings
-        import atexit
-        import gc
-
-        self.here = here
-        self.status: int | None = None
-        self.process = posix.getpid()
-        self.known = frozenset(sys.modules) - {"__main__"}
-        self.filters = tuple(_warnings.filters)
-        gc.freeze()
-        atexit.register(self)
-
-    def __call__(self) -> None:
-        if self.status is None or self.process != posix.getpid():
-            return
-        try:  # noqa: SIM105  (contextlib would have to be imported)
-            _neighbour(self.here, "python_end").end(self.status, self.known, self.filters)
-        except BaseException:  # noqa: S110
-            pass  # the interpreter's own end, which follows, says what is wrong
-
-
-def _exit_status(code: object) -> int:
-    """What the interpreter makes of the argument of `sys.exit`."""
-    if code is None:
-        return 0
-    if not isinstance(code, int):
-        return 1
-    return code & 0xFF if -(2**63) <= code < 2**63 else 0xFF
 
 
 def import_ahead(here: str) -> None:
-    """For a zygote: what `main` imports before it takes a request."""
+    """For a zygote: what `main` imports before it takes a request, and what most programs need."""
     import _sitebuiltins  # noqa: F401
-    import _thread  # noqa: F401
     import atexit  # noqa: F401
-    import gc  # noqa: F401
 
     _json_parser()
-    for name in ("python_end", "python_output"):
-        ahead[name] = _neighbour(here, name)
+    ahead["python_output"] = _neighbour(here, "python_output")
 
 
 def _reserve() -> None:

@@ -42,13 +42,17 @@ class Made(msgspec.Struct, Generic[T]):
 
 
 class Maker(msgspec.Struct, Generic[K, T], frozen=True):
-    """What a pool must be told of its things: how to make one, what it holds, whether it lives, how to end it."""
+    """What a pool must be told of its things: how to make one, what it holds, whether it lives, how to end it.
+
+    `problem` says what makes them worse than they could be, if anything does.
+    """
 
     make: Callable[[K], T]
     memory_bytes: Callable[[T], int]
     is_alive: Callable[[T], bool]
     discard: Callable[[T], None]
     label: Callable[[K], str]
+    problem: Callable[[K], str] = lambda _: ""
 
 
 class _Kind(Generic[T]):
@@ -203,7 +207,7 @@ class ReadyPool(Generic[K, T]):
             hits=kind.hits,
             misses=kind.misses,
             memory_bytes=sum(made.memory_bytes for made in kind.ready),
-            problem=kind.problem,
+            problem=kind.problem or self._maker.problem(key),
         )
 
     def _kind(self, key: K) -> _Kind[T] | None:
