@@ -164,7 +164,9 @@ class Warm:
                 break
             try:
                 sandbox = yield from self._backend.start_within(nursery, spec)
-                return (yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True)))
+                warm = yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True))
+                nursery.has_worked = True
+                return warm
             except (LaunchError, SandboxClosed) as error:
                 self._zygotes.drop(key, nursery, error)
         return None

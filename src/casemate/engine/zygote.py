@@ -84,7 +84,7 @@ class Zygotes:
             if kind.nursery is nursery:
                 kind.nursery = None
                 kind.problem = f"no zygote: {error}"
-                kind.retry_s = time.monotonic() + (limits.POOL_RETRY_MAX_S if nursery.made == 1 else 0.0)
+                kind.retry_s = time.monotonic() + (0.0 if nursery.has_worked else limits.POOL_RETRY_MAX_S)
         nursery.retire()
 
     def problem(self, key: ZygoteKey) -> str:

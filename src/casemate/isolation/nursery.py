@@ -142,10 +142,14 @@ class Nursery:
     """
 
     def __init__(self, channel: socket.socket, host: HostFacts, end: Callable[[], None]) -> None:
-        """`end` ends its sandbox; `on_idle`, once set, is told when the last of those made in it is gone."""
+        """`end` ends its sandbox; `on_idle`, once set, is told when the last of those made in it is gone.
+
+        `made` counts the attempts to make one, `has_worked` is for whoever makes them.
+        """
         self.host = host
         self.on_idle: Callable[[], None] | None = None
         self.made = 0
+        self.has_worked = False
         self._channel = channel
         self._end = end
         self._lock = threading.Lock()
