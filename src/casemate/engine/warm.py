@@ -165,10 +165,11 @@ class Warm:
             try:
                 sandbox = yield from self._backend.start_within(nursery, spec)
                 warm = yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True))
-                nursery.has_worked = True
-                return warm
             except (LaunchError, SandboxClosed) as error:
                 self._zygotes.drop(key, nursery, error)
+            else:
+                nursery.has_worked = True
+                return warm
         return None
 
     def _occupied(self, sandbox: NativeSandbox, command: Command | None) -> Steps[WarmSandbox]:

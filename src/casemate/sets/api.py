@@ -57,7 +57,7 @@ class Sets:
         """Install packages for a runtime, in sandboxes, into a new set; `name` is a runtime of its own then.
 
         `source` is a directory of packages to use instead of the network; `allow` names further hosts that may be
-        reached; `preload` has to be importable at the end; warm interpreters do not import it yet. Raises InvalidInput,
+        reached; `preload` has to be importable at the end; zygotes import it ahead of programs. Raises InvalidInput,
         BuildFailed, and what a run raises.
         """
         check_set_name(name, self._engine.runtimes.taken)
