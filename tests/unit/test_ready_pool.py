@@ -72,7 +72,7 @@ def pool(factory: Factory) -> Iterator[ReadyPool[str, int]]:
 def test_nothing_is_made_for_a_single_take(factory: Factory, pool: ReadyPool[str, int]) -> None:
     assert pool.take("a") is None
     assert pool.statistics()[0].starting == 0
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("casemate-pool")]
+    assert pool._threads == []
     assert factory.made == []
 
 
