@@ -17,9 +17,19 @@ settings.register_profile("casemate", deadline=None, database=None, print_blob=T
 settings.load_profile("casemate")
 
 ENDING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+LOG_COLUMNS: Final = 240
+"""Reasons of failures stand beside the names, and are cut where a line ends."""
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(trylast=True)  # when there is something that reports
+def pytest_configure(config: pytest.Config) -> None:
+    _meet_signals()
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not reporter.isatty:
+        config.get_terminal_writer().fullwidth = LOG_COLUMNS
+
+
+def _meet_signals() -> None:
     """Programs under test meet signals as users do, also where a shell began all this in the background or by `nohup`.
 
     What is ignored stays so in every process that is started from here.
