@@ -297,7 +297,8 @@ def _groups(engine: casemate.Engine) -> tuple[str, ...]:
         return ()
     bases = {Path(path).parent for path in root._directories.paths}  # type: ignore[attr-defined]
     ours = [folder for base in bases for folder in base.glob(f"casemate-{os.getpid()}-*")]
-    return tuple(sorted(str(path) for folder in ours for path in (folder, *folder.rglob("*")) if path.is_dir()))
+    # Unlike Path.rglob this passes over what another engine of ours is just removing.
+    return tuple(sorted(directory for folder in ours for directory, _, _ in os.walk(folder)))
 
 
 def _footprint(engine: casemate.Engine) -> Footprint:
