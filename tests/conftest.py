@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,28 @@ from casemate.engine import engine as engine_module
 
 settings.register_profile("casemate", deadline=None, database=None, print_blob=True)
 settings.load_profile("casemate")
+
+ENDING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+LOG_COLUMNS: Final = 240
+"""Reasons of failures stand beside the names, and are cut where a line ends."""
+
+
+@pytest.hookimpl(trylast=True)  # when there is something that reports
+def pytest_configure(config: pytest.Config) -> None:
+    _meet_signals()
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and not reporter.isatty:
+        config.get_terminal_writer().fullwidth = LOG_COLUMNS
+
+
+def _meet_signals() -> None:
+    """Programs under test meet signals as users do, also where a shell began all this in the background or by `nohup`.
+
+    What is ignored stays so in every process that is started from here.
+    """
+    for number in ENDING:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

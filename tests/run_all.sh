@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the suite in every kind of place that it is meant for, and repeats each part's summary at the end.
+# Runs the suite in every kind of place that it is meant for, and repeats each part's summary, and what failed, at the end.
 #   tests/run_all.sh [here|user|uml|uml-user|no-cgroup|warm]...      (all but warm without arguments; PYTEST_ARGS is passed on)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +12,7 @@ readonly ORDINARY_UID=61234 # in nobody's passwd
 readonly UML_LIMIT_S=${UML_LIMIT_S:-1200}
 readonly WORKERS=4 # at most; no more than there are processors
 readonly UML_SLOWNESS=20 # a process takes that many times longer there
+readonly SHOWN_LINES=30 SHOWN_NAMES=20 SHOWN_COLUMNS=300 # of a part that failed, at the end
 read -r -a more <<< "${PYTEST_ARGS:-}" || true
 bundle=""
 logs=.cache/test
@@ -128,13 +129,26 @@ elif [[ $(id -u) -eq 0 ]]; then
 else
     parts=(here uml uml-user no-cgroup) # `here` is as an ordinary user
 fi
-failed=0
+failures=() # parts
 report=()
+
+what_failed() { # part: names with reasons, below as much of the tracebacks' beginning as a log's last lines hold
+    local log=$logs/$1.log names
+    names=$(grep -aE '^(FAILED|ERROR) ' "$log" | head -n $SHOWN_NAMES || true)
+    printf '\n##### %s: what failed\n' "$1"
+    if [[ -z $names ]]; then # it ended before pytest could say anything
+        tail -n $SHOWN_LINES "$log"
+    else
+        awk -v "left=$SHOWN_LINES" \
+            '/^=+ .* =+$/ { shown = /^=+ (ERRORS|FAILURES) =+$/ } shown && left-- > 0' "$log"
+        printf '%s\n' "$names"
+    fi | cut -c "-$SHOWN_COLUMNS"
+}
 
 conclude() { # part, seconds, exit status: one line for the end
     local summary
     summary=$(grep -aE '(passed|failed|error|errors|deselected|no tests ran).* in [0-9.]+s' "$logs/$1.log" | tr -d '=' | paste -sd+ || true)
-    [[ $3 -eq 0 ]] || failed=1
+    [[ $3 -eq 0 ]] || failures+=("$1")
     report+=("$(printf '%-10s %4ss  exit %-3s  %s' "$1" "$2" "$3" "${summary:-no summary}")")
 }
 
@@ -189,4 +203,5 @@ for part in "${parts[@]}"; do
 done
 printf '\n##### all parts\n'
 printf '%s\n' "${report[@]}"
-exit $failed
+for part in "${failures[@]}"; do what_failed "$part"; done
+exit $((${#failures[@]} > 0))

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from tests.machine import sandbox_mounts
 
 import casemate
 from casemate.kernel.cgroup_types import CgroupUnavailable
+from casemate.kernel.processes import read_stat
 
 SETTLE_TIMEOUT_S: Final = 10.0
 SETTLE_PERIOD_S: Final = 0.001
+INIT: Final = "init"
+AT_WORK: Final = frozenset({b"R", b"D"})
 
 
 class Census(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,12 +29,14 @@ class Census(msgspec.Struct, frozen=True, kw_only=True):
     sandboxes: tuple[int, ...]
     groups: tuple[str, ...]
     free_ids: int
-    mounts: int
+    mounts: tuple[str, ...]
 
 
 def take_census(engine: casemate.Engine) -> Census:
+    """What there is when everything that was on its way has come to its end, or does not within a bound."""
     engine.backend.settle()
     launcher = engine.backend.launcher.pid
+    wait_until(lambda: is_at_rest(launcher))
     ids = engine.backend._host_ids
     return Census(
         descriptors=descriptors(os.getpid()),
@@ -38,8 +44,23 @@ def take_census(engine: casemate.Engine) -> Census:
         sandboxes=children(launcher),
         groups=run_groups(engine),
         free_ids=len(ids._free) if ids else 0,
-        mounts=Path("/proc/self/mountinfo").read_text().count("\n"),
+        mounts=sandbox_mounts(engine),
     )
+
+
+def is_at_rest(launcher: int) -> bool:
+    """Whether a launcher waits for the next plan, and of earlier ones only sandboxes are left that live."""
+    stat = read_stat(launcher) if launcher else None
+    return stat is None or (stat.state not in AT_WORK and all(map(is_sandbox, children(launcher))))
+
+
+def is_sandbox(pid: int) -> bool:
+    """Not one that keeps the launcher's part of a start, and not one that waits for being collected."""
+    stat = read_stat(pid)
+    try:
+        return stat is not None and not stat.dead and Path(f"/proc/{pid}/comm").read_text().strip() == INIT
+    except OSError:
+        return False
 
 
 def descriptors(pid: int) -> tuple[str, ...]:

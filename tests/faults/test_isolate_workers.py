@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Self
 
 import pytest
-from tests.faults.leftovers import take_census
+from tests.faults.leftovers import assert_settles, take_census
 
 import casemate
 from casemate import Reason
@@ -105,4 +105,4 @@ def test_every_execution_ends_in_one_result_while_workers_are_killed(
     assert counted[Reason.LOST] <= killer.kills
     assert casemate.run("return 'well'", "js", engine=isolating, limits={"timeout": 30 * slowness}).output == "well"
     isolating.rest()
-    assert take_census(isolating) == before
+    assert_settles(isolating, before)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
+from tests.machine import left_running
 from tests.warm import open_engine
 
 import casemate
-from casemate.kernel.processes import process_tree
 
 TIMEOUT_S = 30.0
-SETTLE_S = 5.0
-PAUSE_S = 0.002
 
 Run = Callable[..., casemate.Result]
 MakeSandbox = Callable[..., casemate.Sandbox]
@@ -78,16 +75,7 @@ def sandbox(make_sandbox: MakeSandbox) -> casemate.Sandbox:
 @pytest.fixture(scope="session")
 def settled(engine: casemate.Engine, slowness: float) -> Callable[[], list[int]]:
     """Return what waits for the launcher to be alone again and returns the processes that it still has."""
-
-    def rest() -> list[int]:
-        engine.rest()
-        launcher = engine.backend.launcher.pid
-        deadline_s = time.monotonic() + SETTLE_S * slowness
-        while (left := [pid for pid in process_tree(launcher) if pid != launcher]) and time.monotonic() < deadline_s:
-            threading.Event().wait(PAUSE_S)
-        return left
-
-    return rest
+    return partial(left_running, engine, slowness)
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.machine import left_running
 
 import casemate
 from casemate import InvalidInput, LayerMissing, Reason, limits
-from casemate.kernel.processes import process_tree, read_stat
 from casemate.limits import CODE_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -52,13 +52,9 @@ def isolating() -> Iterator[casemate.Engine]:
 
 
 @pytest.fixture(autouse=True)
-def no_worker_stays(isolating: casemate.Engine) -> Iterator[None]:
+def no_worker_stays(isolating: casemate.Engine, slowness: float) -> Iterator[None]:
     yield
-    isolating.rest()
-    launcher = isolating.backend.launcher.pid
-    stats = {pid: read_stat(pid) for pid in process_tree(launcher)}
-    # What has died and is released may be listed for a moment more.
-    assert [pid for pid, stat in stats.items() if stat and not stat.dead] == [launcher]
+    assert left_running(isolating, slowness) == []
 
 
 @pytest.fixture

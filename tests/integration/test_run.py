@@ -20,7 +20,7 @@ from tests.results import kinds_of
 import casemate
 from casemate import limits as bound
 from casemate.isolation.native import NativeSandbox
-from casemate.kernel.processes import process_tree
+from casemate.kernel.processes import process_tree, start_time
 from casemate.model.result import Reason
 from casemate.model.spec import BASE_ENVIRONMENT
 
@@ -453,7 +453,7 @@ def test_ctrl_c_kills_the_sandbox_and_ends_the_program(slowness: float) -> None:
         _, errors = process.communicate(timeout=30 * slowness)
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in errors
-    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    assert [pid for pid in pids if start_time(pid) is not None] == []
 
 
 # Threads and processes ----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 import pytest
+from tests.machine import sandbox_mounts
 from tests.warm import open_engine
 
 import casemate
@@ -295,13 +297,22 @@ def _groups(engine: casemate.Engine) -> tuple[str, ...]:
         return ()
     bases = {Path(path).parent for path in root._directories.paths}  # type: ignore[attr-defined]
     ours = [folder for base in bases for folder in base.glob(f"casemate-{os.getpid()}-*")]
-    return tuple(sorted(str(path) for folder in ours for path in (folder, *folder.rglob("*")) if path.is_dir()))
+    # Unlike Path.rglob this passes over what another engine of ours is just removing.
+    return tuple(sorted(directory for folder in ours for directory, _, _ in os.walk(folder)))
 
 
 def _footprint(engine: casemate.Engine) -> Footprint:
     engine.rest()
-    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-    return Footprint(_processes(), _descriptors(), tuple(mounts), _groups(engine))
+    return Footprint(_processes(), _descriptors(), sandbox_mounts(engine), _groups(engine))
+
+
+def _changes(before: Footprint, after: Footprint) -> dict[str, list[str]]:
+    """What came and what went, by kind. Processes may go: one that was dying before may still have been there."""
+    kinds = Footprint.__struct_fields__
+    was, now = ({name: Counter(getattr(each, name)) for name in kinds} for each in (before, after))
+    found = {f"more {name}": now[name] - was[name] for name in kinds}
+    found |= {f"fewer {name}": was[name] - now[name] for name in kinds if name != "processes"}
+    return {name: sorted(counted.elements()) for name, counted in found.items() if counted}
 
 
 @pytest.fixture(autouse=True)
@@ -317,6 +328,6 @@ def nothing_left_over(
     result = execute(["/bin/true"])
     assert result.ok, result
     deadline_s = time.monotonic() + SETTLE_S * slowness
-    while (after := _footprint(engine)) != before and time.monotonic() < deadline_s:
+    while (changes := _changes(before, _footprint(engine))) and time.monotonic() < deadline_s:
         time.sleep(POLL_S)
-    assert after == before
+    assert changes == {}

@@ -26,6 +26,12 @@ BURN_TOLERANCE: Final = 0.05
 START_S: Final = 0.05
 """What starting the program costs beside what it counts itself; stretched on a slow machine."""
 
+LATE_S: Final = 1.0
+"""By how much one end may be late where others use the processors; C12 measures how exact ends are."""
+
+MEASUREMENTS: Final = 3
+"""Of as many the one counts that others on this machine have disturbed least."""
+
 SLEEP_TOLERANCE_S: Final = 0.02
 SHARE_MIN: Final = 0.5
 """What a modest sandbox gets at least, of what a greedy one on the same processor gets. Fair is as much."""
@@ -41,10 +47,14 @@ def cpu_s(result: Result) -> float:
     return result.usage.cpu_user_s + result.usage.cpu_system_s
 
 
+def wall_s(result: Result) -> float:
+    return result.usage.wall_s
+
+
 @pytest.fixture
 def short_s(slowness: float) -> float:
     """Return a time that is long enough for a program to start, here as there."""
-    return 0.3 * (1 + slowness / 10)
+    return 0.6 * (1 + slowness / 10)
 
 
 # C1 C3 C4 C5: processor time ------------------------------------------------------------------------------
@@ -96,7 +106,7 @@ def test_c4_a_share_of_a_processor_holds_for_all_threads_together(
 def test_c2_waiting_ends_at_the_timeout(run_probe: Execute, slowness: float, short_s: float, how: str) -> None:
     result = run_probe("cpu", "sleep-long", how, limits={"timeout": short_s})
     assert (result.status, result.reason) == (Status.FAILED, Reason.TIMEOUT)
-    assert short_s <= result.usage.wall_s < short_s + 0.1 * slowness
+    assert short_s <= result.usage.wall_s < short_s + LATE_S * slowness
     assert cpu_s(result) < START_S * slowness
 
 
@@ -131,7 +141,7 @@ def test_c10_a_stopped_program_meets_its_timeout(run_probe: Execute, slowness: f
     later_ms = str(int(60_000 * slowness))
     result = run_probe("cpu", "stop-the-clock", later_ms, limits={"timeout": short_s})
     assert (result.reason, result.stdout.text) == (Reason.TIMEOUT, "stopping\tOK\n")
-    assert result.usage.wall_s < short_s + 0.1 * slowness
+    assert result.usage.wall_s < short_s + LATE_S * slowness
 
 
 def test_c10_a_program_may_stop_and_go_on_in_time(ask: Answers) -> None:
@@ -161,16 +171,24 @@ def test_c12_reported_processor_time_is_accurate(run_probe: Execute, answers: Pa
 @pytest.mark.limits
 def test_c12_reported_time_on_the_wall_is_accurate(execute: Execute, slowness: float) -> None:
     """Within 20 ms, and what it takes to start the program (50 ms on a machine of our day)."""
-    result = execute(["/bin/sleep", str(SLEEP_S)])
-    assert SLEEP_S <= result.usage.wall_s < SLEEP_S + SLEEP_TOLERANCE_S + START_S * slowness
-    assert cpu_s(result) < START_S * slowness
+    results = [execute(["/bin/sleep", str(SLEEP_S)]) for _ in range(MEASUREMENTS)]
+    assert min(map(wall_s, results)) >= SLEEP_S
+    assert min(map(wall_s, results)) < SLEEP_S + SLEEP_TOLERANCE_S + START_S * slowness
+    assert min(map(cpu_s, results)) < START_S * slowness
+
+
+@pytest.mark.limits
+def test_c12_no_more_time_is_reported_than_the_caller_has_waited(execute: Execute) -> None:
+    started_s = time.monotonic()
+    result = execute(["/bin/sleep", "0.1"])
+    assert 0.1 <= wall_s(result) <= time.monotonic() - started_s
 
 
 @pytest.mark.limits
 def test_c12_a_timeout_is_in_time(execute: Execute, slowness: float) -> None:
-    result = execute(["/bin/sleep", "600"], limits={"timeout": 0.5})
-    assert result.reason is Reason.TIMEOUT
-    assert 0.5 <= result.usage.wall_s < 0.5 + 0.05 * slowness
+    results = [execute(["/bin/sleep", "600"], limits={"timeout": 0.5}) for _ in range(MEASUREMENTS)]
+    assert {result.reason for result in results} == {Reason.TIMEOUT}
+    assert 0.5 <= min(map(wall_s, results)) < 0.5 + 0.05 * slowness
 
 
 # C6: compilers ------------------------------------------------------------------------------------------------

@@ -260,6 +260,7 @@ def test_m10_kernel_objects_end_at_a_limit_of_the_run(
 
 
 @pytest.mark.limits
+@pytest.mark.alone  # counted for the user, who may be the one of all runs
 def test_m11_pipes_are_bounded(run_probe: Execute, answers: Parse, cgroup: str) -> None:
     result = run_probe("memory", "large-pipes", limits={"memory": LIMIT, "open_files": 1024})
     if is_over(result):
@@ -271,6 +272,7 @@ def test_m11_pipes_are_bounded(run_probe: Execute, answers: Parse, cgroup: str) 
 
 
 @pytest.mark.limits
+@pytest.mark.alone  # counted for the user, who may be the one of all runs
 def test_m11_descriptors_in_flight_are_bounded(run_probe: Execute, answers: Parse) -> None:
     result = run_probe("memory", "flying-descriptors", limits={"memory": LIMIT, "open_files": 256})
     if is_over(result):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.machine import sandbox_mounts
 
 import casemate
 from casemate import (
@@ -451,7 +452,7 @@ def is_running(pid: int) -> bool:
 
 
 def kill_and_reap(engine: Engine, words: int, slowness: float) -> None:
-    mounts = Path("/proc/self/mountinfo").read_text()
+    mounts = sandbox_mounts(engine)
     with subprocess.Popen([sys.executable, "-c", VICTIM], stdout=subprocess.PIPE) as victim:
         assert victim.stdout is not None
         for _ in range(words):
@@ -463,7 +464,7 @@ def kill_and_reap(engine: Engine, words: int, slowness: float) -> None:
     with casemate.Engine(warm=False) as after:
         assert groups_of(victim.pid, engine) == []
         assert casemate.execute(["true"], engine=after).ok
-    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert sandbox_mounts(engine) == mounts
 
 
 def test_s8_engine_killed_in_the_middle_of_runs(engine: Engine, slowness: float) -> None:

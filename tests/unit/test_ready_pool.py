@@ -28,6 +28,9 @@ class Factory:
         self.tried = threading.Semaphore(0)
         self.may_go = threading.Event()
         self.may_go.set()
+        self.ending = threading.Event()
+        self.may_end = threading.Event()
+        self.may_end.set()
         self.weight_bytes = 1
 
     def make(self, _: str) -> int:
@@ -40,6 +43,8 @@ class Factory:
             return self.made[-1]
 
     def discard(self, thing: int) -> None:
+        self.ending.set()
+        self.may_end.wait(WAIT_S)
         self.discarded.append(thing)
         self.gone.release()
 
@@ -67,7 +72,7 @@ def pool(factory: Factory) -> Iterator[ReadyPool[str, int]]:
 def test_nothing_is_made_for_a_single_take(factory: Factory, pool: ReadyPool[str, int]) -> None:
     assert pool.take("a") is None
     assert pool.statistics()[0].starting == 0
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("casemate-pool")]
+    assert pool._threads == []
     assert factory.made == []
 
 
@@ -183,6 +188,21 @@ def test_clearing_leaves_nothing_and_forgets_the_demand(factory: Factory, pool: 
     assert sorted(factory.discarded) == factory.made
     assert pool.take("a") is None
     assert pool.statistics()[0].ready == 0
+
+
+def test_clearing_waits_for_what_a_thread_is_throwing_away(factory: Factory, pool: ReadyPool[str, int]) -> None:
+    pool.keep("a", 1)
+    assert pool.wait_ready("a", 1, WAIT_S)
+    factory.may_end.clear()
+    pool.keep("a", 0)
+    assert factory.ending.wait(WAIT_S)
+    clearing = threading.Thread(target=pool.clear)
+    clearing.start()
+    clearing.join(0.05)
+    assert clearing.is_alive()
+    factory.may_end.set()
+    clearing.join(WAIT_S)
+    assert factory.discarded == factory.made == [0]
 
 
 def test_kinds_are_bounded(factory: Factory, pool: ReadyPool[str, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,7 @@ class ReadyPool(Generic[K, T]):
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
         self._closed = False
+        self._discarding = 0  # threads that throw something away
         self._polite_until_s = 0.0
 
     def take(self, key: K) -> T | None:
@@ -176,7 +177,7 @@ class ReadyPool(Generic[K, T]):
         self._throw_away(rest)
 
     def _is_idle(self) -> bool:
-        return not any(kind.starting for kind in self._kinds.values())
+        return not self._discarding and not any(kind.starting for kind in self._kinds.values())
 
     def _throw_away(self, things: Iterable[T]) -> None:
         """What cannot be ended is logged: whoever only wanted another one has nothing to do with it."""
@@ -255,7 +256,12 @@ class ReadyPool(Generic[K, T]):
                 key, surplus = self._next()
                 if self._closed:
                     break
-            self._throw_away(surplus)
+                self._discarding += bool(surplus)
+            if surplus:
+                self._throw_away(surplus)
+                with self._changed:
+                    self._discarding -= 1
+                    self._changed.notify_all()
             if key is not None:
                 self._make(key[0])
         self._throw_away(surplus)
