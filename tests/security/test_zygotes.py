@@ -111,6 +111,7 @@ def test_s11_a_fork_that_kills_all_it_can_see_ends_alone(forked: Any, zygote_eng
     assert forked("output = 1").output == 1
 
 
+@pytest.mark.limits
 def test_a_fork_has_every_layer_of_a_new_sandbox(forked: Any, zygote_engine: casemate.Engine) -> None:
     new = casemate.run("pass", engine=zygote_engine, fresh=True)
     assert forked("pass").isolation == new.isolation
@@ -121,6 +122,7 @@ def test_a_fork_can_be_required_to_have_them(forked: Any, zygote_engine: casemat
     assert forked("output = 1", require=layers).output == 1
 
 
+@pytest.mark.limits
 def test_a_fork_is_held_to_the_limits_of_its_own_run(forked: Any) -> None:
     assert forked("x = bytearray(2**30)", limits={"memory": "64Mi"}).reason in {"memory", "exception"}
     assert forked("while True: pass", limits={"timeout": "300ms"}).reason == "timeout"
