@@ -8,6 +8,9 @@ import select
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,10 +23,14 @@ from casemate.config import Config, PoolConfig
 from casemate.engine import zygote
 from casemate.engine.run import prepare_code
 from casemate.engine.warm import WarmKey, warm_key
+from casemate.engine.zygote import Zygotes
 from casemate.errors import LaunchError
 from casemate.isolation import native
 from casemate.isolation.host import HostFacts
+from casemate.isolation.native import NativeSandbox
 from casemate.isolation.nursery import Nursery, seen_inside
+from casemate.kernel.cgroup_types import CgroupUnavailable
+from casemate.model.spec import Mount
 
 
 @pytest.fixture
@@ -181,3 +188,32 @@ def test_closing_an_engine_ends_zygotes_and_forks(nurseries: list[Nursery]) -> N
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_closing_an_engine_does_not_wait_for_what_a_zygote_imports(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(1000)")
+    tmp_path.chmod(0o755)
+    with casemate.Engine() as engine:
+        if isinstance(engine.backend.cgroups, CgroupUnavailable):
+            return  # then there is no zygote that imports
+        key = key_of(engine).zygote_key()
+        assert key is not None
+        slow = msgspec.structs.replace(
+            key,
+            preload=("slow",),
+            mounts=(*key.mounts, Mount(str(tmp_path), "/opt/packages")),
+            environment=(*key.environment, ("PYTHONPATH", "/opt/packages")),
+        )
+        begun, zygotes = threading.Event(), Zygotes(engine.backend, 60.0)
+        started = zygotes._started
+
+        def noted(sandbox: NativeSandbox) -> AbstractContextManager[None]:
+            begun.set()
+            return started(sandbox)
+
+        zygotes._started = noted  # type: ignore[method-assign, assignment]
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(zygotes.get, slow)
+            assert begun.wait(20)
+            zygotes.close()
+            assert made.result(limits.ZYGOTE_START_TIMEOUT_S / 3) is None

@@ -134,8 +134,8 @@ class Warm:
         self._zygotes.clear()
 
     def close(self) -> None:
+        self._zygotes.close()  # first: one that is still importing would be waited for
         self._pool.close()
-        self._zygotes.close()
 
     def _problem(self, key: WarmKey) -> str:
         zygote_key = key.zygote_key()

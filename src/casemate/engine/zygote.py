@@ -7,7 +7,8 @@ import os
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Final
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from casemate import limits
 from casemate.engine.drive import drive
 from casemate.engine.execution import Command, start_process
-from casemate.errors import CasemateError, LaunchError
+from casemate.errors import CasemateError, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.nursery import Nursery
 from casemate.isolation.waiting import Steps, Wait
@@ -60,6 +61,7 @@ class Zygotes:
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
         self._kinds: dict[ZygoteKey, _Kind] = {}
+        self._starting: set[NativeSandbox] = set()
         self._closed = False
 
     def get(self, key: ZygoteKey) -> Nursery | None:
@@ -128,6 +130,8 @@ class Zygotes:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
+            for sandbox in self._starting:
+                sandbox.kill()
         for kind in self._take_all():
             with kind.lock:
                 if kind.nursery is not None:
@@ -150,12 +154,25 @@ class Zygotes:
 
     def _make(self, key: ZygoteKey, kind: _Kind) -> None:
         try:
-            kind.nursery = drive(start_zygote(self._backend, key))
+            kind.nursery = drive(start_zygote(self._backend, key, self._started))
             kind.nursery.on_idle = self._look_later
             kind.born_s, kind.problem = time.monotonic(), ""
         except (CasemateError, OSError) as error:
             kind.problem = f"no zygote: {error}"
             kind.retry_s = time.monotonic() + limits.POOL_RETRY_MAX_S
+
+    @contextmanager
+    def _started(self, sandbox: NativeSandbox) -> Iterator[None]:
+        """While a zygote imports, which may take long, closing the engine ends it."""
+        with self._lock:
+            if self._closed:
+                raise SandboxClosed("the engine is closed")
+            self._starting.add(sandbox)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._starting.discard(sandbox)
 
 
 def _is_old(kind: _Kind, now_s: float) -> bool:
@@ -163,8 +180,15 @@ def _is_old(kind: _Kind, now_s: float) -> bool:
     return kind.nursery.made >= limits.ZYGOTE_CHILDREN_MAX or now_s - kind.born_s >= limits.ZYGOTE_AGE_MAX_S
 
 
-def start_zygote(backend: NativeBackend, key: ZygoteKey) -> Steps[Nursery]:
-    """A zygote that has imported everything. Raises LaunchError with what it said last if it has not."""
+def start_zygote(
+    backend: NativeBackend,
+    key: ZygoteKey,
+    importing: Callable[[NativeSandbox], AbstractContextManager[None]] = lambda _: nullcontext(),
+) -> Steps[Nursery]:
+    """A zygote that has imported everything. Raises LaunchError with what it said last if it has not.
+
+    `importing` is entered for as long as it does so.
+    """
     sandbox = yield from backend.start_nursery(key.mounts, limited=bool(key.preload))
     with ExitStack() as stack:
         stack.callback(backend.bury, sandbox)
@@ -175,7 +199,8 @@ def start_zygote(backend: NativeBackend, key: ZygoteKey) -> Steps[Nursery]:
         channel = socket.socket(fileno=os.dup(waiting.spawned.fds[-1]))
         stack.callback(channel.close)
         channel.settimeout(0)
-        yield from _await_zygote(sandbox, channel, waiting.spawned.fds[1:3])
+        with importing(sandbox):
+            yield from _await_zygote(sandbox, channel, waiting.spawned.fds[1:3])
         return Nursery(channel, backend.view_within(key.mounts), stack.pop_all().close)
 
 
