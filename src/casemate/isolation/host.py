@@ -39,6 +39,9 @@ MACHINE_SYSCTLS: Final = (
 )
 """Names and counters of the whole machine: a sandbox would see others in them, and two could talk through them."""
 
+MACHINE_SYSCTL_DIRECTORIES: Final = ("sys/fs/quota",)
+"""The same, where all files of a directory are such."""
+
 STAGING_CANDIDATES: Final = ("/tmp", "/run", "/mnt", "/var")  # noqa: S108 - only a mount point in a private namespace
 
 
@@ -64,11 +67,11 @@ class BaseEntry(msgspec.Struct, frozen=True):
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a plan needs to know of the machine.
 
-    `proc_files` and `proc_directories` are what everybody can read at the top of /proc, `sysctls` what there
-    is of machine-wide facts below /proc/sys. `overlay_refused` are directories over which no overlay can be mounted in
-    a user namespace, `device_nodes` says whether we can make any: both only a try can tell. `etc_source` is where the
-    machine's /etc lies. `hard_limits` are our
-    own, by number of the resource; nobody can be given more.
+    `proc_files` and `proc_directories` are what everybody can read at the top of /proc, `sysctls` and
+    `sysctl_directories` what there is of machine-wide facts below /proc/sys. `overlay_refused` are directories over
+    which no overlay can be mounted in a user namespace, `device_nodes` says whether we can make any: both only a try
+    can tell. `etc_source` is where the machine's /etc lies. `hard_limits` are our own, by number of the resource;
+    nobody can be given more.
     """
 
     uid: int
@@ -81,6 +84,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     proc_files: tuple[str, ...]
     proc_directories: tuple[str, ...]
     sysctls: tuple[str, ...]
+    sysctl_directories: tuple[str, ...]
     cpuinfo: str
     cpus: tuple[int, ...]
     landlock_abi: int
@@ -115,6 +119,10 @@ def _proc_entries() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 @cache
+def _in_proc(paths: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(path for path in paths if Path("/proc", path).exists())
+
+
 def read_host_facts() -> HostFacts:
     """Look at the machine once. Cheap: some stat calls and one read."""
     files, directories = _proc_entries()
@@ -129,7 +137,8 @@ def read_host_facts() -> HostFacts:
         staging=next(path for path in STAGING_CANDIDATES if Path(path).is_dir()),
         proc_files=files,
         proc_directories=directories,
-        sysctls=tuple(path for path in MACHINE_SYSCTLS if Path("/proc", path).exists()),
+        sysctls=_in_proc(MACHINE_SYSCTLS),
+        sysctl_directories=_in_proc(MACHINE_SYSCTL_DIRECTORIES),
         cpuinfo=Path("/proc/cpuinfo").read_text(errors="replace"),
         cpus=tuple(sorted(os.sched_getaffinity(0))),
         landlock_abi=abi_version(),

@@ -248,3 +248,5 @@ def _add_proc(builder: Builder, limits: Limits, cpus: int) -> None:
     builder.add(StepKind.BIND_OWN, "proc/sys", "proc/sys", BASE_ATTRIBUTES | NO_EXEC)
     for path in builder.host.sysctls:
         builder.add(StepKind.COVER, MASK_FILE, f"proc/{path}")
+    for path in builder.host.sysctl_directories:
+        builder.add(StepKind.COVER, MASK_DIRECTORY, f"proc/{path}")

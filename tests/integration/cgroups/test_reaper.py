@@ -76,7 +76,9 @@ def alive(pids: list[int]) -> list[int]:
 
 
 def directories_like(root: CgroupRoot, name: str) -> list[Path]:
-    return [path for start in root.search_paths for path in Path(start).rglob(name)]
+    """Unlike Path.rglob it passes over what others of this machine are just removing."""
+    folders = (Path(folder) for start in root.search_paths for folder, _, _ in os.walk(start))
+    return [folder for folder in folders if folder.match(name)]
 
 
 def is_reaped(root: CgroupRoot, directory: Path | str) -> bool:
