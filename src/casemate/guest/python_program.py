@@ -25,17 +25,37 @@ SPARE_FD = 62
 """Given up when the program has ended and a neighbour of this file is imported: it may have used up all others."""
 SPARE_BYTES = 2 << 20
 """Of memory, given up at the same time: a program that has used up all other could not even be said to have done so."""
+HEAD_BYTES = 4
 READ_BYTES = 1 << 20
 TYPE_MASK = 0o170000
 DIRECTORY = 0o040000
 FRAMES_BELOW = 4
 """What of the recursion limit stands below the program: two modules' frames, one function, the call of `exec`."""
+STATUSES = range(256)
 MISSING = object()
 READY = bytes(4)
 """An empty frame: from now on the request may come."""
 spare: "list[bytes]" = []
 ahead: "dict[str, Any]" = {}
 """Neighbours of this file that were imported before anybody knew of a program."""
+REHEARSAL = """
+def count(first, *rest, step=1, **more):
+    for number in range(first, 4, step):
+        if number > 1 and rest: continue
+        try: yield number
+        except ValueError as error: raise KeyError from error
+        finally: more.clear()
+
+class Thing:
+    squares = [i ** 2 for i in range(4) if i]
+    def __init__(self, name): self.name = f"{name!r} {len(self.squares):>3} {1 / 3:.2f}"
+    def __repr__(self): return "<%s>" % self.name
+
+with io.TextIOWrapper(io.BytesIO(), "utf-8") as file:
+    things = {key: Thing(key) for key in "ab"} | {"c": (1, 2.5, None), "d": lambda x: x + 1}
+    print(things["a"], sum(count(0)), sorted([3, 1, 2]), ", ".join(map(str, {4, 5})), "x".upper().split(), file=file)
+while things: things.popitem()
+"""
 
 
 def main(here: str) -> None:
@@ -44,10 +64,12 @@ def main(here: str) -> None:
     _reserve()
     _complete_builtins()
     parse = _json_parser()
-    import atexit  # noqa: F401  (what every program needs is there before its request)
-
+    head = _read_early()
+    if not head:
+        _rehearse()
+    end = _prepare_end(here)
     posix.write(reply.fd, READY)
-    request = parse(_read_frame().decode())
+    request = parse(_read_frame(head).decode())
     _set_variables(request["env"])
     source, filename = request["code"], request["filename"]
     path = filename if filename[:1] == "/" else f"{posix.getcwd()}/{filename}"
@@ -63,13 +85,63 @@ def main(here: str) -> None:
         value = _run(_compile_program(here, source, path), names)
         if value is MISSING and "output" not in names and request["has_input"]:
             value = _call_main(names.get("main"), request["input"])
-    except SystemExit:
+    except SystemExit as error:
         _send_value(here, reply, names.get("output", MISSING))
+        if type(error) is SystemExit and (error.code is None or (type(error.code) is int and error.code in STATUSES)):
+            end.status = error.code or 0
         raise
     except BaseException as error:
-        _fail(here, reply, error, path, None if placed else source)
+        _fail(here, reply, error, path, None if placed else source, end)
         raise
     _send_value(here, reply, names.get("output", MISSING) if value is MISSING else value)
+    end.status = 0
+
+
+def _read_early() -> bytes:
+    """What there is of the request already: something, unless this interpreter is started ahead."""
+    posix.set_blocking(REQUEST_FD, False)
+    try:
+        return posix.read(REQUEST_FD, HEAD_BYTES)
+    except BlockingIOError:
+        return b""
+    finally:
+        posix.set_blocking(REQUEST_FD, True)
+
+
+def _rehearse() -> None:
+    """Run a program that does a little of everything: what it touches for the first time is then in memory."""
+    exec(compile(REHEARSAL, "<string>", "exec"), {"__name__": "rehearsal", "io": sys.modules["io"]})
+
+
+def _prepare_end(here: str) -> "Any":
+    """What is registered first is called last."""
+    import atexit
+
+    end = _without_trace(here, "python_end").End()
+    if end.may_leave:
+        atexit.register(end.leave)
+        _watch_audit_hooks(end)
+    return end
+
+
+def _without_trace(here: str, name: str) -> "Any":
+    """A neighbour of this file; the program finds nothing imported that only this needs."""
+    others = set(sys.modules)
+    module = _neighbour(here, name)
+    for other in set(sys.modules) - others:
+        del sys.modules[other]
+    return module
+
+
+def _watch_audit_hooks(end: "Any") -> None:
+    """They are told of the interpreter's end."""
+    add = sys.addaudithook
+
+    def addaudithook(hook: "Callable[[str, tuple[Any, ...]], Any]") -> None:
+        end.may_leave = False
+        add(hook)
+
+    sys.addaudithook = addaudithook
 
 
 def import_ahead(here: str) -> None:
@@ -78,7 +150,8 @@ def import_ahead(here: str) -> None:
     import atexit  # noqa: F401
 
     _json_parser()
-    ahead["python_output"] = _neighbour(here, "python_output")
+    for name in ("python_end", "python_output"):
+        ahead[name] = _without_trace(here, name)
 
 
 def _reserve() -> None:
@@ -122,9 +195,10 @@ class Reply:
             pass  # the program closed it: there is no reply then, and its exit status stands
 
 
-def _read_frame() -> bytes:
-    """The request; descriptor 3 is the program's to use from then on."""
-    data = _read_exactly(int.from_bytes(_read_exactly(4), "big"))
+def _read_frame(head: bytes) -> bytes:
+    """The request, of which the head was perhaps read before; descriptor 3 is the program's to use from then on."""
+    head += _read_exactly(HEAD_BYTES - len(head))
+    data = _read_exactly(int.from_bytes(head, "big"))
     posix.close(REQUEST_FD)
     return data
 
@@ -364,7 +438,9 @@ def _send_value(here: str, reply: Reply, value: "Any") -> None:
         reply.send(_neighbour(here, "python_output").payload(value))
 
 
-def _fail(here: str, reply: Reply, error: BaseException, path: str, source: "str | None") -> None:
+def _fail(  # noqa: PLR0917 - all that the end of a program depends on
+    here: str, reply: Reply, error: BaseException, path: str, source: "str | None", end: "Any"
+) -> None:
     """Report what the program did not catch; the interpreter then prints it, without our frames, and exits."""
     _give_up_reserves()
     _strip(here, error)
@@ -378,6 +454,7 @@ def _fail(here: str, reply: Reply, error: BaseException, path: str, source: "str
         _strip(here, value)
         if hook is sys.__excepthook__:
             failure.show(value, text)
+            end.status = 1 if isinstance(value, Exception) else None
         else:
             failure.show_by(hook, kind, value)
 
