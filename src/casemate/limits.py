@@ -155,6 +155,16 @@ POOL_THREADS: Final = 2
 POOL_RETRY_MIN_S: Final = 0.5
 POOL_RETRY_MAX_S: Final = 60.0
 
+# What an engine tells of its pools to other processes of its user -----------------------------------
+PUBLISHED_ENGINES_MAX: Final = 64
+PUBLISHED_ENTRIES_MAX: Final = 4096
+PUBLISHED_MAX_BYTES: Final = 256 * KIB
+PUBLISHED_TEXT_MAX_CHARS: Final = 500
+PUBLISHED_TIMEOUT_S: Final = 1.0
+PUBLISHED_ALL_TIMEOUT_S: Final = 5.0
+PUBLISHED_RETRY_S: Final = 1.0
+"""How long an engine that has no descriptor left for an answer waits before it looks again."""
+
 # Control groups -------------------------------------------------------------------------------
 CGROUP_REMOVE_TIMEOUT_S: Final = 5.0
 CGROUP_RETRY_MIN_S: Final = 0.0005
@@ -214,6 +224,7 @@ EGRESS_FLOWS_MAX: Final = 10_000
 WATCH_PROCESSES_MAX: Final = PROCESSES_MAX + 1_024
 WATCH_TASKS_MAX: Final = 2 * PROCESSES_MAX
 PROC_FILE_MAX_BYTES: Final = 1 * MIB
+COMMAND_LINE_MAX_CHARS: Final = 200
 
 # Reading the machine and its configuration --------------------------------------------------------
 CONFIG_MAX_BYTES: Final = 1 * MIB

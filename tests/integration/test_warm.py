@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import casemate
 from casemate import limits
-from casemate.engine.run import prepare_code, prepare_command
-from casemate.engine.warm import warm_key
+from casemate.engine.run import Run, prepare_code, prepare_command
+from casemate.engine.warm import WarmSandbox, warm_key
+from casemate.isolation.native import NativeSandbox
+from casemate.kernel.processes import process_tree
+from casemate.model.runtime import Runtime
 
 RUNTIMES = ("python", "node", "r", "bash")
 ENVIRONMENT = {
@@ -139,6 +147,88 @@ def test_one_that_died_while_it_waited_is_not_used(warming: casemate.Engine, gen
     warming.warm.keep(key, 0, 0.0)
 
 
+class KillingEngine(casemate.Engine):
+    """Has a process of a ready sandbox killed just when it is handed over; `victim` finds it."""
+
+    victim: Callable[[NativeSandbox], int] = staticmethod(lambda sandbox: sandbox.pid)
+    killed = 0
+
+    @contextmanager
+    def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
+        key = warm_key(run)
+        assert self.warm.keep(key, 1, limits.LAUNCH_TIMEOUT_S)
+        with super().taken(run) as warm:
+            self.warm.keep(key, 0, 0.0)
+            assert warm is not None
+            os.kill(self.victim(warm.sandbox), signal.SIGKILL)
+            self.killed += 1
+            yield warm
+
+
+def interpreter_of(sandbox: NativeSandbox) -> int:
+    return process_tree(sandbox.pid)[1]
+
+
+def init_of(sandbox: NativeSandbox) -> int:
+    return sandbox.pid
+
+
+SAY_ONCE = {"python": "print('once')", "node": "console.log('once')", "r": "cat('once\\n')"}
+
+
+@pytest.mark.parametrize("runtime", SAY_ONCE)
+@pytest.mark.parametrize("victim", [interpreter_of, init_of])
+def test_a_ready_interpreter_that_is_killed_when_it_is_handed_over_costs_only_time(
+    generous: dict[str, Any], runtime: str, victim: Callable[[NativeSandbox], int]
+) -> None:
+    chunks: list[str] = []
+    options: dict[str, Any] = {"limits": generous, "files": {"a.txt": "A"}, "collect": ["*.txt"]}
+    with KillingEngine() as engine:
+        engine.victim = victim
+        for _ in range(5):
+            result = casemate.run(
+                SAY_ONCE[runtime],
+                runtime,
+                engine=engine,
+                on_output=lambda chunk: chunks.append(str(chunk.data)),
+                **options,
+            )
+            assert (result.reason, result.exit_code, result.stdout.text) == ("exit", 0, "once\n"), result
+            assert [file.path for file in result.files] == ["a.txt"]
+        assert engine.killed == 5
+    assert len(chunks) == 5
+
+
+def test_what_was_read_from_a_descriptor_is_not_lost_to_a_dead_interpreter(
+    generous: dict[str, Any], tmp_path: Path
+) -> None:
+    """Either nothing of it was taken, and a new interpreter gets it all, or the run says that it was killed."""
+    (tmp_path / "given").write_bytes(b"all of it")
+    with KillingEngine() as engine, (tmp_path / "given").open("rb") as file:
+        engine.victim = interpreter_of
+        result = casemate.run("import sys; print(sys.stdin.read())", engine=engine, stdin=file, limits=generous)
+        assert (result.reason, result.stdout.text) in {("exit", "all of it\n"), ("signal", "")}
+
+
+def test_a_ready_sandbox_that_is_killed_when_it_is_handed_over_runs_nothing_twice(generous: dict[str, Any]) -> None:
+    """One without an interpreter that waits: what init had been told when it died may have begun."""
+    with KillingEngine() as engine:
+        for _ in range(5):
+            try:
+                result = casemate.execute(["echo", "once"], engine=engine, limits=generous)
+            except casemate.SandboxClosed:
+                continue
+            assert result.stdout.text in {"once\n", ""}
+
+
+def test_a_program_that_kills_itself_is_run_once(warming: casemate.Engine, warm: Any) -> None:
+    warming.rest()
+    started = next(warming.backend._names)
+    result = warm("import os; os.kill(os.getpid(), 9)")
+    assert (result.reason, result.signal) == ("signal", 9)
+    assert next(warming.backend._names) == started + 2, "one sandbox was made, and it was ready"
+
+
 def test_closing_the_engine_ends_what_was_made_ahead(generous: dict[str, Any]) -> None:
     with casemate.Engine() as engine:
         key = warm_key(prepare_code(engine, "pass", runtime="python", limits=generous))
@@ -161,6 +251,46 @@ def test_keeping_ready_is_refused_where_it_would_not_help(generous: dict[str, An
         engine.keep_ready("python", 1)
     with casemate.Engine() as engine, pytest.raises(casemate.InvalidInput, match="count"):
         engine.keep_ready("python", "2")  # type: ignore[arg-type]
+
+
+def test_asyncio_waits_for_what_is_kept_ready_without_holding_up_its_loop(generous: dict[str, Any]) -> None:
+    async def both() -> list[str]:
+        order: list[str] = []
+
+        async def keep() -> None:
+            await engine.akeep_ready("python", 2, limits=generous)
+            order.append("ready")
+
+        async def turn() -> None:
+            order.append("turn")
+
+        await asyncio.gather(keep(), turn())
+        return order
+
+    with casemate.Engine() as engine:
+        assert asyncio.run(both()) == ["turn", "ready"]
+        assert engine.pools()[0].ready == 2
+        with pytest.raises(casemate.UnknownRuntime):
+            asyncio.run(engine.akeep_ready("cobol", 1))
+
+
+def test_what_is_kept_of_a_runtime_that_is_gone_can_be_given_up(
+    generous: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(name: str) -> Runtime:
+        raise casemate.UnknownRuntime(name, ())
+
+    with casemate.Engine() as engine:
+        engine.keep_ready("python", 1, limits=generous)
+        engine.keep_ready("python", 1, limits={**generous, "memory": "64Mi"})
+        monkeypatch.setattr(engine.runtimes, "get", gone)
+        with pytest.raises(casemate.UnknownRuntime):
+            engine.keep_ready("python", 1)
+        engine.keep_ready("python", 0)
+        with pytest.raises(casemate.UnknownRuntime):
+            engine.keep_ready("python", 0)
+        engine.rest()
+        assert [each.ready for each in engine.pools()] == [0, 0]
 
 
 def test_what_cannot_be_kept_ready_says_why_and_is_not_tried_again(generous: dict[str, Any]) -> None:

@@ -238,6 +238,26 @@ def test_a_removed_set_is_no_runtime_any_more_and_its_files_go_when_nobody_uses_
     assert list((store / "sets").iterdir()) == []
 
 
+def test_what_is_kept_ready_of_a_set_follows_its_update_and_can_be_given_up_when_it_is_removed(
+    sets: casemate.Sets, engine: casemate.Engine, folder: Path
+) -> None:
+    tiny(folder)
+    sets.build("ours", ["tiny"], source=str(folder))
+    with casemate.Engine(engine.config) as keeping:
+        keeping.keep_ready("ours", 1)
+        tiny(folder, "1.1")
+        sets.update("ours")
+        keeping.keep_ready("ours", 1)
+        assert output_of(keeping, "import tiny; output = tiny.version", "ours") == "1.1"
+        assert [(each.label, each.hits) for each in keeping.pools()] == [("ours", 0), ("ours", 1)]
+        sets.remove("ours")
+        with pytest.raises(casemate.UnknownRuntime):
+            keeping.keep_ready("ours", 2)
+        keeping.keep_ready("ours", 0)
+        keeping.rest()
+        assert [each.ready for each in keeping.pools()] == [0, 0]
+
+
 def test_a_set_whose_files_were_changed_is_refused_and_an_update_mends_it(
     sets: casemate.Sets, engine: casemate.Engine, folder: Path
 ) -> None:

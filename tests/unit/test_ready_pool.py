@@ -95,6 +95,17 @@ def test_what_is_kept_is_there_without_demand(pool: ReadyPool[str, int]) -> None
     assert pool.take("b") is None
 
 
+def test_what_is_let_go_is_thrown_away_and_nothing_else(factory: Factory, pool: ReadyPool[str, int]) -> None:
+    for key in ("a", "b"):
+        pool.keep(key, 2)
+        assert pool.wait_ready(key, 2, WAIT_S)
+    assert pool.let_go(lambda key: key == "a")
+    for _ in range(2):
+        assert factory.gone.acquire(timeout=WAIT_S)
+    assert [each.ready for each in pool.statistics()] == [0, 2]
+    assert not pool.let_go(lambda key: key == "a")
+
+
 def test_each_thing_is_taken_once(factory: Factory, pool: ReadyPool[str, int]) -> None:
     pool.keep("a", 4)
     taken: list[int] = []

@@ -297,6 +297,24 @@ RUNTIMES: Final = Command(
     ),
     notes=("Exit status: 0, or for a list 1 when no runtime is available at all.",),
 )
+POOLS: Final = Command(
+    name="pools",
+    module="casemate.cli.pools",
+    summary="show what this user's engines keep ready",
+    about="Asks every engine of this user, in whatever process, for what it makes ahead: how many of each "
+    "kind are ready, being started and busy, how many runs found one ready (hits) or did not (misses), what the ready "
+    "ones hold, and why none can be made. Nothing is started, and no engine does anything until it is asked.",
+    options=(JSON, HELP),
+    examples=(
+        Example("casemate pools", "a table for each engine"),
+        Example("watch casemate pools", "again and again"),
+        Example("casemate pools --json", "for programs"),
+    ),
+    notes=(
+        "An engine can be asked once it has made something ahead; `casemate run` and its like make nothing ahead.",
+        "Exit status: 0, or 1 when an engine did not answer.",
+    ),
+)
 DOCTOR: Final = Command(
     name="doctor",
     module="casemate.cli.doctor",
@@ -338,5 +356,5 @@ COMPLETE: Final = Command(
     hidden=True,
 )
 COMMANDS: Final = {
-    command.name: command for command in (RUN, EXEC, SHELL, RUNTIMES, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
+    command.name: command for command in (RUN, EXEC, SHELL, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
 }

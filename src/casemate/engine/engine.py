@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Self
 
 from casemate import limits as bound
 from casemate.config import Config, cgroup_source, check_config, data_directory, load_config
-from casemate.errors import CapacityError, InvalidInput, LayerMissing, SandboxClosed
+from casemate.errors import (
+    CapacityError,
+    InvalidInput,
+    LayerMissing,
+    RuntimeUnavailable,
+    SandboxClosed,
+    SetDamaged,
+    UnknownRuntime,
+)
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.reaper import ReapReport, reap
 from casemate.isolation.waiting import Steps
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from casemate.engine.run import Run
     from casemate.engine.warm import Warm, WarmSandbox
     from casemate.pool.isolates import WorkerPool
+    from casemate.pool.published import Publisher
     from casemate.pool.ready import PoolStatistics
 
 
@@ -47,6 +56,8 @@ class Engine:
             check_config(config)
         self._closed = False
         self._isolates: WorkerPool | None = None
+        self._publisher: Publisher | None = None
+        self._is_unheard = False
         self.config = load_config() if config is None else config
         self._makes_ahead = warm
         self._is_warm = warm and self.config.pool.ready_max > 0
@@ -81,8 +92,9 @@ class Engine:
     ) -> None:
         """Keep that many sandboxes of a runtime ready for runs with these limits, and wait until they are.
 
-        0 leaves it to demand again. Limits of the run alone (`timeout`, `output`) do not matter. Raises InvalidInput,
-        SandboxClosed, or CapacityError if they cannot be made.
+        0 leaves it to demand again; for a runtime that is not there any more, with any limits. Limits of the run alone
+        (`timeout`, `output`) do not matter. Raises InvalidInput, RuntimeUnavailable, SandboxClosed, or CapacityError if
+        they cannot be made.
         """
         from casemate.engine.run import prepare_code
         from casemate.engine.warm import warm_key
@@ -92,7 +104,12 @@ class Engine:
         _check_count(count)
         if not self._makes_ahead:
             raise InvalidInput("engine", "makes nothing ahead", hint="open it without warm=False")
-        run = prepare_code(self, "", runtime=runtime, limits=limits, require=require)
+        try:
+            run = prepare_code(self, "", runtime=runtime, limits=limits, require=require)
+        except (UnknownRuntime, RuntimeUnavailable, SetDamaged):
+            if count or not self.warm.let_go(runtime):
+                raise
+            return
         if run.program.channel is Channel.ISOLATE:
             raise InvalidInput("runtime", "workers of isolates belong to tenants, and stay by demand")
         key = warm_key(run)
@@ -100,6 +117,14 @@ class Engine:
             self.check_open()
             problem, hint = self._pool_problem(run.label)
             raise CapacityError(f"{count} sandboxes of {runtime} cannot be made ready: {problem}", hint=hint)
+
+    async def akeep_ready(
+        self, runtime: str, count: int, *, limits: LimitsLike = None, require: Iterable[Layer | str] = ()
+    ) -> None:
+        """As `keep_ready`, for asyncio. Cancelling the task ends only the wait: 0 takes back what was asked for."""
+        import asyncio  # some 30 ms that an engine without a loop does not pay
+
+        await asyncio.to_thread(self.keep_ready, runtime, count, limits=limits, require=require)
 
     def _pool_problem(self, label: str) -> tuple[str, str]:
         found = next((each.problem for each in self.pools() if each.label == label and each.problem), "")
@@ -132,9 +157,27 @@ class Engine:
             if self._warm is None:
                 from casemate.engine.warm import Warm  # a single run does without
 
-                self._warm = Warm(self.backend, self.config.pool.bounds())
+                self._warm = Warm(self.backend, self.config.pool.bounds(), self._publish)
                 self._stack.callback(self._warm.close)
             return self._warm
+
+    def _publish(self) -> None:
+        """From now on tell `casemate pools` about the pools: when something is first made, beside a run and not in it.
+
+        A machine without a place for that is only told of: runs matter more.
+        """
+        with self._opening:
+            if self._publisher is not None or self._closed or self._is_unheard:
+                return
+            from casemate.pool.published import Publisher
+
+            try:
+                self._publisher = Publisher(self.pools)
+            except (OSError, RuntimeError) as error:
+                self._is_unheard = True
+                _warn(error)
+            else:
+                self._stack.callback(self._publisher.close)
 
     def check_open(self) -> None:
         """Raise SandboxClosed if the engine is closed, and with it every sandbox of its."""
@@ -154,7 +197,7 @@ class Engine:
             if self._isolates is None:
                 from casemate.engine.isolate import make_pool  # of use only where there are isolates
 
-                self._isolates = make_pool(self)
+                self._isolates = make_pool(self, self._publish)
                 self._stack.callback(self._isolates.close)
             return self._isolates
 
@@ -173,7 +216,8 @@ class Engine:
         In a forked child it does nothing: all that the engine holds is the parent's.
         """
         if os.getpid() == self._process:
-            self._closed = True
+            with self._opening:
+                self._closed = True
             self._stack.close()
 
     def __enter__(self) -> Self:
@@ -181,6 +225,12 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _warn(error: Exception) -> None:
+    import logging  # takes longer to import than a run takes
+
+    logging.getLogger("casemate").warning("`casemate pools` cannot ask this engine: %s", error)
 
 
 def _check_count(count: object) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from casemate import limits
 from casemate.engine.cancel import CancelToken, until_cancelled
 from casemate.engine.capture import Capture
-from casemate.engine.stdin import BytesOrFd, Feeder
+from casemate.engine.stdin import BytesOrFd, Feeder, unread_bytes
 from casemate.engine.supervise import Counted, Supervisor
 from casemate.errors import (
     CapacityError,
@@ -60,6 +60,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     def pipes(self) -> int:
         """How many of them lead to the process."""
         return len(STREAMS) + (self.stdin is not None) + 2 * (self.request is not None) + self.socket
+
+
+class NeverBegan(SandboxClosed):
+    """What was ready had ended before all of its request was read: nothing of the program has run."""
 
 
 class Waiting(msgspec.Struct):
@@ -150,12 +154,14 @@ class Execution:
         self._output_bytes = 0
         self._readers: dict[int, str] = {}
         self._feeders: list[Feeder] = []
+        self._request: Feeder | None = None
+        self._request_fd = -1
         self._exited: Report | None = None
         self._stopped: Reason | None = None
         self._problem = ""
 
     def run(self) -> Steps[Outcome]:
-        """Start the process and see it through. Leaving early kills the sandbox."""
+        """Start the process and see it through. Leaving early kills the sandbox. May raise NeverBegan."""
         with ExitStack() as stack:
             stack.callback(self._close_all)
             # Before the request: the program may be at its end before this thread runs again.
@@ -171,6 +177,8 @@ class Execution:
             except BaseException:
                 self._abandon()
                 raise
+            if waiting and (yield from self._never_began()):
+                raise NeverBegan("the process that waited has ended")
             return self._outcome(spawned.error, time.monotonic() - started_s, self._counted(supervisor))
 
     def _see_through(
@@ -204,8 +212,24 @@ class Execution:
         if not isinstance(error, FileTransferError):
             self._sandbox.kill()
 
+    def _never_began(self) -> Steps[bool]:
+        """Whether a process that had waited was killed while some of its request was unread: then no line of it ran.
+
+        What was taken from a descriptor of the caller's cannot be taken again, and what was heard not be unheard.
+        """
+        is_lost = self._exited is None and self._stopped is Reason.LOST
+        was_killed = self._exited is not None and self._stopped is None and os.WIFSIGNALED(self._exited.value)
+        if not (is_lost or was_killed) or self._received_bytes or any(feeder.has_taken for feeder in self._feeders):
+            return False
+        if is_lost and not (yield from self._sandbox.ends(limits.KILL_SOON_S)):
+            return False
+        return self._request is not None and (self._request.is_refused or unread_bytes(self._request_fd) > 0)
+
     def _ask(self) -> Steps[socket.socket]:
-        return until_cancelled(self._sandbox.ask(spawn_message(self._id, self._command)), self._cancel)
+        try:
+            return (yield from until_cancelled(self._sandbox.ask(spawn_message(self._id, self._command)), self._cancel))
+        except SandboxClosed as error:
+            raise NeverBegan(error.message) from error
 
     def _own(self, report: Report) -> Report:
         self._fds.update(report.fds)
@@ -227,14 +251,18 @@ class Execution:
             self._feed(fds.pop(0), b"" if self._command.stdin is None else self._command.stdin)
         self._readers = {fds[0]: STREAMS[0], fds[1]: STREAMS[1]}
         if self._command.request is not None:
-            self._feed(fds[2], self._command.request)
+            if self._waiting is not None:
+                self._request_fd = os.dup(fds[2])
+                self._fds.add(self._request_fd)
+            self._request = self._feed(fds[2], self._command.request)
             self._readers[fds[3]] = REPLY
         for fd in self._readers:
             os.set_blocking(fd, False)
 
-    def _feed(self, fd: int, source: BytesOrFd) -> None:
+    def _feed(self, fd: int, source: BytesOrFd) -> Feeder:
         self._feeders.append(Feeder(fd, source))
         self._fds.discard(fd)
+        return self._feeders[-1]
 
     def _close_all(self) -> None:
         for feeder in self._feeders:

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Final
 
@@ -51,12 +52,17 @@ FAILED_EXIT: Final = 1 << 8
 # Workers ----------------------------------------------------------------------------------------
 
 
-def make_pool(engine: Engine) -> WorkerPool:
-    """The pool of an engine."""
+def make_pool(engine: Engine, announce: Callable[[], None]) -> WorkerPool:
+    """The pool of an engine. `announce` is called before a worker is made for the next execution."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    def start(kind: Kind) -> Steps[Worker]:
+        announce()
+        return start_worker(engine, kind)
+
     return WorkerPool(
-        lambda kind: start_worker(engine, kind),
-        lambda kind: drive(start_worker(engine, kind)),
+        start,
+        lambda kind: drive(start(kind)),
         most=decide.most_workers(len(os.sched_getaffinity(0)), memory_bytes),
     )
 

@@ -12,7 +12,7 @@ import msgspec
 from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
 from casemate.engine.collect import Collected, Collector
 from casemate.engine.engine import Engine
-from casemate.engine.execution import NEVER_RAN, Command, Execution, Outcome, Waiting
+from casemate.engine.execution import NEVER_RAN, Command, Execution, NeverBegan, Outcome, Waiting
 from casemate.engine.placed import PlacedProgram
 from casemate.engine.program import (
     GUEST_MOUNT,
@@ -48,7 +48,7 @@ from casemate.engine.request import (
 )
 from casemate.engine.results import NOTHING_COLLECTED, cancelled_result, make_result
 from casemate.engine.transfer import require_directory, write_files
-from casemate.errors import InvalidInput, LaunchError
+from casemate.errors import InvalidInput, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
 from casemate.model.resources import Limits
@@ -173,7 +173,8 @@ def check_command(
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
     """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after.
 
-    A program for an isolate runs in one of its own, in a sandbox of its tenant's.
+    One that was ready but has ended before anything of the program was read is replaced by a new one. A program for an
+    isolate runs in one of its own, in a sandbox of its tenant's.
     """
     check_cancel(cancel)
     if cancel is not None and cancel.is_cancelled:
@@ -183,11 +184,17 @@ def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> St
 
         return (yield from run_in_isolate(engine, run, cancel))
     with engine.taken(run) as warm:
+        if warm is not None:
+            try:
+                return (yield from _run_alone(engine, warm.sandbox, run, warm.waiting, cancel))
+            except SandboxClosed as error:
+                if not (isinstance(error, NeverBegan) or (warm.waiting is not None and warm.waiting.is_ours)):
+                    raise  # it may have begun, and nothing runs twice
         try:
-            sandbox, waiting = warm or ((yield from until_cancelled(engine.start(run.spec), cancel)), None)
+            sandbox = yield from until_cancelled(engine.start(run.spec), cancel)
         except Cancelled:
             return cancelled_result(engine.backend.name)
-        return (yield from _run_alone(engine, sandbox, run, waiting, cancel))
+        return (yield from _run_alone(engine, sandbox, run, None, cancel))
 
 
 def _run_alone(

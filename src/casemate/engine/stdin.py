@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import sys
+import termios
 from typing import Final
 
 from casemate import limits
@@ -12,15 +15,25 @@ BytesOrFd = bytes | int
 _EOF: Final = b""
 
 
+def unread_bytes(pipe_fd: int) -> int:
+    """What was written to a pipe, of which this is either end, and not read yet; also when nobody reads any more."""
+    number = bytearray(4)
+    fcntl.ioctl(pipe_fd, termios.FIONREAD, number)
+    return int.from_bytes(number, sys.byteorder)
+
+
 class Feeder:
     """Copies from a source into the guest's pipe without ever blocking; a program that does not read is fine."""
 
     def __init__(self, pipe_fd: int, source: BytesOrFd) -> None:
+        """`has_taken`: something of a descriptor was read. `is_refused`: nobody can read the rest any more."""
         os.set_blocking(pipe_fd, False)
         self.pipe_fd = pipe_fd
         self._pending = memoryview(source if isinstance(source, bytes) else _EOF)
         self._source_fd = source if isinstance(source, int) else -1
         self.done = False
+        self.has_taken = False
+        self.is_refused = False
         self._settle()
 
     @property
@@ -58,6 +71,7 @@ class Feeder:
             return
         except OSError as error:
             raise FileTransferError(f"standard input cannot be read: {error.strerror}") from error
+        self.has_taken = self.has_taken or bool(self._pending)
         if not self._pending:
             self._source_fd = -1
 
@@ -67,6 +81,7 @@ class Feeder:
         except BlockingIOError:
             return
         except BrokenPipeError:
+            self.is_refused = True
             self.close()
             return
         self._pending = self._pending[written:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -50,6 +50,14 @@ class WarmKey(msgspec.Struct, frozen=True):
             return None
         return ZygoteKey(self.zygote, self.preload, self.environment, self.spec.mounts)
 
+    def replaces(self, other: WarmKey) -> bool:
+        """Whether the other one is for the same wish, but not for what the runtime is now."""
+        wish, others = (
+            (self.label, self.spec.limits, self.spec.require),
+            (other.label, other.spec.limits, other.spec.require),
+        )
+        return wish == others and self != other
+
     def command(self) -> Command | None:
         """The process that waits: with pipes for everything, since nobody knows yet what its program will get."""
         if not self.argv:
@@ -90,8 +98,10 @@ def _of_the_sandbox(wanted: Limits) -> Limits:
 class Warm:
     """The ready sandboxes of one engine."""
 
-    def __init__(self, backend: NativeBackend, bounds: Bounds) -> None:
+    def __init__(self, backend: NativeBackend, bounds: Bounds, announce: Callable[[], None]) -> None:
+        """`announce` is called before each time that something is made, by the thread that makes it."""
         self._backend = backend
+        self._announce = announce
         self._zygotes = Zygotes(backend, bounds.idle_s)
         self._pool: ReadyPool[WarmKey, WarmSandbox] = ReadyPool(
             Maker(self._make, _memory_bytes, WarmSandbox.is_alive, self._discard, lambda key: key.label, self._problem),
@@ -113,14 +123,20 @@ class Warm:
     def keep(self, key: WarmKey, count: int, timeout_s: float) -> bool:
         """Keep that many ready; whether they are within the time. If not, demand decides again.
 
+        What was kept for the same wish when its runtime was another, as before an update of its packages, goes.
         Raises SandboxClosed, or CapacityError if there are too many kinds.
         """
+        self._pool.let_go(key.replaces)
         self._pool.keep(key, count)
         if self._pool.wait_ready(key, count, timeout_s):
             return True
         with suppress(SandboxClosed):
             self._pool.keep(key, 0)
         return False
+
+    def let_go(self, label: str) -> bool:
+        """Keep none of a runtime ready any more, whatever its limits; whether any had to be kept."""
+        return self._pool.let_go(lambda key: key.label == label)
 
     @property
     def is_full(self) -> bool:
@@ -142,6 +158,7 @@ class Warm:
         return self._zygotes.problem(zygote_key) if zygote_key is not None else ""
 
     def _make(self, key: WarmKey) -> WarmSandbox:
+        self._announce()
         return drive(self._steps(key))
 
     def _steps(self, key: WarmKey) -> Steps[WarmSandbox]:

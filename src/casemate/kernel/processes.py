@@ -96,6 +96,12 @@ def read_stat(pid: int) -> ProcessStat | None:
     return parse_stat(text) if text else None
 
 
+def command_line(pid: int) -> str:
+    """The words of a process, which chooses them itself, as far as they fit; empty if it is gone."""
+    words = (read_proc(f"{_PROC}/{pid}/cmdline") or b"").rstrip(b"\0").replace(b"\0", b" ")
+    return words.decode("utf-8", "replace")[: limits.COMMAND_LINE_MAX_CHARS]
+
+
 def start_time(pid: int) -> int | None:
     """When a living process started, in clock ticks since the boot; None if it is gone or a zombie."""
     stat = read_stat(pid)

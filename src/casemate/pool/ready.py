@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 
@@ -20,17 +20,22 @@ T = TypeVar("T")
 _PROBLEMS: Final = (CasemateError, OSError)
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Text = Annotated[str, msgspec.Meta(max_length=limits.PUBLISHED_TEXT_MAX_CHARS)]
+"""Bounds for what other processes say; whoever makes the value itself keeps them."""
+
+
 class PoolStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of ready things. `memory_bytes` is what the ready ones held when they were made."""
 
-    label: str
-    ready: int
-    starting: int
-    busy: int
-    hits: int
-    misses: int
-    memory_bytes: int
-    problem: str = ""
+    label: Text
+    ready: Count
+    starting: Count
+    busy: Count
+    hits: Count
+    misses: Count
+    memory_bytes: Count
+    problem: Text = ""
 
 
 class Made(msgspec.Struct, Generic[T]):
@@ -129,6 +134,16 @@ class ReadyPool(Generic[K, T]):
             kind.kept = count
             self._wake()
 
+    def let_go(self, is_one: Callable[[K], bool]) -> bool:
+        """Keep nothing ready of some kinds any more, and forget their demand; whether anything had to be kept."""
+        with self._changed:
+            kinds = [kind for key, kind in self._kinds.items() if is_one(key) and kind.kept]
+            for kind in kinds:
+                kind.kept = 0
+                kind.takes_s.clear()
+            self._changed.notify_all()
+            return bool(kinds)
+
     def wait_ready(self, key: K, count: int, timeout_s: float) -> bool:
         """Wait until so many are ready, or were made meanwhile and taken; whether that is so.
 
@@ -201,14 +216,14 @@ class ReadyPool(Generic[K, T]):
 
     def _statistics(self, key: K, kind: _Kind[T]) -> PoolStatistics:
         return PoolStatistics(
-            label=self._maker.label(key),
+            label=self._maker.label(key)[: limits.PUBLISHED_TEXT_MAX_CHARS],
             ready=len(kind.ready),
             starting=kind.starting,
             busy=kind.busy,
             hits=kind.hits,
             misses=kind.misses,
             memory_bytes=sum(made.memory_bytes for made in kind.ready),
-            problem=kind.problem or self._maker.problem(key),
+            problem=(kind.problem or self._maker.problem(key))[: limits.PUBLISHED_TEXT_MAX_CHARS],
         )
 
     def _kind(self, key: K) -> _Kind[T] | None:
