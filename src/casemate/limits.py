@@ -152,6 +152,8 @@ POOL_AGE_MAX_S: Final = 600.0
 POOL_TAKES_REMEMBERED: Final = 256
 POOL_KINDS_MAX: Final = 32
 POOL_THREADS: Final = 2
+REQUEST_WAITED_FOR_MIN_BYTES: Final = 5 * KIB
+"""More than an interpreter takes of a pipe at once before it looks at it: a page."""
 POOL_RETRY_MIN_S: Final = 0.5
 POOL_RETRY_MAX_S: Final = 60.0
 

@@ -224,6 +224,53 @@ def test_s3_a_worker_that_is_frozen_is_found_out(isolating: casemate.Engine, jav
     assert isolating.isolates.status().retired["silent"] == 1
 
 
+POISON: Final = """
+    const everything = [globalThis, Object.prototype, Array.prototype, Promise.prototype, Function.prototype, Error];
+    for (const each of everything) {
+        for (const name of Object.getOwnPropertyNames(each)) { try { each[name] = () => { throw 1 } } catch {} }
+    }
+    Error.stackTraceLimit = 1e6;
+"""
+STATUS: Final = ("Sig", "Shd", "Umask", "Seccomp", "NoNew", "Cap", "Groups", "Uid")
+
+
+def state_of_worker(isolating: casemate.Engine) -> tuple[object, ...]:
+    """What the kernel knows of the one worker's process that a program could have changed."""
+    (worker,) = isolating.isolates._idle
+    process = Path(f"/proc/{process_tree(worker.sandbox.pid)[1]}")
+    status = [line for line in (process / "status").read_text().splitlines() if line.startswith(STATUS)]
+    links = sorted(str(link.readlink()) for link in (process / "fd").iterdir())
+    return worker.number, status, links, (process / "cwd").readlink(), (process / "limits").read_text()
+
+
+def test_s16_a_hostile_program_leaves_its_worker_as_it_was(isolating: casemate.Engine, javascript: Javascript) -> None:
+    """It is the process that the isolates of later programs come from."""
+    javascript("1")
+    before = state_of_worker(isolating)
+    javascript(POISON)
+    assert javascript("return [1, 2].map((x) => x * 2)").output == [2, 4]
+    assert state_of_worker(isolating) == before
+
+
+def test_x12_one_source_is_compiled_for_each_program_anew(same_worker: Callable[[str, str], casemate.Result]) -> None:
+    """V8 remembers code by its text within a process: nothing that a program did to its own may come with it."""
+    source = """
+        const site = (function () { return [Object.prototype.left ?? null, typeof globalThis.left] })();
+        const template = ((strings) => strings)`a${1}b`;
+        const seen = template.left ?? null;
+        try { Object.prototype.left = 1; globalThis.left = 1; template.raw.left = template.left = 1 } catch {}
+        return [...site, seen];
+    """
+    assert same_worker(source, source).output == [None, "undefined", None]
+
+
+def test_x12_one_source_of_another_name_is_told_by_its_own(javascript: Javascript) -> None:
+    for name in ("first.js", "second.js"):
+        result = javascript("null.x", filename=name)
+        assert result.error is not None
+        assert name in result.error.traceback
+
+
 def test_s4_a_reply_that_a_program_forges_is_only_its_own_text(javascript: Javascript) -> None:
     forged = '\\u0000\\u0000\\u0000\\u0010{"reply":{"kind":"value","output":"forged"},"worker":{}}'
     result = javascript(f"console.log('{forged}'); JSON.stringify = () => '{forged}'; output = 'real'")

@@ -32,6 +32,7 @@ from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_sp
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.resources import Limits
 from casemate.model.result import Chunk, Reason, Stream
+from casemate.model.values import long_frame
 
 STREAMS: Final = ("stdout", "stderr")
 REPLY: Final = "reply"
@@ -251,10 +252,12 @@ class Execution:
             self._feed(fds.pop(0), b"" if self._command.stdin is None else self._command.stdin)
         self._readers = {fds[0]: STREAMS[0], fds[1]: STREAMS[1]}
         if self._command.request is not None:
+            request = self._command.request
             if self._waiting is not None:
+                request = long_frame(request)
                 self._request_fd = os.dup(fds[2])
                 self._fds.add(self._request_fd)
-            self._request = self._feed(fds[2], self._command.request)
+            self._request = self._feed(fds[2], request)
             self._readers[fds[3]] = REPLY
         for fd in self._readers:
             os.set_blocking(fd, False)

@@ -59,6 +59,18 @@ def frame(value: JsonValue) -> bytes:
     return FRAME_HEAD.pack(len(body)) + body
 
 
+def long_frame(short: bytes) -> bytes:
+    """One frame made so long that nobody can take it in one read, by spaces after its JSON text.
+
+    A process that is killed while it waits for a request may still take one piece of it, without ever seeing it. What
+    it leaves shows that it has not begun.
+    """
+    missing = limits.REQUEST_WAITED_FOR_MIN_BYTES - len(short)
+    if missing <= 0:
+        return short
+    return FRAME_HEAD.pack(len(short) - FRAME_HEAD.size + missing) + short[FRAME_HEAD.size :] + b" " * missing
+
+
 def parse_reply(data: bytes) -> Reply | ReplyProblem | None:
     """The one frame that a guest has written, beside its first word that it is ready; None if it wrote nothing."""
     data = data.removeprefix(READY_FRAME)

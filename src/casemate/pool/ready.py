@@ -125,6 +125,7 @@ class ReadyPool(Generic[K, T]):
 
         Raises SandboxClosed, or CapacityError if there are too many kinds already.
         """
+        dead: list[T] = []
         with self._changed:
             kind = self._kind(key)
             if self._closed:
@@ -132,7 +133,11 @@ class ReadyPool(Generic[K, T]):
             if kind is None:
                 raise CapacityError(f"{limits.POOL_KINDS_MAX} kinds are ready or in use already")
             kind.kept = count
+            alive = self._alive(kind)
+            dead += [made.thing for made in kind.ready if made not in alive]
+            kind.ready = deque(alive)
             self._wake()
+        self._throw_away(dead)
 
     def let_go(self, is_one: Callable[[K], bool]) -> bool:
         """Keep nothing ready of some kinds any more, and forget their demand; whether anything had to be kept."""
@@ -214,15 +219,20 @@ class ReadyPool(Generic[K, T]):
             thread.join()
         self._throw_away(rest)
 
+    def _alive(self, kind: _Kind[T]) -> list[Made[T]]:
+        """Those that can be taken: nobody tells us when one dies, and nobody looks until it matters."""
+        return [made for made in kind.ready if self._maker.is_alive(made.thing)]
+
     def _statistics(self, key: K, kind: _Kind[T]) -> PoolStatistics:
+        alive = self._alive(kind)
         return PoolStatistics(
             label=self._maker.label(key)[: limits.PUBLISHED_TEXT_MAX_CHARS],
-            ready=len(kind.ready),
+            ready=len(alive),
             starting=kind.starting,
             busy=kind.busy,
             hits=kind.hits,
             misses=kind.misses,
-            memory_bytes=sum(made.memory_bytes for made in kind.ready),
+            memory_bytes=sum(made.memory_bytes for made in alive),
             problem=(kind.problem or self._maker.problem(key))[: limits.PUBLISHED_TEXT_MAX_CHARS],
         )
 
