@@ -16,6 +16,7 @@ LIBRARY := src/casemate/_native/casemate-zygote.so
 ADDON := src/casemate/_isolated_vm/built/isolated_vm.node
 NATIVE := $(wildcard native/*.c native/*.h)
 SOAK_RUNS ?= 5000
+SOAK_KILLS_RUNS ?= 20000
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -90,7 +91,8 @@ bench: setup-dev ## the numbers of SPECIFICATION.md
 	@$(PYTHON) -m bench.run $(BENCH_ARGS)
 
 soak: setup-dev ## many runs in a row: nothing may grow
-	@$(PYTHON) bench/soak.py --runs $(SOAK_RUNS)
+	@$(PYTHON) -m bench.soak --runs $(SOAK_RUNS)
+	@$(PYTHON) -m bench.soak --kills --runs $(SOAK_KILLS_RUNS)
 
 clean: ## remove everything that the targets above made
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis __pycache__ \

@@ -3,6 +3,10 @@
 What is open, mounted, running or leased is counted after each tenth, when nothing runs; the last count must be
 the first one. Memory may differ by a small constant. Exit status 1 says that something grew or that a run ended
 otherwise than it had to.
+
+With `--kills` the runs are warm, in all languages, and interpreters that wait, workers and the launcher are killed
+beside them, by a program that the seed decides and that is printed. Every run has to end nevertheless, in a Result or
+in an error of ours, and no kill may cost more runs than went on at that moment.
 """
 
 from __future__ import annotations
@@ -10,33 +14,35 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import os
 import random
+import statistics
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 import casemate
+from bench.chaos import DISTURBED, Killer, Program, Target, Unexpected, kill_program, programs, written
 from casemate.kernel.cgroup_types import CgroupUnavailable
-from casemate.limits import KIB, MIB
+from casemate.kernel.processes import process_tree
+from casemate.limits import KIB, MIB, UID_BLOCK_COUNT
 from casemate.model.result import Chunk, Reason
 
 THREADS: Final = 3
 PARTS: Final = 10
 SETTLE_TIMEOUT_S: Final = 10.0
 WARM_IDLE_S: Final = 1.0
+NAMESPACE_KINDS: Final = ("mnt:", "net:", "pid:", "user:", "ipc:", "uts:", "cgroup:", "time:")
 ENGINE_GROWTH_MAX_BYTES: Final = 4 * MIB
 LAUNCHER_GROWTH_MAX_BYTES: Final = 128 * KIB
-
-
-class Unexpected(Exception):
-    """A run ended otherwise than it had to."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +53,9 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
     groups: int
     mounts: int
+    namespaces: int
     threads: int
+    ids: int
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,6 +236,24 @@ def groups(engine: casemate.Engine) -> int:
     return sum(len(list(Path(base).glob(f"{name}/*/"))) for base in root.search_paths)
 
 
+def namespaces() -> int:
+    """Of this process and of all below it, and those that a descriptor of theirs holds."""
+    found = set()
+    for pid in process_tree(os.getpid()):
+        for path in (*Path(f"/proc/{pid}/ns").glob("*"), *Path(f"/proc/{pid}/fd").glob("*")):
+            with suppress(OSError):
+                link = str(path.readlink())
+                if path.parent.name == "ns" or link.startswith(NAMESPACE_KINDS):
+                    found.add(link)
+    return len(found)
+
+
+def ids_lent(engine: casemate.Engine) -> int:
+    """Host ids that some run still has."""
+    ids = engine.backend._host_ids
+    return 0 if ids is None else len(ids._blocks) * UID_BLOCK_COUNT - len(ids._free)
+
+
 def count(engine: casemate.Engine) -> Counts:
     launcher = engine.backend.launcher.pid
     return Counts(
@@ -236,7 +262,9 @@ def count(engine: casemate.Engine) -> Counts:
         processes=children(launcher),
         groups=groups(engine),
         mounts=Path("/proc/self/mountinfo").read_text().count("\n"),
+        namespaces=namespaces(),
         threads=threading.active_count(),
+        ids=ids_lent(engine),
     )
 
 
@@ -258,35 +286,98 @@ def wait_cold(engine: casemate.Engine) -> None:
 
 def soak(runs: int, seed: int, *, warm: bool = False) -> Iterator[Sample]:
     """A sample after each part of the runs. `warm`: in sandboxes made ahead, which are gone when it is counted."""
-    chance = random.Random(seed)
-    kinds = chance.choices(list(KINDS), weights=list(KINDS.values()), k=runs)
-    first: Counts | None = None
-    started_s = time.monotonic()
-    config = msgspec.structs.replace(casemate.load_config(), pool=casemate.PoolConfig(idle=WARM_IDLE_S))
-    with casemate.Engine(config, warm=warm) as engine:
+    kinds = random.Random(seed).choices(list(KINDS), weights=list(KINDS.values()), k=runs)
+    with casemate.Engine(config(), warm=warm) as engine:
         for kind in KINDS:
             kind(engine)
-        for part in range(PARTS):
-            now = kinds[runs * part // PARTS : runs * (part + 1) // PARTS]
-            with ThreadPoolExecutor(THREADS) as pool:
-                for _ in pool.map(lambda kind: kind(engine), now):
-                    continue
-            gc.collect()
-            wait_cold(engine)
-            counts = settled(engine, first)
-            first = first or counts
-            yield Sample(
-                runs=runs * (part + 1) // PARTS,
-                seconds=time.monotonic() - started_s,
-                counts=counts,
-                engine_bytes=anonymous_bytes("self"),
-                launcher_bytes=anonymous_bytes(engine.backend.launcher.pid),
-            )
+        yield from in_parts(engine, runs, lambda number: kinds[number](engine), lambda: wait_cold(engine))
+
+
+def config() -> casemate.Config:
+    return msgspec.structs.replace(casemate.load_config(), pool=casemate.PoolConfig(idle=WARM_IDLE_S))
+
+
+def in_parts(
+    engine: casemate.Engine, runs: int, run: Callable[[int], None], rest: Callable[[], None]
+) -> Iterator[Sample]:
+    """Carry out the runs from some threads, and count after each part, when there is `rest`."""
+    first: Counts | None = None
+    started_s = time.monotonic()
+    for part in range(PARTS):
+        with ThreadPoolExecutor(THREADS) as pool:
+            for _ in pool.map(run, range(runs * part // PARTS, runs * (part + 1) // PARTS)):
+                continue
+        gc.collect()
+        rest()
+        counts = settled(engine, first)
+        first = first or counts
+        yield Sample(
+            runs=runs * (part + 1) // PARTS,
+            seconds=time.monotonic() - started_s,
+            counts=counts,
+            engine_bytes=anonymous_bytes("self"),
+            launcher_bytes=anonymous_bytes(engine.backend.launcher.pid),
+        )
+
+
+# With kills --------------------------------------------------------------------------------------------
+
+
+class Chaos:
+    """Warm runs in all languages while things are killed, and how they ended."""
+
+    def __init__(self, runs: int, seed: int) -> None:
+        self.runs = runs
+        self.seed = seed
+        self.kills = kill_program(seed, runs)
+        self.ends: Counter[str] = Counter()
+        self.hits: Counter[Target] = Counter()
+        all_programs = programs()
+        self._programs = random.Random(seed).choices(list(all_programs), list(all_programs.values()), k=runs)
+
+    def soak(self) -> Iterator[Sample]:
+        """A sample after each part."""
+        with casemate.Engine() as engine:
+            killer = Killer(engine)
+            self.hits = killer.hits
+            for program in programs():
+                self._run(engine, program, random.Random(self.seed))
+            self.ends.clear()
+
+            def run(number: int) -> None:
+                chance = random.Random(f"{self.seed}-{number}")
+                if number in self.kills:
+                    killer.strike(self.kills[number], chance)
+                self._run(engine, self._programs[number], chance)
+
+            def rest() -> None:
+                engine.rest()
+                casemate.execute(["true"], engine=engine)  # with the launcher that the next runs will have
+                engine.rest()
+
+            yield from in_parts(engine, self.runs, run, rest)
+
+    def _run(self, engine: casemate.Engine, program: Program, chance: random.Random) -> None:
+        try:
+            end = str(program(engine, chance).reason)
+        except casemate.CasemateError as error:
+            end = error.code
+        self.ends[end] += 1
+
+    def problem(self) -> str:
+        """Runs that ended otherwise than by themselves are those from under which something was killed."""
+        undisturbed = {str(reason) for reason in Reason} - DISTURBED
+        disturbed = sum(number for end, number in self.ends.items() if end not in undisturbed)
+        most = self.hits.total() * THREADS
+        return f"{disturbed} runs were disturbed by {self.hits.total()} kills" if disturbed > most else ""
 
 
 # Telling -----------------------------------------------------------------------------------------------
 
-HEADER: Final = ("runs", "s", "fds", "fds l.", "procs", "groups", "mounts", "threads", "engine KiB", "launcher KiB")
+HEADER: Final = (
+    *("runs", "s", "fds", "fds l.", "procs", "groups", "mounts", "spaces", "threads", "ids"),
+    *("engine KiB", "launcher KiB"),
+)
 
 
 def row(sample: Sample) -> str:
@@ -299,7 +390,9 @@ def row(sample: Sample) -> str:
         counts.processes,
         counts.groups,
         counts.mounts,
+        counts.namespaces,
         counts.threads,
+        counts.ids,
         sample.engine_bytes // KIB,
         sample.launcher_bytes // KIB,
     )
@@ -320,26 +413,61 @@ def growth(first: Sample, last: Sample) -> list[str]:
     return found
 
 
+def slope(samples: Sequence[Sample], name: str) -> float:
+    """Bytes for each run by which memory rises from the second sample on, by the line that fits best."""
+    later = samples[1:]
+    runs, sizes = [sample.runs for sample in later], [getattr(sample, name) for sample in later]
+    return statistics.linear_regression(runs, sizes).slope
+
+
+def tell(samples: Iterable[Sample]) -> list[Sample]:
+    """Print each when it comes."""
+    print("  ".join(HEADER))
+    kept = []
+    for sample in samples:
+        kept.append(sample)
+        print(row(sample), flush=True)
+    for name in ("engine", "launcher"):
+        print(f"memory of the {name}: {slope(kept, f'{name}_bytes'):+.1f} bytes a run")
+    return kept
+
+
+def conclude(samples: Sequence[Sample], problem: str = "") -> int:
+    found = [*growth(samples[0], samples[-1]), *([problem] if problem else [])]
+    print("grown: " + "; ".join(found) if found else "nothing has grown")
+    return 1 if found else 0
+
+
+def soak_with_kills(runs: int, seed: int) -> int:
+    chaos = Chaos(runs, seed)
+    print(f"kills by seed {seed}: {written(chaos.kills)}")
+    samples = tell(chaos.soak())
+    print("killed: " + ", ".join(f"{number} {target.name.lower()}" for target, number in chaos.hits.most_common()))
+    print("ended: " + ", ".join(f"{number} {end}" for end, number in chaos.ends.most_common()))
+    return conclude(samples, chaos.problem())
+
+
+def soak_of_all_kinds(runs: int, seed: int, *, warm: bool) -> int:
+    samples = tell(soak(runs, seed, warm=warm))
+    kinds = Counter(random.Random(seed).choices(list(KINDS), weights=list(KINDS.values()), k=runs))
+    print(", ".join(f"{number} {kind.__name__}" for kind, number in kinds.most_common()))
+    return conclude(samples)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many runs in a row: nothing may grow.")
     parser.add_argument("--runs", type=int, default=5000)
     parser.add_argument("--warm", action="store_true", help="in sandboxes that are made ahead")
+    parser.add_argument("--kills", action="store_true", help="warm, in all languages, while things are killed")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    print("  ".join(HEADER))
-    samples = []
     try:
-        for sample in soak(options.runs, options.seed, warm=options.warm):
-            samples.append(sample)
-            print(row(sample), flush=True)
+        if options.kills:
+            return soak_with_kills(options.runs, options.seed)
+        return soak_of_all_kinds(options.runs, options.seed, warm=options.warm)
     except Unexpected as error:
         print(f"unexpected: {error}")
         return 1
-    kinds = Counter(random.Random(options.seed).choices(list(KINDS), weights=list(KINDS.values()), k=options.runs))
-    print(", ".join(f"{number} {kind.__name__}" for kind, number in kinds.most_common()))
-    grown = growth(samples[0], samples[-1])
-    print("grown: " + "; ".join(grown) if grown else "nothing has grown")
-    return 1 if grown else 0
 
 
 if __name__ == "__main__":

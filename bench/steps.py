@@ -81,11 +81,11 @@ def watch_one(engine: casemate.Engine) -> dict[str, float]:
         steps = run_alone(engine, prepare_command(engine, ["/bin/true"]))
         ready: Ready | None = None
         waits = 0
-        while not isinstance(item := drive._advance(steps, ready), drive._End):  # noqa: SLF001 - from the inside
+        while not isinstance(item := drive._advance(steps, ready), drive._End):
             ready = frozenset()
             if isinstance(item, Wait):
                 with watch.watch(WAITS[waits] if waits < len(WAITS) else PROGRAM):
-                    ready = drive._poll(item)  # noqa: SLF001
+                    ready = drive._poll(item)
                 waits += 1
     total = time.perf_counter() - started
     watch.seconds[PARTS[-1]] = total - sum(watch.seconds.values())

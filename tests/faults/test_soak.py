@@ -8,12 +8,23 @@ from pathlib import Path
 
 import pytest
 
-SOAK = Path(__file__).parents[2] / "bench" / "soak.py"
+ROOT = Path(__file__).parents[2]
 RUNS = 200
+RUNS_WITH_KILLS = 100
 
 
 @pytest.mark.soak
 @pytest.mark.slow
 def test_nothing_grows() -> None:
-    done = subprocess.run([sys.executable, SOAK, "--runs", str(RUNS)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "bench.soak", "--runs", str(RUNS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.slow
+def test_nothing_grows_and_nothing_hangs_while_what_is_ready_is_killed() -> None:
+    command = [sys.executable, "-m", "bench.soak", "--kills", "--runs", str(RUNS_WITH_KILLS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " interpreter" in done.stdout

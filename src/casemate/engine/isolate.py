@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from casemate.engine.run import Run
 from casemate.engine.verdict import Ending, judge
 from casemate.errors import CasemateError, LaunchError, RuntimeUnavailable
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.protocol import Report
+from casemate.isolation.protocol import Report, ReportKind, expect_report
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.resources import Limits
 from casemate.model.result import Event, Reason, Result, Usage
@@ -126,8 +127,18 @@ def _until_ready(worker: Worker) -> Steps[None]:
     said = ""
     with suppress(BlockingIOError):
         said = os.read(worker.stderr_fd, limits.ERROR_TEXT_MAX_CHARS).decode("utf-8", "replace")
+    if not said and (yield from _was_killed(worker)):
+        raise LaunchError("start of the worker", errno.ECHILD, "it was killed")
     reason = next((line for line in said.splitlines() if "Error" in line), "it ended at once")
     raise RuntimeUnavailable(f"the worker does not start: {reason[:200]}", hint=f"build it again: {ADDON_HINT}")
+
+
+def _was_killed(worker: Worker) -> Steps[bool]:
+    """By somebody else, or with its sandbox."""
+    if not (yield Wait(read=(worker.channel.fileno(),), deadline_s=time.monotonic() + limits.DYING_S)):
+        return False
+    report = expect_report(worker.channel, ReportKind.EXITED)
+    return report is None or (os.WIFSIGNALED(report.value) and os.WTERMSIG(report.value) == signal.SIGKILL)
 
 
 # Executions -------------------------------------------------------------------------------------
