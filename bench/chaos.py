@@ -1,8 +1,8 @@
 """What the soak of warm runs is made of: programs in every language, and a program of kills, by a seed.
 
 A kill hits what waits or works at that moment: an interpreter of a ready sandbox, its init, a worker of isolates, or
-the launcher of all. What a run may then end with is anything that we say ourselves, a Result or an error of our tree; one
-that ended well has to have the right output nevertheless.
+the launcher of all. What a run may then end with is anything that we say ourselves, a Result or an error of our tree;
+one that ended well has to have the right output nevertheless.
 """
 
 from __future__ import annotations

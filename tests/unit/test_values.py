@@ -25,6 +25,7 @@ from casemate.model.values import (
     frame,
     has_too_many_containers,
     is_too_deep,
+    long_frame,
     parse_reply,
     parse_text_output,
 )
@@ -47,6 +48,22 @@ def problem(data: bytes) -> str:
     parsed = parse_reply(data)
     assert isinstance(parsed, ReplyProblem), parsed
     return parsed.why
+
+
+@given(JSON)
+def test_a_request_that_is_made_longer_says_the_same(value: Any) -> None:
+    """No interpreter that waits can take all of it in one read."""
+    longer = long_frame(frame(value))
+    (size,) = FRAME_HEAD.unpack_from(longer)
+    body = longer[FRAME_HEAD.size :]
+    assert size == len(body)
+    assert len(longer) >= limits.REQUEST_WAITED_FOR_MIN_BYTES
+    assert json.loads(body) == json.loads(frame(value)[FRAME_HEAD.size :])
+
+
+def test_a_request_that_is_long_enough_stays_as_it_is() -> None:
+    long = frame("x" * limits.REQUEST_WAITED_FOR_MIN_BYTES)
+    assert long_frame(long) is long
 
 
 @given(JSON)
