@@ -1,6 +1,6 @@
 """Attacks of one tenant on another (X1 to X12): what one run leaves, holds, uses up or signals, and what others see.
 
-X6, X10 and X11 (ids, tokens and streams of the service) and X12 (compile caches) belong to later parts.
+X6, X10 and X11 (ids, tokens and streams of the service) belong to later parts; X12 is with isolates and pools.
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ def pool(factory: Factory) -> Iterator[ReadyPool[str, int]]:
     made = factory.pool()
     yield made
     factory.may_go.set()
+    factory.may_end.set()
     made.close()
 
 
@@ -104,6 +105,16 @@ def test_what_is_let_go_is_thrown_away_and_nothing_else(factory: Factory, pool: 
         assert factory.gone.acquire(timeout=WAIT_S)
     assert [each.ready for each in pool.statistics()] == [0, 2]
     assert not pool.let_go(lambda key: key == "a")
+
+
+def test_those_that_died_are_not_counted_as_ready(factory: Factory, pool: ReadyPool[str, int]) -> None:
+    pool.keep("a", 2)
+    assert pool.wait_ready("a", 2, WAIT_S)
+    factory.dead.update(factory.made)
+    assert (pool.statistics()[0].ready, pool.statistics()[0].memory_bytes) == (0, 0)
+    pool.keep("a", 2)
+    assert pool.wait_ready("a", 2, WAIT_S)
+    assert pool.statistics()[0].ready == 2
 
 
 def test_each_thing_is_taken_once(factory: Factory, pool: ReadyPool[str, int]) -> None:

@@ -114,8 +114,9 @@ class Engine:
             raise InvalidInput("runtime", "workers of isolates belong to tenants, and stay by demand")
         key = warm_key(run)
         if not self.warm.keep(key, count, bound.LAUNCH_TIMEOUT_S):
+            problem, hint = self._pool_problem(run.label)  # as it is now: what is given up makes room
+            self.warm.give_up(key)
             self.check_open()
-            problem, hint = self._pool_problem(run.label)
             raise CapacityError(f"{count} sandboxes of {runtime} cannot be made ready: {problem}", hint=hint)
 
     async def akeep_ready(

@@ -121,18 +121,19 @@ class Warm:
             self._pool.done(key)
 
     def keep(self, key: WarmKey, count: int, timeout_s: float) -> bool:
-        """Keep that many ready; whether they are within the time. If not, demand decides again.
+        """Keep that many ready; whether they are within the time.
 
         What was kept for the same wish when its runtime was another, as before an update of its packages, goes.
         Raises SandboxClosed, or CapacityError if there are too many kinds.
         """
         self._pool.let_go(key.replaces)
         self._pool.keep(key, count)
-        if self._pool.wait_ready(key, count, timeout_s):
-            return True
+        return self._pool.wait_ready(key, count, timeout_s)
+
+    def give_up(self, key: WarmKey) -> None:
+        """Leave to demand again what could not be made."""
         with suppress(SandboxClosed):
             self._pool.keep(key, 0)
-        return False
 
     def let_go(self, label: str) -> bool:
         """Keep none of a runtime ready any more, whatever its limits; whether any had to be kept."""
