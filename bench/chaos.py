@@ -1,8 +1,8 @@
 """What the soak of warm runs is made of: programs in every language, and a program of kills, by a seed.
 
-A kill hits what waits or works at that moment: an interpreter of a ready sandbox, its init, a worker of isolates, or
-the launcher of all. What a run may then end with is anything that we say ourselves, a Result or an error of our tree;
-one that ended well has to have the right output nevertheless.
+A kill hits what waits or works at that moment: an interpreter of a ready sandbox, its init, a zygote, a worker of
+isolates, or the launcher of all. What a run may then end with is anything that we say ourselves, a Result or an error
+of our tree; one that ended well has to have the right output nevertheless.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 import casemate
 from casemate.isolation.native import NativeSandbox
-from casemate.kernel.processes import process_tree, read_stat
+from casemate.kernel.processes import command_line, process_tree, read_stat
 from casemate.model.result import Reason
 
 GENEROUS: Final = {"timeout": "60s"}
@@ -36,11 +37,14 @@ class Target(StrEnum):
 
     INTERPRETER = "i"
     INIT = "s"
+    ZYGOTE = "z"
     WORKER = "w"
     LAUNCHER = "l"
 
 
-WEIGHTS: Final = {Target.INTERPRETER: 12, Target.INIT: 4, Target.WORKER: 5, Target.LAUNCHER: 1}
+ZYGOTE_PROGRAM: Final = "/guest/zygote.py"
+"""Also its forks have it on their command line."""
+WEIGHTS: Final = {Target.INTERPRETER: 12, Target.INIT: 4, Target.ZYGOTE: 2, Target.WORKER: 5, Target.LAUNCHER: 1}
 DISTURBED: Final = frozenset({Reason.LOST, Reason.SIGNAL, Reason.INTERNAL})
 """How a run ends from under which something was taken."""
 
@@ -146,21 +150,21 @@ class Killer:
 
     def strike(self, target: Target, chance: random.Random) -> None:
         victims = list(self._victims(target))
-        if victims and _kill(*chance.choice(victims)):
+        if victims and _kill(chance.choice(victims)):
             self.hits[target] += 1
 
-    def _victims(self, target: Target) -> Iterator[tuple[int, int]]:
-        """Processes, each with its parent: a number alone may already be somebody else's."""
-        if target is Target.LAUNCHER:
-            if self._engine.backend.launcher.pid:
-                yield self._engine.backend.launcher.pid, os.getpid()
-            return
+    def _victims(self, target: Target) -> Iterator[int]:
         launcher = self._engine.backend.launcher.pid
-        for sandbox in self._workers() if target is Target.WORKER else self._ready():
-            if target is Target.INIT:
-                yield sandbox.pid, launcher
-            else:
-                yield from ((pid, sandbox.pid) for pid in process_tree(sandbox.pid)[1:2])
+        if not launcher:
+            return
+        if target is Target.LAUNCHER:
+            yield launcher
+        elif target is Target.ZYGOTE:
+            zygotes = (pid for pid in process_tree(launcher) if ZYGOTE_PROGRAM in command_line(pid))
+            yield from islice(zygotes, 1)  # the eldest: the others are its forks
+        else:
+            for sandbox in self._workers() if target is Target.WORKER else self._ready():
+                yield from [sandbox.pid] if target is Target.INIT else process_tree(sandbox.pid)[1:2]
 
     def _ready(self) -> list[NativeSandbox]:
         pool = self._engine.warm._pool
@@ -173,14 +177,22 @@ class Killer:
             return [worker.sandbox for worker in (*pool._idle, *pool._busy)]
 
 
-def _kill(pid: int, parent: int) -> bool:
+def _kill(pid: int) -> bool:
+    """Only a process below ours: a number alone may already be somebody else's."""
     with suppress(ProcessLookupError):
         pidfd = os.pidfd_open(pid)
         try:
             found = read_stat(pid)  # of the process that the descriptor holds, or of nobody
-            if found is not None and not found.dead and found.parent == parent:
+            if found is not None and not found.dead and os.getpid() in _ancestors(found.parent):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 return True
         finally:
             os.close(pidfd)
     return False
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid:
+        yield pid
+        found = read_stat(pid)
+        pid = found.parent if found else 0

@@ -81,7 +81,7 @@ def count(engine: casemate.Engine) -> Counts:
         groups=groups(engine),
         mounts=Path("/proc/self/mountinfo").read_text().count("\n"),
         namespaces=namespaces(),
-        threads=threading.active_count(),
+        threads=sum(not isinstance(thread, threading.Timer) for thread in threading.enumerate()),
         ids=ids_lent(engine),
     )
 

@@ -221,12 +221,12 @@ def test_a_ready_sandbox_that_is_killed_when_it_is_handed_over_runs_nothing_twic
             assert result.stdout.text in {"once\n", ""}
 
 
-def test_a_program_that_kills_itself_is_run_once(warming: casemate.Engine, warm: Any) -> None:
-    warming.rest()
-    started = next(warming.backend._names)
+def test_a_program_that_kills_itself_is_run_once(
+    warming: casemate.Engine, warm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warming, "start", None)  # a new one for the run cannot be had
     result = warm("import os; os.kill(os.getpid(), 9)")
     assert (result.reason, result.signal) == ("signal", 9)
-    assert next(warming.backend._names) == started + 2, "one sandbox was made, and it was ready"
 
 
 def test_closing_the_engine_ends_what_was_made_ahead(generous: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import pytest
-from tests.security.test_information import FILL, RANDOM, address_of_libc
+from tests.security.test_information import FILL, address_of_libc
 from tests.security.test_information import LOOK as LOOK_AT_MEMORY
 from tests.security.test_supervisor import SPOIL
 from tests.security.test_tenants import BASE_FILE, EXHAUST, HOLD, LEAVE, LOOK, MOST, PLANT, PROBE, SAY, TAKE
@@ -146,7 +146,11 @@ print(len(found) > 20, any(found))
 
 
 RANDOM_OF: Final = {
-    "python": RANDOM,
+    "python": """
+import os, random, secrets, tempfile, uuid
+print(random.random(), os.urandom(8).hex(), uuid.uuid1(), uuid.uuid4(), secrets.token_hex(8), tempfile.mktemp(),
+      open("/proc/sys/kernel/random/uuid").read().strip())
+""",
     "node": "console.log(Math.random(), require('crypto').randomUUID())",
     "r": "cat(runif(1, 0, 1e9), basename(tempfile()))",
     "bash": "echo $RANDOM$RANDOM$RANDOM$SRANDOM $(mktemp -u)",
