@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate.engine.stdin import BytesOrFd, Feeder
+from casemate.engine.stdin import BytesOrFd, Feeder, unread_bytes
 from casemate.errors import FileTransferError
 
 PIPE_BYTES = 65_536
@@ -173,3 +173,31 @@ def test_closing_twice_closes_once(reader: Reader) -> None:
     feeder.close()
     feeder.advance(frozenset({reader.pipe_fd}))
     os.close(taken)
+
+
+def test_what_was_not_read_can_be_told_also_of_a_program_that_has_ended() -> None:
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    kept = os.dup(writing)
+    Feeder(writing, b"x" * 1000).advance(frozenset({writing}))
+    os.read(reading, 400)
+    assert unread_bytes(kept) == 600
+    os.close(reading)
+    assert unread_bytes(kept) == 600
+    os.close(kept)
+
+
+def test_it_is_known_that_nobody_could_read_and_that_something_was_taken(tmp_path: Path) -> None:
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.close(reading)
+    refused = Feeder(writing, b"x")
+    refused.advance(frozenset({writing}))
+    assert (refused.is_refused, refused.has_taken) == (True, False)
+    (tmp_path / "source").write_bytes(b"x")
+    with (tmp_path / "source").open("rb") as file:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        taking = Feeder(writing, file.fileno())
+        assert not taking.has_taken
+        taking.advance(frozenset({file.fileno()}))
+        assert taking.has_taken
+        taking.close()
+        os.close(reading)

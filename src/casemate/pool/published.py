@@ -29,8 +29,9 @@ from casemate.pool.ready import PoolStatistics
 _NAME: Final = re.compile(r"(\d{1,10})-[0-9a-f]{16}", re.ASCII)
 _CREDENTIALS: Final = struct.Struct("3i")
 _BACKLOG: Final = 8
-_SECRET: Final = 0o077
-"""The rights of others, of which the directory gives none."""
+_SOON_S: Final = 0.001
+_RIGHTS_OF_OTHERS: Final = 0o077
+"""Of which the directory gives none."""
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,17 +180,24 @@ def _silent(name: str, problem: str) -> EngineStatistics:
 
 def _ask(directory: int, name: str, deadline_s: float) -> tuple[int, bytes]:
     """The answer, and whose it is. Raises OSError."""
+    with _connected(directory, name, max(_SOON_S, deadline_s - time.monotonic())) as channel:
+        pid, uid, _ = _peer(channel)
+        if uid != os.geteuid():
+            raise OSError("it belongs to another user")
+        return pid, _received(channel, deadline_s)
+
+
+@contextmanager
+def _connected(directory: int, name: str, within_s: float) -> Iterator[socket.socket]:
+    """A connection, if it is a socket; no link is followed. Raises OSError."""
     found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     try:
         if not stat.S_ISSOCK(os.fstat(found).st_mode):
             raise OSError("it is no socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.settimeout(max(0.001, deadline_s - time.monotonic()))
+            channel.settimeout(within_s)
             channel.connect(f"/proc/self/fd/{found}")
-            pid, uid, _ = _peer(channel)
-            if uid != os.geteuid():
-                raise OSError("it belongs to another user")
-            return pid, _received(channel, deadline_s)
+            yield channel
     finally:
         os.close(found)
 
@@ -202,7 +210,7 @@ def _received(channel: socket.socket, deadline_s: float) -> bytes:
             raise OSError("its answer is too long")
         if time.monotonic() > deadline_s:
             raise OSError("its answer takes too long")
-        channel.settimeout(max(0.001, deadline_s - time.monotonic()))
+        channel.settimeout(max(_SOON_S, deadline_s - time.monotonic()))
     return bytes(data)
 
 
@@ -222,7 +230,7 @@ def _opened(place: Path) -> Iterator[int]:
     directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(directory)
-        if found.st_uid != os.geteuid() or found.st_mode & _SECRET:
+        if found.st_uid != os.geteuid() or found.st_mode & _RIGHTS_OF_OTHERS:
             raise OSError("it does not belong to this user alone")
         yield directory
     finally:
@@ -241,11 +249,12 @@ def _process_of(name: str) -> int:
 
 
 def _sweep(directory: int) -> None:
-    """Remove what dead engines have left."""
+    """Remove what dead engines have left, without waiting for anybody."""
     for name in _names(directory):
         if not _has_process(name):
             try:
-                _ask(directory, name, time.monotonic() + limits.PUBLISHED_TIMEOUT_S)
+                with _connected(directory, name, _SOON_S):
+                    continue
             except OSError:
                 _remove_if_dead(directory, name)
 
