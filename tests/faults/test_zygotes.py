@@ -35,8 +35,9 @@ from casemate.model.spec import Mount
 
 @pytest.fixture
 def warm() -> Iterator[casemate.Engine]:
-    """An engine that makes things ahead, whose launcher runs."""
+    """An engine that makes things ahead, whose launcher runs, and that can be asked for its pools."""
     with casemate.Engine() as opened:
+        opened._publish()
         assert casemate.execute(["true"], engine=opened, fresh=True).ok
         yield opened
 

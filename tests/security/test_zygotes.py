@@ -60,6 +60,7 @@ os.kill(-1, signal.SIGSTOP) if os.fork() == 0 else os._exit(0)
 @pytest.fixture(scope="module")
 def zygote_engine() -> Iterator[casemate.Engine]:
     with casemate.Engine() as opened:
+        opened._publish()
         assert casemate.run("pass", engine=opened).ok
         yield opened
 
