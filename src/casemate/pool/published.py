@@ -164,10 +164,10 @@ def _ask_all(directory: int, deadline_s: float) -> Iterator[EngineStatistics]:
         try:
             pid, data = _ask(directory, name, until_s)
             yield EngineStatistics(pid=pid, program=command_line(pid), pools=_decoder.decode(data).pools)
-        except (FileNotFoundError, ConnectionRefusedError):  # just closed, or about to listen, or dead
+        except ConnectionRefusedError:  # just closed, or about to listen, or dead
             _remove_if_dead(directory, name)
         except OSError as error:
-            if not _remove_if_dead(directory, name):
+            if _has_process(name):
                 yield _silent(name, f"does not answer: {error.strerror or error}")
         except (msgspec.MsgspecError, ValueError, RecursionError):
             yield _silent(name, "answers with something else than statistics")
@@ -251,21 +251,21 @@ def _process_of(name: str) -> int:
 def _sweep(directory: int) -> None:
     """Remove what dead engines have left, without waiting for anybody."""
     for name in _names(directory):
-        if not _has_process(name):
+        if _has_process(name):
+            continue
+        with suppress(OSError):
             try:
                 with _connected(directory, name, _SOON_S):
                     continue
-            except OSError:
+            except ConnectionRefusedError:
                 _remove_if_dead(directory, name)
 
 
-def _remove_if_dead(directory: int, name: str) -> bool:
-    """For one that does not answer. The number alone proves nothing: a container counts its processes on its own."""
-    if _has_process(name):
-        return False
-    with suppress(OSError):
-        os.unlink(name, dir_fd=directory)
-    return True
+def _remove_if_dead(directory: int, name: str) -> None:
+    """For one where nobody listens. The number alone proves nothing: a container counts its processes on its own."""
+    if not _has_process(name):
+        with suppress(OSError):
+            os.unlink(name, dir_fd=directory)
 
 
 def _has_process(name: str) -> bool:

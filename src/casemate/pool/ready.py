@@ -125,7 +125,6 @@ class ReadyPool(Generic[K, T]):
 
         Raises SandboxClosed, or CapacityError if there are too many kinds already.
         """
-        dead: list[T] = []
         with self._changed:
             kind = self._kind(key)
             if self._closed:
@@ -133,9 +132,9 @@ class ReadyPool(Generic[K, T]):
             if kind is None:
                 raise CapacityError(f"{limits.POOL_KINDS_MAX} kinds are ready or in use already")
             kind.kept = count
-            alive = self._alive(kind)
-            dead += [made.thing for made in kind.ready if made not in alive]
-            kind.ready = deque(alive)
+            found = [(made, self._maker.is_alive(made.thing)) for made in kind.ready]
+            kind.ready = deque(made for made, is_alive in found if is_alive)
+            dead = [made.thing for made, is_alive in found if not is_alive]
             self._wake()
         self._throw_away(dead)
 
