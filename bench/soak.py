@@ -27,7 +27,7 @@ import msgspec
 
 import casemate
 from bench.chaos import DISTURBED, Killer, Program, Target, Unexpected, kill_program, programs, written
-from bench.counting import SETTLE_TIMEOUT_S, Counts, anonymous_bytes, settled
+from bench.counting import SETTLE_TIMEOUT_S, Counts, anonymous_bytes, give_back_memory, settled
 from casemate.limits import KIB, MIB
 from casemate.model.result import Chunk, Reason
 
@@ -226,8 +226,9 @@ def in_parts(
         with ThreadPoolExecutor(THREADS) as pool:
             for _ in pool.map(run, range(runs * part // PARTS, runs * (part + 1) // PARTS)):
                 continue
-        gc.collect()
         rest()
+        gc.collect()
+        give_back_memory()
         counts = settled(engine, first)
         first = first or counts
         yield Sample(
