@@ -334,8 +334,8 @@ def growth(first: Sample, last: Sample) -> list[str]:
 
 
 def slope(samples: Sequence[Sample], name: str) -> float:
-    """Bytes for each run by which memory rises from the second sample on, by the line that fits best."""
-    later = samples[1:]
+    """Bytes by which memory rises with each run of the second half, when it has settled: the line that fits best."""
+    later = samples[len(samples) // 2 :]
     runs, sizes = [sample.runs for sample in later], [getattr(sample, name) for sample in later]
     return statistics.linear_regression(runs, sizes).slope
 
