@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
+from types import ModuleType
+
+gc.disable()  # nothing that an import makes is garbage; whoever runs for long enables it again
 
 
-def _import_without(hidden: str, name: str) -> None:
-    """Import a module that takes another one along if it is installed, but can do without."""
-    if hidden not in sys.modules:
-        sys.modules[hidden] = None  # type: ignore[assignment] # how the import system is told that there is none
-        try:
-            import_module(name)
-        finally:
-            del sys.modules[hidden]
+class _Placeholder(type):
+    """A class, or what has one's attributes, that is only named and never used."""
+
+    def __getattr__(cls, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Nothing
 
 
-# It has nothing that our oldest Python lacks, and takes as long to import as a third of all that we need.
-_import_without("typing_extensions", "msgspec")
+class _Nothing(metaclass=_Placeholder):
+    pass
+
+
+class _StandIn(ModuleType):
+    """In place of a module that somebody imports at the top and that no command needs."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(_Nothing, name)
+
+
+def _import_with(name: str, stand_ins: dict[str, ModuleType | None]) -> None:
+    """Import a module while others have stand-ins; whoever imports those later gets the real ones.
+
+    None is how the import system is told that there is no such module.
+    """
+    if name in sys.modules:
+        return
+    given = {other: stand_in for other, stand_in in stand_ins.items() if other not in sys.modules}
+    sys.modules.update(given)  # type: ignore[arg-type] # None is right, see above
+    try:
+        import_module(name)
+    finally:
+        for other in given:
+            del sys.modules[other]
+
+
+def _clock() -> dict[str, ModuleType | None]:
+    """The part of `datetime` that is written in C, all of which is in it; the rest of the module is the same again."""
+    try:
+        return {"datetime": import_module("_datetime")}
+    except ImportError:
+        return {}
+
+
+# msgspec takes along what it can turn into JSON and what describes that, which takes longer to import than itself.
+# `typing_extensions` has nothing that our oldest Python lacks.
+_UNUSED = ("decimal", "uuid", "msgspec.inspect", "msgspec._json_schema")
+_import_with("msgspec", {"typing_extensions": None, **{name: _StandIn(name) for name in _UNUSED}, **_clock()})
+# Of which pathlib takes one function, for a path as a URL.
+_import_with("pathlib", {"urllib.parse": _StandIn("urllib.parse")})

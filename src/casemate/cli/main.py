@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
-from _thread import start_new_thread
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -18,7 +16,7 @@ from casemate.cli.commands import COMMANDS
 from casemate.cli.messages import PROGRAM, say, say_hint, show, show_json
 from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
 from casemate.errors import CasemateError, InvalidInput
-from casemate.kernel.cgroup_wake import wake
+from casemate.kernel.cgroup_wake import keep_awake
 
 SOON_IN_SANDBOX = frozenset({"run", "exec"})
 TERMINATING = (signal.SIGTERM, signal.SIGHUP)
@@ -47,10 +45,9 @@ def main() -> NoReturn:
 
     Without a tidy end of the interpreter, which costs more than many a run: all that matters is closed.
     """
-    gc.disable()
     _open_standard_files()
     if sys.argv[1:2] and sys.argv[1] in SOON_IN_SANDBOX:
-        start_new_thread(wake, ())
+        keep_awake()
     status = EXIT_OURS
     try:
         status = run(sys.argv[1:])

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from casemate.kernel.cgroup_types import CgroupCounters, CgroupLimits
 
-_ENGINE_NAME: Final = re.compile(r"casemate-(?P<pid>[0-9]{1,10})-(?P<start>[0-9]{1,20})(?:-[0-9]{1,3})?")
-_RUN_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_ENGINE_NAME: Final = r"casemate-(?P<pid>[0-9]{1,10})-(?P<start>[0-9]{1,20})(?:-[0-9]{1,3})?"
+_RUN_NAME: Final = r"[a-z][a-z0-9-]{0,62}"
 
 
 class RunDriver(Protocol):
@@ -98,7 +98,7 @@ def _make_directories(bases: Sequence[str]) -> tuple[str, ...]:
 
 def owner_of(name: str) -> tuple[int, int] | None:
     """The process id and start time in the name of an engine's directory; None if it is not one."""
-    match = _ENGINE_NAME.fullmatch(name)
+    match = re.fullmatch(_ENGINE_NAME, name)
     return (int(match["pid"]), int(match["start"])) if match else None
 
 
@@ -240,7 +240,7 @@ class EngineRoot:
         self._closed = False
 
     def create(self, name: str, limits: CgroupLimits) -> ControlGroup:
-        if not _RUN_NAME.fullmatch(name):
+        if not re.fullmatch(_RUN_NAME, name):
             raise InternalError(f"not a name for a control group: {name!r}")
         if self._closed:
             raise SandboxClosed("the engine's control groups are closed")
