@@ -12,12 +12,21 @@ import os
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from casemate import limits as bound
 from casemate.errors import CapacityError, InternalError, SandboxClosed
-from casemate.kernel.cgroup_files import KeptFiles, kill_members, open_all, remove_groups, remove_tree, typed
+from casemate.kernel.cgroup_files import (
+    KeptFiles,
+    kill_members,
+    open_all,
+    remove_group,
+    remove_groups,
+    remove_tree,
+    typed,
+)
 from casemate.kernel.processes import is_running, start_time
 
 if TYPE_CHECKING:
@@ -73,8 +82,15 @@ class EngineDirectories:
         self._unlock()
         if self._owner != os.getpid():
             return True
-        removed = [remove_tree(path, deadline)[0] for path in self.paths]
+        removed = [_is_gone(path) or remove_tree(path, deadline)[0] for path in self.paths]
         return all(removed)
+
+
+def _is_gone(directory: str) -> bool:
+    """Whether it was empty, as it is at the end of an engine whose runs have all been released."""
+    with suppress(OSError):
+        return remove_group(directory)
+    return False
 
 
 def _make_directories(bases: Sequence[str]) -> tuple[str, ...]:
