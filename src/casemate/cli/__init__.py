@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 from importlib import import_module
 from types import ModuleType
-
-gc.disable()  # nothing that an import makes is garbage; whoever runs for long enables it again
 
 
 class _Placeholder(type):
