@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from types import ModuleType
 
 
@@ -37,7 +36,7 @@ def _import_with(name: str, stand_ins: dict[str, ModuleType | None]) -> None:
     given = {other: stand_in for other, stand_in in stand_ins.items() if other not in sys.modules}
     sys.modules.update(given)  # type: ignore[arg-type] # None is right, see above
     try:
-        import_module(name)
+        __import__(name)
     finally:
         for other in given:
             del sys.modules[other]
@@ -46,14 +45,16 @@ def _import_with(name: str, stand_ins: dict[str, ModuleType | None]) -> None:
 def _clock() -> dict[str, ModuleType | None]:
     """The part of `datetime` that is written in C, all of which is in it; the rest of the module is the same again."""
     try:
-        return {"datetime": import_module("_datetime")}
+        import _datetime  # type: ignore[import-not-found] # what typeshed leaves out
     except ImportError:
         return {}
+    return {"datetime": _datetime}
 
 
 # msgspec takes along what it can turn into JSON and what describes that, which takes longer to import than itself.
 # `typing_extensions` has nothing that our oldest Python lacks.
 _UNUSED = ("decimal", "uuid", "msgspec.inspect", "msgspec._json_schema")
 _import_with("msgspec", {"typing_extensions": None, **{name: _StandIn(name) for name in _UNUSED}, **_clock()})
-# Of which pathlib takes one function, for a path as a URL.
-_import_with("pathlib", {"urllib.parse": _StandIn("urllib.parse")})
+# For a path as a URL, for paths of Windows, and for sending files where the kernel does not.
+_import_with("pathlib", {"urllib.parse": _StandIn("urllib.parse"), "ntpath": _StandIn("ntpath")})
+_import_with("socket", {"selectors": _StandIn("selectors")})

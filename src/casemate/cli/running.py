@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from importlib import import_module
 from types import FrameType
 from typing import Final
 
@@ -54,7 +53,7 @@ def _preparing(steps: Steps[Result]) -> Steps[Result]:
         try:
             item = next(steps)
             for module in LATER:
-                import_module(module)
+                __import__(module)
             gc.freeze()
             gc.enable()
             item = steps.send((yield item))
