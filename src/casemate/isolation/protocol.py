@@ -60,11 +60,12 @@ class SpawnFlag(IntFlag):
 
 
 class CgroupKind(IntEnum):
-    """How the keeper gets into the cgroup."""
+    """How the keeper gets into the cgroup. `LATER`: as `JOIN`, by descriptors that come after the plan."""
 
     NONE = 0
     JOIN = 1
     INTO = 2
+    LATER = 3
 
 
 class Stage(IntEnum):
@@ -120,7 +121,7 @@ def receive_report(channel: socket.socket) -> Report | None:
     Raises CapacityError if we had no room for those that came along; the kernel has closed them then.
     """
     try:
-        data, ancillary, flags, _ = channel.recvmsg(REPORT.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = _received(channel)
     except ConnectionResetError:
         return None
     fds = _descriptors(ancillary)
@@ -143,6 +144,14 @@ def receive_report(channel: socket.socket) -> Report | None:
         maxrss_bytes=maxrss_kib * 1024,
         fds=fds,
     )
+
+
+def _received(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+    """One message. Who ends without having read all of ours resets the connection, once, before what it said last."""
+    try:
+        return channel.recvmsg(REPORT.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return channel.recvmsg(REPORT.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
 
 
 def expect_report(channel: socket.socket, kind: ReportKind, *, fds: int = 0) -> Report | None:
