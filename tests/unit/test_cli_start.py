@@ -13,7 +13,6 @@ NOT_NEEDED: Final = (
     "decimal",
     "fractions",
     "inspect",
-    "importlib",
     "ipaddress",
     "json",
     "logging",

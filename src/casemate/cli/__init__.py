@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -26,20 +28,19 @@ class _StandIn(ModuleType):
         return getattr(_Nothing, name)
 
 
-def _import_with(name: str, stand_ins: dict[str, ModuleType | None]) -> None:
-    """Import a module while others have stand-ins; whoever imports those later gets the real ones.
+@contextmanager
+def _stand_ins(places: dict[str, ModuleType | None]) -> Iterator[None]:
+    """While somebody is imported, others have stand-ins; whoever imports those later gets the real ones.
 
-    None is how the import system is told that there is no such module.
+    None is how the import system is told that there is no such module. What is there already stays.
     """
-    if name in sys.modules:
-        return
-    given = {other: stand_in for other, stand_in in stand_ins.items() if other not in sys.modules}
+    given = {name: stand_in for name, stand_in in places.items() if name not in sys.modules}
     sys.modules.update(given)  # type: ignore[arg-type] # None is right, see above
     try:
-        __import__(name)
+        yield
     finally:
-        for other in given:
-            del sys.modules[other]
+        for name in given:
+            del sys.modules[name]
 
 
 def _clock() -> dict[str, ModuleType | None]:
@@ -54,7 +55,14 @@ def _clock() -> dict[str, ModuleType | None]:
 # msgspec takes along what it can turn into JSON and what describes that, which takes longer to import than itself.
 # `typing_extensions` has nothing that our oldest Python lacks.
 _UNUSED = ("decimal", "uuid", "msgspec.inspect", "msgspec._json_schema")
-_import_with("msgspec", {"typing_extensions": None, **{name: _StandIn(name) for name in _UNUSED}, **_clock()})
+if "msgspec" not in sys.modules:
+    with _stand_ins({"typing_extensions": None, **{name: _StandIn(name) for name in _UNUSED}, **_clock()}):
+        import msgspec  # noqa: F401
+
 # For a path as a URL, for paths of Windows, and for sending files where the kernel does not.
-_import_with("pathlib", {"urllib.parse": _StandIn("urllib.parse"), "ntpath": _StandIn("ntpath")})
-_import_with("socket", {"selectors": _StandIn("selectors")})
+if "pathlib" not in sys.modules:
+    with _stand_ins({"urllib.parse": _StandIn("urllib.parse"), "ntpath": _StandIn("ntpath")}):
+        import pathlib  # noqa: F401
+if "socket" not in sys.modules:
+    with _stand_ins({"selectors": _StandIn("selectors")}):
+        import socket  # noqa: F401

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
@@ -130,8 +131,7 @@ def _dispatch(words: Sequence[str]) -> int:
     if parsed.flag("help"):
         _page(command)
         return 0
-    __import__(command.module)  # `importlib` takes longer to import than it
-    status: int = sys.modules[command.module].command(parsed)
+    status: int = import_module(command.module).command(parsed)
     return status
 
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from types import FrameType
-from typing import Final
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import say, show, show_json
@@ -21,8 +20,6 @@ from casemate.isolation.waiting import Steps
 from casemate.kernel.cgroup_wake import let_sleep
 from casemate.model.resources import Limits
 from casemate.model.result import Result
-
-LATER: Final = ("casemate.engine.inside", "casemate.cli.collected")
 
 
 def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Parsed) -> int:
@@ -52,8 +49,9 @@ def _preparing(steps: Steps[Result]) -> Steps[Result]:
     with closing(steps):
         try:
             item = next(steps)
-            for module in LATER:
-                __import__(module)
+            import casemate.cli.collected
+            import casemate.engine.inside  # noqa: F401
+
             gc.freeze()
             gc.enable()
             item = steps.send((yield item))
