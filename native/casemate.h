@@ -28,7 +28,7 @@
 #define INOTIFY_INSTANCES_MAX 32 /* for one sandbox, unless its plan says otherwise */
 
 /* How the keeper gets into the control group. */
-enum { CGROUP_NONE = 0, CGROUP_JOIN = 1, CGROUP_INTO = 2, CGROUP_LATER = 3 };
+enum { CGROUP_NONE = 0, CGROUP_JOIN = 1, CGROUP_INTO = 2 };
 
 /* Steps of a plan. The order in the plan is the order of execution. */
 enum {

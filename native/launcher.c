@@ -121,18 +121,6 @@ static int join_groups(const int *fds, int count) {
     return 0;
 }
 
-/* The engine makes the group while this process is being forked, and hangs up if it cannot. */
-static int join_later(int control) {
-    int fds[PLAN_FDS_MAX], count;
-    char byte;
-    ssize_t got = receive(control, &byte, sizeof byte, fds, PLAN_FDS_MAX, &count);
-    if (got == 0)
-        _exit(1);
-    if (got > 0 && count == 0)
-        errno = EINVAL;
-    return got > 0 && count > 0 ? join_groups(fds, count) : -1;
-}
-
 int set_effective_capabilities(bool all) {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
     struct __user_cap_data_struct data[2];
@@ -206,8 +194,6 @@ static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
     if (oom_score < GUEST_OOM_SCORE && set_oom_score(GUEST_OOM_SCORE) < 0)
         fail(control, FAILED_INIT);
     if (plan->cgroup_kind == CGROUP_JOIN && join_groups(fds + 1, count - 1) < 0)
-        fail(control, FAILED_CGROUP);
-    if (plan->cgroup_kind == CGROUP_LATER && join_later(control) < 0)
         fail(control, FAILED_CGROUP);
     if (plan->cgroup_kind == CGROUP_INTO)
         close_all(fds + 1, count - 1);

@@ -83,10 +83,9 @@ static bool is_apart(const struct plan *plan) {
 static bool header_is_valid(const struct plan *plan, size_t length, int fds) {
     uint32_t wanted = 1 + plan->cgroup_fds + plan->devices_fds;
     return plan->magic == PLAN_MAGIC && plan->version == PLAN_VERSION && plan->length == length &&
-           plan->steps <= PLAN_STEPS_MAX && plan->cgroup_kind <= CGROUP_LATER &&
+           plan->steps <= PLAN_STEPS_MAX && plan->cgroup_kind <= CGROUP_INTO &&
            plan->cgroup_fds < PLAN_FDS_MAX && plan->devices_fds <= 1 && fds >= 0 && wanted == (uint32_t)fds &&
-           (plan->cgroup_kind != CGROUP_INTO || plan->cgroup_fds == 1) &&
-           (plan->cgroup_kind != CGROUP_LATER || plan->cgroup_fds == 0) && is_apart(plan);
+           (plan->cgroup_kind != CGROUP_INTO || plan->cgroup_fds == 1) && is_apart(plan);
 }
 
 bool plan_is_valid(const uint8_t *bytes, size_t length, int fds) {

@@ -53,12 +53,11 @@ def real_plans() -> list[tuple[bytes, int]]:
     """Encoded plans, each with the number of descriptors that goes with it."""
     mounts = (Mount("/usr/share", "/opt/share"), Mount("/usr/lib", "/opt/lib"))
     joined = encode_plan(default_plan(), cgroup_kind=1, cgroup_fds=4)
-    later = encode_plan(default_plan(), cgroup_kind=3, cgroup_fds=0)
     into = encode_plan(default_plan(mounts=mounts, listen=(3128,)), cgroup_kind=2, cgroup_fds=1)
     without = encode_plan(default_plan(cgroup=False), cgroup_kind=0, cgroup_fds=0)
     nested = encode_plan(default_plan(), cgroup_kind=1, cgroup_fds=4, devices_fds=1)
     nursery = encode_plan(nursery_plan(), cgroup_kind=1, cgroup_fds=4)
-    return [(joined, 5), (later, 1), (into, 2), (without, 1), (nested, 6), (nursery, 5)]
+    return [(joined, 5), (into, 2), (without, 1), (nested, 6), (nursery, 5)]
 
 
 def real_requests() -> list[bytes]:
@@ -126,12 +125,11 @@ def plan_is_sound(data: bytes, fds: int) -> bool:
     if (magic, version, length) != (PLAN_MAGIC, PLAN_VERSION, len(data)) or steps > limits.PLAN_STEPS_MAX:
         return False
     if (
-        kind > 3
+        kind > 2
         or cgroup_fds >= FDS_MAX
         or devices_fds > 1
         or 1 + cgroup_fds + devices_fds != fds
         or (kind == 2 and cgroup_fds != 1)
-        or (kind == 3 and cgroup_fds != 0)
     ):
         return False
     if flags != CLONE_FLAGS or uid == 0 or gid == 0:

@@ -248,15 +248,3 @@ def test_a_report_of_another_kind_or_with_other_descriptors_is_refused(
             with pytest.raises(InternalError):
                 protocol.expect_report(ours, ReportKind.SPAWNED, fds=2)
     assert open_descriptors() == before
-
-
-def test_last_report_of_who_has_not_read_our_message_arrives() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours:
-        ours.send(b"j")
-        theirs.send(REPORT.pack(ReportKind.FAILED, 0, -1, 22, 0, 0, 0))
-        theirs.close()
-        report = receive_report(ours)
-        assert report is not None
-        assert (report.kind, report.value, report.error) == (ReportKind.FAILED, -1, 22)
-        assert receive_report(ours) is None

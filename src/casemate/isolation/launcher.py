@@ -21,7 +21,6 @@ from casemate.kernel.descriptors import send_descriptors
 
 PROGRAM: Final = Path(__file__).parent.parent / "_native" / "casemate-launcher"
 LAUNCHER_FD: Final = 3
-JOIN_MESSAGE: Final = b"j"
 NEUTRAL_NAME: Final = "init"
 """Becomes the command line of every sandbox's PID 1, and the name of its program."""
 
@@ -148,15 +147,6 @@ class Launcher:
                 os.waitpid(self._pid, 0)
             self._pid = 0
             raise
-
-
-def let_in(control: socket.socket, join_fds: Sequence[int]) -> None:
-    """Give a keeper what it gets into its group by. One that has ended has said why, which is read next."""
-    try:
-        send_descriptors(control, JOIN_MESSAGE, join_fds)
-    except OSError as error:
-        if error.errno not in _DEAD:
-            raise _unsent(error) from error
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import msgspec
 from casemate import limits
 from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
 from casemate.isolation.host import HostFacts, read_host_facts
-from casemate.isolation.launcher import NO_ROOM, Launcher, let_in
+from casemate.isolation.launcher import NO_ROOM, Launcher
 from casemate.isolation.nursery import Nursery, make_nursery_plan, nursery_spec, seen_inside, spec_inside
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import (
@@ -279,10 +279,10 @@ class NativeBackend:
         if limited and isinstance(self._cgroups, CgroupUnavailable):
             raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=self._cgroups.hint)
         with ExitStack() as stack:
-            around = self._surroundings(spec.limits, self._host, stack)
+            around, cgroup = self._surroundings(spec.limits, self._host, stack)
             ids = _IDS if self._host_ids else range(0)
             plan = make_nursery_plan(spec, self._host, around, ids)
-            control, cgroup = yield from self._send(plan, spec.limits, stack)
+            control = yield from self._send(plan, cgroup, stack)
             return (yield from self._built(spec, plan, control, cgroup, (), stack))
 
     def start_within(self, nursery: Nursery, spec: SandboxSpec) -> Steps[NativeSandbox]:
@@ -290,10 +290,9 @@ class NativeBackend:
         with ExitStack() as stack:
             stack.enter_context(nursery.used())
             inner = spec_inside(spec)
-            around = self._surroundings(spec.limits, nursery.host, stack)
+            around, cgroup = self._surroundings(spec.limits, nursery.host, stack)
             layers = _checked_layers(inner, nursery.host, around)
             plan = make_plan(inner, nursery.host, around)
-            cgroup = self._make_group(spec.limits, stack)
             control = yield from self._send_within(nursery, plan, cgroup, stack)
             try:
                 return (yield from self._built(spec, plan, control, cgroup, layers, stack, nested=True))
@@ -324,10 +323,10 @@ class NativeBackend:
 
     def _start(self, spec: SandboxSpec, host: HostFacts) -> Steps[NativeSandbox]:
         with ExitStack() as stack:
-            around = self._surroundings(spec.limits, host, stack)
+            around, cgroup = self._surroundings(spec.limits, host, stack)
             layers = _checked_layers(spec, host, around)
             plan = make_plan(spec, host, around)
-            control, cgroup = yield from self._send(plan, spec.limits, stack)
+            control = yield from self._send(plan, cgroup, stack)
             return (yield from self._built(spec, plan, control, cgroup, layers, stack))
 
     def _built(  # noqa: PLR0917 - what one start has come to
@@ -372,40 +371,23 @@ class NativeBackend:
             raise SandboxClosed("the engine is closed")
         return sandbox
 
-    def _surroundings(self, wanted: Limits, host: HostFacts, stack: ExitStack) -> Surroundings:
+    def _surroundings(self, wanted: Limits, host: HostFacts, stack: ExitStack) -> tuple[Surroundings, RunCgroup | None]:
         uid, gid = host.uid, host.gid
         if self._host_ids is not None:
             uid = gid = stack.enter_context(self._host_ids.lease()).value
         cpus = choose_processors(self._host.cpus, processors_wanted(wanted), next(self._turns))
-        return Surroundings(uid=uid, gid=gid, cpus=cpus, cgroup=not isinstance(self._cgroups, CgroupUnavailable))
+        cgroup = None
+        if not isinstance(self._cgroups, CgroupUnavailable):
+            amounts = CgroupLimits(memory_bytes=wanted.memory_bytes, processes=wanted.processes, cpus=wanted.cpus)
+            cgroup = self._cgroups.create(f"run-{next(self._names)}", amounts)
+            stack.callback(cgroup.remove)
+        return Surroundings(uid=uid, gid=gid, cpus=cpus, cgroup=cgroup is not None), cgroup
 
-    def _make_group(self, wanted: Limits, stack: ExitStack) -> RunCgroup | None:
-        if isinstance(self._cgroups, CgroupUnavailable):
-            return None
-        amounts = CgroupLimits(memory_bytes=wanted.memory_bytes, processes=wanted.processes, cpus=wanted.cpus)
-        cgroup = self._cgroups.create(f"run-{next(self._names)}", amounts)
-        stack.callback(cgroup.remove)
-        return cgroup
-
-    def _send(
-        self, plan: LaunchPlan, wanted: Limits, stack: ExitStack
-    ) -> Steps[tuple[socket.socket, RunCgroup | None]]:
-        """Hand a plan over, with its group; one of version 1 is made while the launcher forks."""
-        if isinstance(self._cgroups, CgroupUnavailable):
-            return (yield from self._hand_over(plan, CgroupKind.NONE, (), stack)), None
-        if self._cgroups.version == "v1":
-            released_last = stack.enter_context(ExitStack())
-            control = yield from self._hand_over(plan, CgroupKind.LATER, (), stack)
-            if (cgroup := self._make_group(wanted, released_last)) is not None:
-                let_in(control, cgroup.join_fds)
-            return control, cgroup
-        cgroup = self._make_group(wanted, stack)
-        fds = () if cgroup is None else cgroup.join_fds
-        return (yield from self._hand_over(plan, CgroupKind.INTO, fds, stack)), cgroup
-
-    def _hand_over(
-        self, plan: LaunchPlan, kind: CgroupKind, fds: tuple[int, ...], stack: ExitStack
-    ) -> Steps[socket.socket]:
+    def _send(self, plan: LaunchPlan, cgroup: RunCgroup | None, stack: ExitStack) -> Steps[socket.socket]:
+        fds = cgroup.join_fds if cgroup else ()
+        kind = CgroupKind.NONE
+        if not isinstance(self._cgroups, CgroupUnavailable):
+            kind = CgroupKind.JOIN if self._cgroups.version == "v1" else CgroupKind.INTO
         ours, theirs = _socketpair()
         stack.callback(_hang_up, ours)
         with theirs:

@@ -60,12 +60,11 @@ class SpawnFlag(IntFlag):
 
 
 class CgroupKind(IntEnum):
-    """How the keeper gets into the cgroup. `LATER`: as `JOIN`, by descriptors that come after the plan."""
+    """How the keeper gets into the cgroup."""
 
     NONE = 0
     JOIN = 1
     INTO = 2
-    LATER = 3
 
 
 class Stage(IntEnum):
@@ -121,7 +120,7 @@ def receive_report(channel: socket.socket) -> Report | None:
     Raises CapacityError if we had no room for those that came along; the kernel has closed them then.
     """
     try:
-        data, ancillary, flags, _ = _received(channel)
+        data, ancillary, flags, _ = channel.recvmsg(REPORT.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return None
     fds = _descriptors(ancillary)
@@ -144,14 +143,6 @@ def receive_report(channel: socket.socket) -> Report | None:
         maxrss_bytes=maxrss_kib * 1024,
         fds=fds,
     )
-
-
-def _received(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
-    """One message. Who ends without having read all of ours resets the connection, once, before what it said last."""
-    try:
-        return channel.recvmsg(REPORT.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:
-        return channel.recvmsg(REPORT.size, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
 
 
 def expect_report(channel: socket.socket, kind: ReportKind, *, fds: int = 0) -> Report | None:
