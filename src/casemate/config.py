@@ -23,8 +23,8 @@ CONFIG_VARIABLE: Final = "CASEMATE_CONFIG"
 CGROUP_VARIABLE: Final = "CASEMATE_CGROUP"
 CGROUP_KEY: Final = "engine.cgroup"
 PLACEHOLDERS: Final = ("interpreter", "code", "guest", "harness")
-_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
+_PLACEHOLDER: Final = r"\{(\w+)\}"
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 DATA_VARIABLE: Final = "CASEMATE_DATA_DIR"
 LIBRARY_PLACES: Final = frozenset({"opt", "node_modules"})
 """Where inside a directory of packages may appear: at places that nothing else has."""
@@ -205,7 +205,7 @@ def _check_runtime(name: str, runtime: Runtime) -> None:
     """What a declaration can get wrong, found when it is read and not when it is first used."""
     key = f"runtimes.{name}"
     for word in (name, *runtime.aliases):
-        if not _NAME.fullmatch(word):
+        if not re.fullmatch(_NAME, word):
             raise ConfigError(key, f"{word[:80]!r} is no name for a runtime", hint="letters, digits and any of . _ + -")
     for ending in runtime.extensions:
         if not ending.startswith("."):
@@ -230,7 +230,7 @@ def _check_runtime(name: str, runtime: Runtime) -> None:
 def _check_placeholders(key: str, runtime: Runtime) -> None:
     """Refuse what is nearly one; a word in braces that is none may be the interpreter's own."""
     for field in ("command", "interactive"):
-        for found in _PLACEHOLDER.findall(" ".join(getattr(runtime, field))):
+        for found in re.findall(_PLACEHOLDER, " ".join(getattr(runtime, field))):
             if found in PLACEHOLDERS:
                 continue
             from difflib import get_close_matches

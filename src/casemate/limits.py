@@ -176,6 +176,12 @@ CGROUP_KILL_BATCH_COUNT: Final = 128
 CGROUP_FILE_MAX_BYTES: Final = 4 * MIB
 CGROUP_COUNTER_MAX_BYTES: Final = 8 * KIB
 CGROUP_ENGINES_MAX: Final = 64
+CGROUP_WAKE_AGAIN_S: Final = 0.006
+"""Less than the shortest grace period of the kernel, after which its lock would be asleep again."""
+
+CGROUP_WAKES_MAX: Final = 64
+"""Whoever has not come to a sandbox by then waits as anybody does."""
+
 CPU_PERIOD_US: Final = 100_000
 CPU_PERIOD_MAX_US: Final = 1_000_000
 CPU_QUOTA_MIN_US: Final = 1_000

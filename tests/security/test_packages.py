@@ -18,7 +18,8 @@ from casemate.config import load_config
 from casemate.egress.proxy import Proxy
 from casemate.egress.rules import HostRule, Policy
 from casemate.engine.drive import drive
-from casemate.engine.execution import Command, Execution
+from casemate.engine.execution import Execution
+from casemate.engine.program import Command
 from casemate.model.resources import Limits
 from casemate.model.spec import SandboxSpec
 from casemate.sets.build import copy_source

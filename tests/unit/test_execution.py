@@ -10,7 +10,8 @@ import pytest
 
 from casemate import limits
 from casemate.engine.drive import drive
-from casemate.engine.execution import REPLY, STREAMS, Command, Execution
+from casemate.engine.execution import REPLY, Execution
+from casemate.engine.program import STREAMS, Command
 from casemate.model.resources import Limits
 from casemate.model.result import Reason
 

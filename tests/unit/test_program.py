@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from casemate import limits
 from casemate.engine.execution import Outcome
-from casemate.engine.program import Program, make_program, read_answer
-from casemate.engine.results import Answer
+from casemate.engine.program import Program, make_program
+from casemate.engine.results import Answer, read_answer
 from casemate.engine.supervise import Counted
 from casemate.errors import InvalidInput
 from casemate.model.result import GuestError, Reason, Stream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from casemate.cli import options
 from casemate.cli.arguments import Parsed, UsageError
-from casemate.cli.collected import check_targets
 from casemate.cli.running import carry_out
 from casemate.engine.engine import Engine
 from casemate.engine.run import prepare_command, run_alone
@@ -14,7 +13,10 @@ def command(parsed: Parsed) -> int:
     """Run it; the exit status."""
     if not parsed.rest:
         raise UsageError("exec", "give a command after --")
-    check_targets(parsed)
+    if parsed.all("collect"):
+        from casemate.cli.collected import check_targets  # later, unless it is needed now
+
+        check_targets(parsed)
     with Engine(warm=False) as engine:
         run = prepare_command(
             engine,

@@ -1,12 +1,10 @@
-"""The entry of the command line: finds the command, runs it, turns every ending into an exit status."""
+"""The command line: finds the command, runs it, turns every ending into an exit status."""
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
-from _thread import start_new_thread
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -18,9 +16,7 @@ from casemate.cli.commands import COMMANDS
 from casemate.cli.messages import PROGRAM, say, say_hint, show, show_json
 from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
 from casemate.errors import CasemateError, InvalidInput
-from casemate.kernel.cgroup_wake import wake
 
-SOON_IN_SANDBOX = frozenset({"run", "exec"})
 TERMINATING = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -47,27 +43,12 @@ def main() -> NoReturn:
 
     Without a tidy end of the interpreter, which costs more than many a run: all that matters is closed.
     """
-    gc.disable()
-    _open_standard_files()
-    if sys.argv[1:2] and sys.argv[1] in SOON_IN_SANDBOX:
-        start_new_thread(wake, ())
     status = EXIT_OURS
     try:
         status = run(sys.argv[1:])
     except Exception:  # noqa: BLE001 - a mistake of ours must not look like the program's own status
         _report_mistake()
     os._exit(status)
-
-
-def _open_standard_files() -> None:
-    """Whoever starts us with one of them closed would have a file of the engine's take its number."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
-    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _report_mistake() -> None:

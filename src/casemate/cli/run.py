@@ -9,7 +9,6 @@ from typing import NamedTuple
 from casemate import limits as bound
 from casemate.cli import options
 from casemate.cli.arguments import Parsed, UsageError
-from casemate.cli.collected import check_targets
 from casemate.cli.language import guess_runtime, require_runtime
 from casemate.cli.running import carry_out
 from casemate.engine.engine import Engine
@@ -34,7 +33,10 @@ def command(parsed: Parsed) -> int:
     source = _source(parsed)
     if source.is_stdin and value == options.STDIN:
         raise UsageError("run", "the code and the input cannot both come from stdin")
-    check_targets(parsed)
+    if parsed.all("collect"):
+        from casemate.cli.collected import check_targets  # later, unless it is needed now
+
+        check_targets(parsed)
     with Engine(warm=False) as engine:
         runtime = parsed.one("runtime") or _language(engine, source)
         # Ours is always there, and a program that has none cannot miss it.

@@ -7,32 +7,33 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import FrameType
 
 from casemate.cli.arguments import Parsed
-from casemate.cli.collected import report_left_out, save
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.outlet import Outlets
 from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, side_line, verdict_line
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.isolation.waiting import Steps
+from casemate.kernel.cgroup_wake import let_sleep
 from casemate.model.resources import Limits
 from casemate.model.result import Result
 
 
 def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Parsed) -> int:
     """Drive the steps of a run and show what comes; the exit status. Leaving early kills the sandbox."""
-    gc.enable()
     quiet = parsed.flag("json")
     outlets = Outlets()
     try:
         with stopping_together(engine):
-            result = drive(steps, None if quiet else outlets.take)
+            result = drive(_preparing(steps), None if quiet else outlets.take)
         outlets.finish()
     except BrokenPipeError:
         return EXIT_BROKEN_PIPE
+    from casemate.cli.collected import report_left_out, save
+
     saved, written = save(result.files, parsed)
     complete = report_left_out(result.events) and written
     if quiet:
@@ -41,6 +42,25 @@ def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Pars
         _show_output(result, outlets)
     _show_verdict(result, limits, outlets, parsed)
     return exit_status(result) if complete else EXIT_OURS
+
+
+def _preparing(steps: Steps[Result]) -> Steps[Result]:
+    """The same steps. Before the first wait, in which a sandbox is being built, what comes after it is imported."""
+    with closing(steps):
+        try:
+            item = next(steps)
+            import casemate.cli.collected
+            import casemate.engine.inside  # noqa: F401
+
+            gc.freeze()
+            gc.enable()
+            item = steps.send((yield item))
+            let_sleep()
+            while True:
+                item = steps.send((yield item))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 @contextmanager

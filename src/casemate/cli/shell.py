@@ -13,8 +13,9 @@ from casemate.cli.report import EXIT_INTERRUPTED, EXIT_OURS, EXIT_TIMEOUT, SIGNA
 from casemate.cli.running import carry_out
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
+from casemate.engine.inside import run_in
 from casemate.engine.request import check_files
-from casemate.engine.run import check_command, run_in
+from casemate.engine.run import check_command
 from casemate.engine.session import Session
 from casemate.engine.terminal import PROGRAM_STEP, TerminalSession
 from casemate.engine.transfer import write_files

@@ -8,7 +8,6 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
@@ -17,6 +16,7 @@ import msgspec
 from casemate import limits
 from casemate.engine.cancel import CancelToken, until_cancelled
 from casemate.engine.capture import Capture
+from casemate.engine.program import STREAMS, Command, NeverBegan
 from casemate.engine.stdin import BytesOrFd, Feeder, unread_bytes
 from casemate.engine.supervise import Counted, Supervisor
 from casemate.errors import (
@@ -34,37 +34,12 @@ from casemate.model.resources import Limits
 from casemate.model.result import Chunk, Reason, Stream
 from casemate.model.values import long_frame
 
-STREAMS: Final = ("stdout", "stderr")
 REPLY: Final = "reply"
 TOO_LARGE_TOGETHER: Final = "arguments and environment are too large together"
 GUEST_ERRNOS: Final = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EAGAIN}
 )
 """Answers to an exec that are about the program, not about us."""
-
-
-class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """What to start. `request` is written to descriptor 3 and whatever comes on 4 is the reply.
-
-    `socket`: instead, 3 is one end of a socket. `forked`: it is a fork of the zygote that made the sandbox.
-    """
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    cwd: str
-    stdin: BytesOrFd | None = None
-    request: bytes | None = None
-    socket: bool = False
-    forked: bool = False
-
-    @property
-    def pipes(self) -> int:
-        """How many of them lead to the process."""
-        return len(STREAMS) + (self.stdin is not None) + 2 * (self.request is not None) + self.socket
-
-
-class NeverBegan(SandboxClosed):
-    """What was ready had ended before all of its request was read: nothing of the program has run."""
 
 
 class Waiting(msgspec.Struct):

@@ -19,10 +19,10 @@ from casemate import limits
 from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
-from casemate.engine.execution import Command, start_process
+from casemate.engine.execution import start_process
 from casemate.engine.isolate_execution import IsolateExecution, Measured, Outcome
-from casemate.engine.program import answer_of
-from casemate.engine.results import Answer, cancelled_result
+from casemate.engine.program import Command
+from casemate.engine.results import Answer, answer_of, cancelled_result
 from casemate.engine.run import Run
 from casemate.engine.verdict import Ending, judge
 from casemate.errors import CasemateError, LaunchError, RuntimeUnavailable

@@ -13,7 +13,7 @@ import msgspec
 from casemate import limits
 from casemate.engine.cancel import CancelToken
 from casemate.engine.capture import Capture
-from casemate.engine.execution import STREAMS
+from casemate.engine.program import STREAMS
 from casemate.engine.run import Run
 from casemate.engine.supervise import Counted, Supervisor
 from casemate.isolation.protocol import ReportKind, expect_report

@@ -13,7 +13,7 @@ from casemate.errors import InvalidInput
 from casemate.model.spec import WORK_DIRECTORY, WRITABLE_DIRECTORIES
 
 _ANY_DEPTH: Final = "**"
-_LIKE_AN_ESCAPE: Final = re.compile(rb"\\(?=x(?:[89a-f][0-9a-f]|5c))")
+_LIKE_AN_ESCAPE: Final = rb"\\(?=x(?:[89a-f][0-9a-f]|5c))"
 
 
 def encoded_name(name: object, *, field: str) -> bytes:
@@ -97,4 +97,4 @@ def display_name(raw: bytes) -> str:
 
     No two names look the same: a backslash that begins such an escape by itself becomes `\x5c`.
     """
-    return _LIKE_AN_ESCAPE.sub(rb"\\x5c", raw).decode("utf-8", errors="backslashreplace")
+    return re.sub(_LIKE_AN_ESCAPE, rb"\\x5c", raw).decode("utf-8", errors="backslashreplace")

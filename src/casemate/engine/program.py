@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import msgspec
 
 from casemate import limits
-from casemate.engine.execution import Command, Outcome
 from casemate.engine.request import InputFile
-from casemate.engine.results import Answer
 from casemate.engine.stdin import BytesOrFd
-from casemate.errors import InvalidInput
+from casemate.errors import InvalidInput, SandboxClosed
 from casemate.isolation.nursery import ZYGOTE_LIBRARY
-from casemate.model.result import GuestError, JsonValue
+from casemate.model.result import JsonValue
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import (
     ADDON_DIRECTORY,
@@ -26,19 +25,10 @@ from casemate.model.spec import (
     WORK_DIRECTORY,
     Mount,
 )
-from casemate.model.values import (
-    ExceptionReply,
-    InvalidReply,
-    Reply,
-    ReplyProblem,
-    ValueReply,
-    encode_input,
-    frame,
-    parse_reply,
-    parse_text_output,
-)
+from casemate.model.values import encode_input, frame
 from casemate.runtimes.interpreter import Interpreter
 
+STREAMS: Final = ("stdout", "stderr")
 GUEST_MOUNT: Final = Mount(str(Path(__file__).parent.parent / "guest"), GUEST_DIRECTORY)
 HARNESS_FILE: Final = f"{CODE_DIRECTORY}/{HARNESS_NAME}"
 INPUT_VARIABLE: Final = "CASEMATE_INPUT"
@@ -54,6 +44,30 @@ class _Unset:
 
 
 NO_INPUT: Final = _Unset()
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What to start. `request` is written to descriptor 3 and whatever comes on 4 is the reply.
+
+    `socket`: instead, 3 is one end of a socket. `forked`: it is a fork of the zygote that made the sandbox.
+    """
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    stdin: BytesOrFd | None = None
+    request: bytes | None = None
+    socket: bool = False
+    forked: bool = False
+
+    @property
+    def pipes(self) -> int:
+        """How many of them lead to the process."""
+        return len(STREAMS) + (self.stdin is not None) + 2 * (self.request is not None) + self.socket
+
+
+class NeverBegan(SandboxClosed):
+    """What was ready had ended before all of its request was read: nothing of the program has run."""
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,41 +216,3 @@ def _isolate_request(code: str, filename: str, value: bytes | None, heap_bytes: 
     """Two frames: the worker passes the input on as the text that it is."""
     head = {"code": code, "filename": filename, "has_input": value is not None, "heap_mib": heap_bytes // limits.MIB}
     return frame(head) + frame(msgspec.Raw(value or b"null"))
-
-
-def read_answer(program: Program, outcome: Outcome) -> Answer:
-    """What the guest's side of the channel came to, and whether it says that it was refused memory."""
-    answer = _read_reply(program, outcome)
-    if not program.memory_errors or outcome.wait_status == 0:
-        return answer
-    return msgspec.structs.replace(answer, out_of_memory=_tells_of_memory(program, outcome, answer.error))
-
-
-def _tells_of_memory(program: Program, outcome: Outcome, error: GuestError | None) -> bool:
-    """By its error; one that ends too hard for that, or has no way to tell, by the last that it printed."""
-    if error is not None:
-        return any(error.type == text or error.message.startswith(text) for text in program.memory_errors)
-    said = (outcome.stderr.tail or outcome.stderr.head)[-limits.LAST_WORDS_BYTES :]
-    return any(text.encode() in said for text in program.memory_errors)
-
-
-def _read_reply(program: Program, outcome: Outcome) -> Answer:
-    """A killed program's half reply is no protocol offence."""
-    if program.channel is Channel.NONE:
-        return Answer()
-    if outcome.reply_overflow:
-        return Answer(invalid=True, problem=f"output larger than {limits.VALUE_MAX_BYTES} bytes")
-    if program.channel is Channel.TEXT:
-        return Answer(output=parse_text_output(outcome.reply))
-    return answer_of(parse_reply(outcome.reply), stopped=outcome.stopped is not None)
-
-
-def answer_of(parsed: Reply | ReplyProblem | None, *, stopped: bool) -> Answer:
-    """The same for a reply that is parsed already."""
-    if isinstance(parsed, ReplyProblem):
-        return Answer(problem="" if stopped else parsed.why)
-    if isinstance(parsed, ExceptionReply):
-        return Answer(error=parsed.error)
-    if isinstance(parsed, InvalidReply):
-        return Answer(error=parsed.error, invalid=True)
-    return Answer(output=parsed.output if isinstance(parsed, ValueReply) else None)

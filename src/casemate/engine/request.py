@@ -32,7 +32,7 @@ PARAMETERS: Final = ("cancel", "engine", "on_output")
 """What is no option of a run but may stand beside them, unless one is asynchronous or of a sandbox that has them."""
 
 ISOLATE_OPTIONS: Final = frozenset({"filename", "input", "limits", "require", "fresh", "tenant"})
-_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 class ProgramOptions(TypedDict, total=False):
@@ -193,7 +193,7 @@ def check_environment(
     """
     environment = {**BASE_ENVIRONMENT, **defaults}
     for name, value in checked_mapping(extra, "env").items():
-        if not isinstance(name, str) or not _ENV_NAME.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_ENV_NAME, name):
             raise InvalidInput("env", f"{str(name)[:80]!r} is not a variable that can be set")
         if name in owned:
             raise InvalidInput("env", f"{name} belongs to the runtime and cannot be set")

@@ -10,9 +10,20 @@ import msgspec
 from casemate import limits
 from casemate.engine.collect import Collected, is_full, used_bytes
 from casemate.engine.execution import Outcome
+from casemate.engine.program import Program
 from casemate.engine.verdict import DENIED_ERRORS, Ending, judge
 from casemate.isolation.native import NativeSandbox
 from casemate.model.result import Event, GuestError, Isolation, Reason, Result, Status, Usage
+from casemate.model.runtime import Channel
+from casemate.model.values import (
+    ExceptionReply,
+    InvalidReply,
+    Reply,
+    ReplyProblem,
+    ValueReply,
+    parse_reply,
+    parse_text_output,
+)
 
 NAME_MAX_CHARS: Final = 80
 WALL_DIGITS: Final = 6
@@ -32,6 +43,44 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     invalid: bool = False
     out_of_memory: bool = False
     problem: str = ""
+
+
+def read_answer(program: Program, outcome: Outcome) -> Answer:
+    """What the guest's side of the channel came to, and whether it says that it was refused memory."""
+    answer = _read_reply(program, outcome)
+    if not program.memory_errors or outcome.wait_status == 0:
+        return answer
+    return msgspec.structs.replace(answer, out_of_memory=_tells_of_memory(program, outcome, answer.error))
+
+
+def _tells_of_memory(program: Program, outcome: Outcome, error: GuestError | None) -> bool:
+    """By its error; one that ends too hard for that, or has no way to tell, by the last that it printed."""
+    if error is not None:
+        return any(error.type == text or error.message.startswith(text) for text in program.memory_errors)
+    said = (outcome.stderr.tail or outcome.stderr.head)[-limits.LAST_WORDS_BYTES :]
+    return any(text.encode() in said for text in program.memory_errors)
+
+
+def _read_reply(program: Program, outcome: Outcome) -> Answer:
+    """A killed program's half reply is no protocol offence."""
+    if program.channel is Channel.NONE:
+        return Answer()
+    if outcome.reply_overflow:
+        return Answer(invalid=True, problem=f"output larger than {limits.VALUE_MAX_BYTES} bytes")
+    if program.channel is Channel.TEXT:
+        return Answer(output=parse_text_output(outcome.reply))
+    return answer_of(parse_reply(outcome.reply), stopped=outcome.stopped is not None)
+
+
+def answer_of(parsed: Reply | ReplyProblem | None, *, stopped: bool) -> Answer:
+    """The same for a reply that is parsed already."""
+    if isinstance(parsed, ReplyProblem):
+        return Answer(problem="" if stopped else parsed.why)
+    if isinstance(parsed, ExceptionReply):
+        return Answer(error=parsed.error)
+    if isinstance(parsed, InvalidReply):
+        return Answer(error=parsed.error, invalid=True)
+    return Answer(output=parsed.output if isinstance(parsed, ValueReply) else None)
 
 
 def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collected: Collected) -> Result:

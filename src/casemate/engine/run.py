@@ -1,27 +1,24 @@
-"""Runs: a program in a sandbox of its own, or one of many in a sandbox that stays."""
+"""Runs: what was asked for, checked and made ready to start, and its start in a sandbox of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import Final, TypeVar, Unpack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 import msgspec
 
 from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
-from casemate.engine.collect import Collected, Collector
 from casemate.engine.engine import Engine
-from casemate.engine.execution import NEVER_RAN, Command, Execution, NeverBegan, Outcome, Waiting
-from casemate.engine.placed import PlacedProgram
 from casemate.engine.program import (
     GUEST_MOUNT,
     NO_INPUT,
+    Command,
+    NeverBegan,
     Program,
     check_input,
     make_program,
     owned_variables,
-    read_answer,
 )
 from casemate.engine.request import (
     CodeOptions,
@@ -46,16 +43,17 @@ from casemate.engine.request import (
     check_stdin,
     check_tenant,
 )
-from casemate.engine.results import NOTHING_COLLECTED, cancelled_result, make_result
-from casemate.engine.transfer import require_directory, write_files
-from casemate.errors import InvalidInput, LaunchError, SandboxClosed
+from casemate.errors import InvalidInput, SandboxClosed
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
 from casemate.model.resources import Limits
-from casemate.model.result import Reason, Result
+from casemate.model.result import Result
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
 from casemate.runtimes.interpreter import Interpreter, find_interpreter
+
+if TYPE_CHECKING:
+    from casemate.engine.execution import Waiting
 
 T = TypeVar("T")
 CODE_OPTIONS: Final = frozenset(CodeOptions.__annotations__)
@@ -178,7 +176,7 @@ def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> St
     """
     check_cancel(cancel)
     if cancel is not None and cancel.is_cancelled:
-        return cancelled_result(engine.backend.name)
+        return _cancelled(engine)
     if run.program.channel is Channel.ISOLATE:
         from casemate.engine.isolate import run_in_isolate  # of use only where there are isolates
 
@@ -186,84 +184,29 @@ def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> St
     with engine.taken(run) as warm:
         if warm is not None:
             try:
-                return (yield from _run_alone(engine, warm.sandbox, run, warm.waiting, cancel))
+                return (yield from _seen_through(engine, warm.sandbox, run, warm.waiting, cancel))
             except SandboxClosed as error:
                 if not (isinstance(error, NeverBegan) or (warm.waiting is not None and warm.waiting.is_ours)):
                     raise  # it may have begun, and nothing runs twice
         try:
             sandbox = yield from until_cancelled(engine.start(run.spec), cancel)
         except Cancelled:
-            return cancelled_result(engine.backend.name)
-        return (yield from _run_alone(engine, sandbox, run, None, cancel))
+            return _cancelled(engine)
+        return (yield from _seen_through(engine, sandbox, run, None, cancel))
 
 
-def _run_alone(
+def _seen_through(
     engine: Engine, sandbox: NativeSandbox, run: Run, waiting: Waiting | None, cancel: CancelToken | None
 ) -> Steps[Result]:
     try:
-        placed, outcome = None, NEVER_RAN
-        with suppress(Cancelled):
-            yield from until_cancelled(_place(sandbox, run.program, run.files), cancel)
-            placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
-            outcome = yield from Execution(
-                sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
-            ).run()
-        outcome, collected = yield from _collect(sandbox, run, placed, outcome, cancel)
-        return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)
+        from casemate.engine.inside import see_through  # not before the sandbox is being built
+
+        return (yield from see_through(sandbox, run, waiting, cancel))
     finally:
         engine.backend.bury(sandbox)
 
 
-def _place(sandbox: NativeSandbox, program: Program, files: tuple[InputFile, ...]) -> Steps[None]:
-    """See that everything is there that the program starts from."""
-    if program.command.cwd != WORK_DIRECTORY:
-        yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
-    yield from write_files(sandbox, files)
+def _cancelled(engine: Engine) -> Result:
+    from casemate.engine.results import cancelled_result
 
-
-def _collect(
-    sandbox: NativeSandbox, run: Run, placed: PlacedProgram | None, outcome: Outcome, cancel: CancelToken | None
-) -> Steps[tuple[Outcome, Collected]]:
-    """The files asked for. A run that is cancelled here keeps those taken until then; one cancelled before, all."""
-    if placed is None:
-        return outcome, NOTHING_COLLECTED
-    collector = Collector(sandbox.work_fd, run.collect)
-    wanted = None if outcome.stopped is Reason.CANCELLED else cancel
-    try:
-        yield from until_cancelled(sandbox.end(), wanted)
-        placed.remove(outcome)
-        yield from until_cancelled(collector.run(), wanted)
-    except Cancelled:
-        outcome = msgspec.structs.replace(outcome, stopped=Reason.CANCELLED)
-    except LaunchError as error:
-        collector.give_up(str(error))  # what ran has its Result, even if something of it will not die
-    return outcome, collector.collected()
-
-
-def run_in(
-    sandbox: NativeSandbox,
-    program: Program,
-    *,
-    files: tuple[InputFile, ...] = (),
-    limits: Limits,
-    cancel: CancelToken | None = None,
-) -> Steps[Result]:
-    """A run in a sandbox that stays."""
-    check_cancel(cancel)
-    outcome = NEVER_RAN
-    with suppress(Cancelled):
-        yield from until_cancelled(_place(sandbox, program, (*program.files, *files)), cancel)
-        execution = Execution(sandbox, program.command, limits, cancel=cancel, alone=False)
-        outcome = yield from _run_placed(sandbox, program, execution)
-    return make_result(sandbox, outcome, read_answer(program, outcome), NOTHING_COLLECTED)
-
-
-def _run_placed(sandbox: NativeSandbox, program: Program, execution: Execution) -> Steps[Outcome]:
-    """Run the program, and remove its own file however that ends."""
-    placed = PlacedProgram(sandbox.work_fd, program)
-    outcome = None
-    try:
-        outcome = yield from execution.run()
-        return outcome
-    finally:
-        placed.remove(outcome)
+    return cancelled_result(engine.backend.name)

@@ -9,6 +9,7 @@ from casemate.engine import transfer
 from casemate.engine.cancel import CancelToken
 from casemate.engine.collect import Collected, Collector
 from casemate.engine.engine import Engine
+from casemate.engine.inside import run_in
 from casemate.engine.paths import inside_path, new_file_path
 from casemate.engine.program import GUEST_MOUNT
 from casemate.engine.request import (
@@ -25,7 +26,7 @@ from casemate.engine.request import (
     checked_mapping,
     encoded_text,
 )
-from casemate.engine.run import check_command, check_program, find_runtime, run_in, runtime_limits
+from casemate.engine.run import check_command, check_program, find_runtime, runtime_limits
 from casemate.engine.terminal import TerminalSession, open_terminal
 from casemate.engine.transfer import FileInfo
 from casemate.errors import InvalidInput, SandboxClosed

@@ -13,7 +13,8 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.drive import drive
-from casemate.engine.execution import Command, Waiting, start_process
+from casemate.engine.execution import Waiting, start_process
+from casemate.engine.program import Command
 from casemate.engine.zygote import ZygoteKey, Zygotes
 from casemate.errors import LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox

@@ -15,7 +15,8 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.drive import drive
-from casemate.engine.execution import Command, start_process
+from casemate.engine.execution import start_process
+from casemate.engine.program import Command
 from casemate.errors import CasemateError, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.nursery import Nursery

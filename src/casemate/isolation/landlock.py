@@ -59,7 +59,7 @@ ABI_SHARED_RENAME: Final = 2
 """Below this version every rename or link from one directory into another fails, whatever the rules say."""
 
 _ADDED: Final = (
-    (1, reduce(or_, (right for right in Access if right < Access.REFER))),
+    (1, Access(Access.REFER - 1)),
     (2, Access.REFER),
     (3, Access.TRUNCATE),
     (5, Access.IOCTL_DEV),

@@ -152,17 +152,27 @@ class Launcher:
 @contextlib.contextmanager
 def sealed_copy(program: Path) -> Iterator[str]:
     """A path, good inside the context, of a copy in memory that nobody can change any more."""
-    content = program.read_bytes()
-    fd = _memory_file()
+    fd = _memory_copy(program)
     try:
-        with open(fd, "wb", closefd=False) as file:
-            file.write(content)
         with contextlib.suppress(OSError):  # since Linux 6.3
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, F_SEAL_EXEC)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
         yield f"/proc/self/fd/{fd}"
     finally:
         os.close(fd)
+
+
+def _memory_copy(program: Path) -> int:
+    """The kernel copies: bytes of this process would each cost a page of it first."""
+    with program.open("rb", buffering=0) as original:
+        fd = _memory_file()
+        try:
+            while os.sendfile(fd, original.fileno(), None, limits.READ_CHUNK_BYTES):
+                continue
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
 
 def _memory_file() -> int:

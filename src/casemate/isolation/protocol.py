@@ -18,6 +18,9 @@ from casemate.isolation.steps import encode_values
 
 REPORT: Final = struct.Struct("<IIiiQQQ")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(limits.REPORT_FDS_MAX * array.array("i").itemsize)
+_CUT_OFF: Final = int(socket.MSG_CTRUNC)
+"""As a plain number: the kind of numbers that it is takes as long to combine as the message to receive."""
+
 EVERYTHING: Final = 0
 """In a signal request: every process of the sandbox but its init."""
 
@@ -121,7 +124,7 @@ def receive_report(channel: socket.socket) -> Report | None:
     except ConnectionResetError:
         return None
     fds = _descriptors(ancillary)
-    if flags & socket.MSG_CTRUNC:
+    if flags & _CUT_OFF:
         for fd in fds:
             os.close(fd)
         raise CapacityError("no descriptor for what the sandbox hands over", hint="raise the limit on open files")

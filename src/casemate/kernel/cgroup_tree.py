@@ -12,12 +12,21 @@ import os
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from casemate import limits as bound
 from casemate.errors import CapacityError, InternalError, SandboxClosed
-from casemate.kernel.cgroup_files import KeptFiles, kill_members, open_all, remove_groups, remove_tree, typed
+from casemate.kernel.cgroup_files import (
+    KeptFiles,
+    kill_members,
+    open_all,
+    remove_group,
+    remove_groups,
+    remove_tree,
+    typed,
+)
 from casemate.kernel.processes import is_running, start_time
 
 if TYPE_CHECKING:
@@ -25,8 +34,8 @@ if TYPE_CHECKING:
 
     from casemate.kernel.cgroup_types import CgroupCounters, CgroupLimits
 
-_ENGINE_NAME: Final = re.compile(r"casemate-(?P<pid>[0-9]{1,10})-(?P<start>[0-9]{1,20})(?:-[0-9]{1,3})?")
-_RUN_NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_ENGINE_NAME: Final = r"casemate-(?P<pid>[0-9]{1,10})-(?P<start>[0-9]{1,20})(?:-[0-9]{1,3})?"
+_RUN_NAME: Final = r"[a-z][a-z0-9-]{0,62}"
 
 
 class RunDriver(Protocol):
@@ -73,8 +82,15 @@ class EngineDirectories:
         self._unlock()
         if self._owner != os.getpid():
             return True
-        removed = [remove_tree(path, deadline)[0] for path in self.paths]
+        removed = [_is_gone(path) or remove_tree(path, deadline)[0] for path in self.paths]
         return all(removed)
+
+
+def _is_gone(directory: str) -> bool:
+    """Whether it was empty, as it is at the end of an engine whose runs have all been released."""
+    with suppress(OSError):
+        return remove_group(directory)
+    return False
 
 
 def _make_directories(bases: Sequence[str]) -> tuple[str, ...]:
@@ -98,7 +114,7 @@ def _make_directories(bases: Sequence[str]) -> tuple[str, ...]:
 
 def owner_of(name: str) -> tuple[int, int] | None:
     """The process id and start time in the name of an engine's directory; None if it is not one."""
-    match = _ENGINE_NAME.fullmatch(name)
+    match = re.fullmatch(_ENGINE_NAME, name)
     return (int(match["pid"]), int(match["start"])) if match else None
 
 
@@ -240,7 +256,7 @@ class EngineRoot:
         self._closed = False
 
     def create(self, name: str, limits: CgroupLimits) -> ControlGroup:
-        if not _RUN_NAME.fullmatch(name):
+        if not re.fullmatch(_RUN_NAME, name):
             raise InternalError(f"not a name for a control group: {name!r}")
         if self._closed:
             raise SandboxClosed("the engine's control groups are closed")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from fractions import Fraction
 from typing import Final, TypeVar
 
 from casemate.errors import InvalidInput
 
 _Number = TypeVar("_Number", int, float)
 _NUMBER: Final = r"(\d{1,18}(?:\.\d{1,9})?)"
-_BYTES: Final = re.compile(_NUMBER + r"\s*((?:[KMGT]i?)?B?)", re.ASCII)
-_DURATION: Final = re.compile(_NUMBER + r"\s*(us|ms|s|m|min|h|d|)", re.ASCII)
-_PLAIN: Final = re.compile(_NUMBER, re.ASCII)
+_BYTES: Final = _NUMBER + r"\s*((?:[KMGT]i?)?B?)"
+_DURATION: Final = _NUMBER + r"\s*(us|ms|s|m|min|h|d|)"
 _BYTE_FACTORS: Final = {
     "": 1,
     "K": 1000,
@@ -37,10 +35,12 @@ def parse_bytes(value: str | int, *, field: str) -> int:
         raise InvalidInput(field, "must be a size such as 512Mi, not true or false")
     if isinstance(value, int):
         return _at_least_zero(value, field)
-    match = _BYTES.fullmatch(value.strip())
+    match = re.fullmatch(_BYTES, value.strip(), re.ASCII)
     if match is None:
         raise InvalidInput(field, f"{value[:40]!r} is not a size", hint=_size_hint(value.strip()))
-    return int(Fraction(match[1]) * _BYTE_FACTORS[match[2].removesuffix("B")])
+    whole, _, part = match[1].partition(".")
+    count: int = int(whole + part) * _BYTE_FACTORS[match[2].removesuffix("B")] // 10 ** len(part)
+    return count
 
 
 def _size_hint(text: str) -> str:
@@ -48,7 +48,7 @@ def _size_hint(text: str) -> str:
     letters = text.lstrip("0123456789.")
     unit = letters[:1].upper()
     meant = f"{text.removesuffix(letters)}{unit}{'i' if unit else ''}"
-    if letters and unit in "KMGT" and len(letters) <= len("MiB") and _BYTES.fullmatch(meant):
+    if letters and unit in "KMGT" and len(letters) <= len("MiB") and re.fullmatch(_BYTES, meant, re.ASCII):
         return f"did you mean {meant}?"
     return "write it as 65536, 512Mi or 1Gi"
 
@@ -56,7 +56,7 @@ def _size_hint(text: str) -> str:
 def parse_duration(value: str | float, *, field: str) -> float:
     """Seconds: a number, or text with `us ms s m h d`. Raises InvalidInput naming `field`."""
     if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
+        match = re.fullmatch(_DURATION, value.strip(), re.ASCII)
         if match is None:
             raise InvalidInput(field, f"{value[:40]!r} is not a duration", hint="write it as 500ms, 5s or 2m")
         return float(match[1]) * _SECONDS[match[2]]
@@ -68,7 +68,7 @@ def parse_number(value: str | float, *, field: str) -> float:
     if isinstance(value, bool):
         raise InvalidInput(field, "must be a number, not true or false")
     if isinstance(value, str):
-        if _PLAIN.fullmatch(value.strip()) is None:
+        if re.fullmatch(_NUMBER, value.strip(), re.ASCII) is None:
             raise InvalidInput(field, f"{value[:40]!r} is not a number", hint="write it as 2 or 0.5")
         return float(value)
     try:

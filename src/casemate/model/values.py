@@ -7,6 +7,7 @@ A reply is one frame: four bytes of length (big endian) and a JSON text. Whateve
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import Final, TypeAlias
 
 import msgspec
@@ -50,7 +51,11 @@ class ReplyProblem(msgspec.Struct, frozen=True):
 
 
 Reply: TypeAlias = ValueReply | NoneReply | ExceptionReply | InvalidReply
-_decoder: Final = msgspec.json.Decoder(Reply, strict=True)
+
+
+@cache
+def _decoder() -> msgspec.json.Decoder[Reply]:
+    return msgspec.json.Decoder(Reply, strict=True)
 
 
 def frame(value: JsonValue) -> bytes:
@@ -92,7 +97,7 @@ def parse_body(body: bytes) -> Reply | ReplyProblem:
     if has_too_many_containers(body):
         return ReplyProblem(f"more than {limits.VALUE_CONTAINERS_MAX} lists and objects")
     try:
-        reply: Reply = _decoder.decode(body)
+        reply: Reply = _decoder().decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         return ReplyProblem("not a reply")
     if isinstance(reply, ExceptionReply | InvalidReply):

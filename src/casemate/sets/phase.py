@@ -21,7 +21,8 @@ from casemate.egress.rules import Policy
 from casemate.engine.collect import is_full
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
-from casemate.engine.execution import Command, Execution, Outcome
+from casemate.engine.execution import Execution, Outcome
+from casemate.engine.program import Command
 from casemate.engine.request import check_environment
 from casemate.engine.transfer import make_directories, write_file
 from casemate.errors import BuildFailed
