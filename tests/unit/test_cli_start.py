@@ -15,7 +15,6 @@ NOT_NEEDED: Final = (
     "shutil",
     "subprocess",
     "tempfile",
-    "textwrap",
 )
 LATER: Final = ("casemate.engine.inside", "casemate.engine.execution", "casemate.engine.collect")
 
