@@ -16,6 +16,7 @@ from casemate.isolation.protocol import (
     encode_mkdir,
     encode_open,
     encode_signal,
+    encode_adopt,
     encode_spawn,
 )
 from casemate.isolation.steps import PLAN_MAGIC, PLAN_VERSION, SHAPES, LaunchPlan, StepKind, encode_plan
@@ -33,6 +34,7 @@ REQUEST_SHAPES: Final = {
     RequestKind.OPEN: "uuus",
     RequestKind.MKDIR: "uuss",
     RequestKind.SIGNAL: "uuu",
+    RequestKind.ADOPT: "uuuuuu",
 }
 
 
@@ -70,6 +72,7 @@ def real_requests() -> list[bytes]:
         encode_open("/work/a file", flags=0o1102),
         encode_mkdir("/work", "directory"),
         encode_signal(3, 9),
+        encode_adopt(4, 17, (1, 2, 63, 62)),
     ]
 
 

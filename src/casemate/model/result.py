@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any, TypeAlias
-
 import msgspec
 
+from casemate.model.display import Display
 from casemate.model.layers import Layer
 
 JsonValue: TypeAlias = Any
 """None, bool, int, float, str, list and dict with str keys, as deep as the bound allows."""
-
 
 class Status(StrEnum):
     """Whether the program did what it was asked."""
@@ -128,6 +127,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Isolation
     events: tuple[Event, ...] = ()
     files: tuple[OutputFile, ...] = ()
+    displays: tuple[Display, ...] = ()
 
     @property
     def ok(self) -> bool:
