@@ -13,10 +13,10 @@ from casemate.isolation.plan import Surroundings, make_plan
 from casemate.isolation.protocol import (
     RequestKind,
     SpawnFlag,
+    encode_adopt,
     encode_mkdir,
     encode_open,
     encode_signal,
-    encode_adopt,
     encode_spawn,
 )
 from casemate.isolation.steps import PLAN_MAGIC, PLAN_VERSION, SHAPES, LaunchPlan, StepKind, encode_plan

@@ -116,7 +116,7 @@ class AsyncSandbox:
     ) -> Result:
         """Run code of the sandbox's runtime. Where variables stay, cancelling the task interrupts the code first."""
         if self._session.context is not None:
-            return await call_async(self._session, None, code, on_output, options)
+            return await call_async(self._session, None, code, options, on_output=on_output)
         steps = await prepared(lambda: self._session.run(code, **options), options.get("files"))
         return await drive_async(steps, on_output)
 

@@ -40,16 +40,14 @@ def fork_copies(process: LiveProcess, count: int) -> Steps[list[LiveProcess]]:
     try:
         request = frame({"op": "fork", "id": request_id, "number": number, "count": count})
         body = yield from _asked(process, request)
-        said = parse_said(body)
-        if not isinstance(said, Forked) or said.id != request_id:
-            raise OSError(errno.EPROTO, "its answer makes no sense")
+        pids = _told(body, request_id)
     except OSError as error:
         yield from process.killed("it did not fork")
         raise StateLost(f"the interpreter does not fork: {error.strerror}", hint="restart() begins anew") from error
     except BaseException:
         process.kill("it did not fork")
         raise
-    return (yield from _adopted(process.sandbox, said.pids, count))
+    return (yield from _adopted(process.sandbox, pids, count))
 
 
 def _asked(process: LiveProcess, request: bytes) -> Steps[bytes]:
@@ -67,6 +65,13 @@ def _asked(process: LiveProcess, request: bytes) -> Steps[bytes]:
     if not isinstance(body, bytes):
         raise OSError(errno.EPROTO, body.why)
     return body
+
+
+def _told(body: bytes, request_id: str) -> tuple[int, ...]:
+    said = parse_said(body)
+    if not isinstance(said, Forked) or said.id != request_id:
+        raise OSError(errno.EPROTO, "its answer makes no sense")
+    return said.pids
 
 
 def _adopted(sandbox: NativeSandbox, pids: tuple[int, ...], count: int) -> Steps[list[LiveProcess]]:

@@ -18,9 +18,10 @@ def call(
     session: Session,
     context: Context | None,
     code: str,
+    options: SessionCodeOptions,
+    *,
     on_output: Callable[[Chunk], None] | None,
     cancel: CancelToken | None,
-    options: SessionCodeOptions,
 ) -> Result:
     """A call that is interrupted, and not killed, by whatever comes between."""
     token = cancel or CancelToken()
@@ -32,8 +33,9 @@ async def call_async(
     session: Session,
     context: Context | None,
     code: str,
-    on_output: Callable[[Chunk], None] | None,
     options: SessionCodeOptions,
+    *,
+    on_output: Callable[[Chunk], None] | None,
 ) -> Result:
     """The same for asyncio."""
     token = CancelToken()
@@ -60,7 +62,7 @@ class Fork:
         **options: Unpack[SessionCodeOptions],
     ) -> Result:
         """As `Sandbox.run`, with the variables of this copy."""
-        return call(self._session, self._context, code, on_output, cancel, options)
+        return call(self._session, self._context, code, options, on_output=on_output, cancel=cancel)
 
     def interrupt(self) -> bool:
         """As `Sandbox.interrupt`."""
@@ -96,7 +98,7 @@ class AsyncFork:
         **options: Unpack[SessionCodeOptions],
     ) -> Result:
         """As `Fork.run`. Cancelling the task interrupts the code."""
-        return await call_async(self._session, self._context, code, on_output, options)
+        return await call_async(self._session, self._context, code, options, on_output=on_output)
 
     def interrupt(self) -> bool:
         """As `Sandbox.interrupt`."""

@@ -48,7 +48,9 @@ class LiveProcess:
         if not self.lost and (not self.frames.is_empty or _is_readable(self.reply_fd)):
             self.kill("it spoke without being asked")
         if self.lost:
-            raise StateLost(f"the interpreter has ended: {self.lost}", hint="its variables are gone; restart() begins anew")
+            raise StateLost(
+                f"the interpreter has ended: {self.lost}", hint="its variables are gone; restart() begins anew"
+            )
 
     def take_end(self) -> None:
         """Read the report of its end, which is there."""

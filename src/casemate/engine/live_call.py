@@ -25,7 +25,6 @@ from casemate.model.result import Chunk, Reason, Stream
 from casemate.model.values import ReplyProblem
 
 
-
 class CallOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """What was observed of one call. `died`: the interpreter did; `problem`: what it said made no sense."""
 
@@ -46,7 +45,9 @@ class CallOutcome(msgspec.Struct, frozen=True, kw_only=True):
 class LiveCall:
     """The state of one call; `run` drives it, `interrupt` may come from any thread while it does."""
 
-    def __init__(self, process: LiveProcess, request: bytes, request_id: str, wanted: Limits, cancel: CancelToken | None) -> None:
+    def __init__(
+        self, process: LiveProcess, request: bytes, request_id: str, wanted: Limits, cancel: CancelToken | None
+    ) -> None:
         self._process = process
         self._pending = memoryview(request)
         self._request_id = request_id
@@ -177,7 +178,9 @@ class LiveCall:
     def _write(self) -> None:
         with suppress(BlockingIOError):
             try:
-                self._pending = self._pending[os.write(self._process.request_fd, self._pending[: limits.READ_CHUNK_BYTES]) :]
+                self._pending = self._pending[
+                    os.write(self._process.request_fd, self._pending[: limits.READ_CHUNK_BYTES]) :
+                ]
             except BrokenPipeError:
                 self._pending = memoryview(b"")  # it has ended, as its channel will say
 

@@ -140,7 +140,7 @@ class Sandbox:
         Code that keeps its variables is interrupted first by whatever ends it, and killed only if it does not stop.
         """
         if self._session.context is not None:
-            return call(self._session, None, code, on_output, cancel, options)
+            return call(self._session, None, code, options, on_output=on_output, cancel=cancel)
         steps = self._session.run(code, cancel=cancel, live=on_output is not None, **options)
         return drive(steps, on_output)
 

@@ -6,10 +6,10 @@ the code prints goes to its stdout and stderr, which carry no protocol.
 # ruff: noqa: I002  (as in the harness of a single program)
 
 import _ast
-import _signal
 import builtins
 import linecache
 import posix
+import signal
 import sys
 import traceback
 import warnings
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 REQUEST_FD = 63
 REPLY_FD = 62
 """Where they wait, so that the program's own files get the numbers that they get natively. The engine knows both."""
+STDOUT_FD = 1
+STDERR_FD = 2
 GIVEN_REQUEST_FD = 3
 GIVEN_REPLY_FD = 4
 READ_BYTES = 1 << 20
@@ -58,7 +60,7 @@ class Interrupts:
         self.is_on = False
         self.is_held = False
         self.is_pending = False
-        _signal.signal(_signal.SIGINT, self.take)
+        signal.signal(signal.SIGINT, self.take)
 
     def take(self, _number: int, _frame: "FrameType | None") -> None:
         if self.is_held:
@@ -69,8 +71,8 @@ class Interrupts:
     def rearm(self) -> None:
         """The program's own handler stays, unless it has only put back what every program begins with."""
         self.is_pending = False
-        if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-            _signal.signal(_signal.SIGINT, self.take)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self.take)
 
     def release(self) -> None:
         """Catch up on what was held back."""
@@ -321,8 +323,13 @@ class Session:
             self.main_thread = get_ident()
             self.is_frozen = True
             (out, out_fd), (err, err_fd), (request_fd, keep), (rest, reply_fd) = [posix.pipe() for _ in range(4)]
-            for fd, number in ((out_fd, 1), (err_fd, 2), (request_fd, REQUEST_FD), (reply_fd, REPLY_FD)):
-                posix.dup2(fd, number, inheritable=number <= 2)
+            for fd, number in (
+                (out_fd, STDOUT_FD),
+                (err_fd, STDERR_FD),
+                (request_fd, REQUEST_FD),
+                (reply_fd, REPLY_FD),
+            ):
+                posix.dup2(fd, number, inheritable=number <= STDERR_FD)
                 posix.close(fd)
             # Until the engine has its ends, a pipe with one end only would look closed.
             self.spare_fds = [out, err, keep, rest]
@@ -336,7 +343,7 @@ class Session:
         """What `random`, `tempfile` and OpenSSL do by themselves."""
         for name in ("numpy.random", "torch"):
             try:
-                sys.modules[name].seed()  # type: ignore[attr-defined]
+                sys.modules[name].seed()
             except Exception:  # noqa: S112  (it is not loaded, or is no longer what it was)
                 continue
 

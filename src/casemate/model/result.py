@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any, TypeAlias
+
 import msgspec
 
 from casemate.model.display import Display
@@ -11,6 +12,7 @@ from casemate.model.layers import Layer
 
 JsonValue: TypeAlias = Any
 """None, bool, int, float, str, list and dict with str keys, as deep as the bound allows."""
+
 
 class Status(StrEnum):
     """Whether the program did what it was asked."""
