@@ -189,7 +189,7 @@ class Listener:
 
 
 def drive_to_end(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None, stop: Callable[[], None]) -> T:
-    """As `drive`, but what interrupts it calls `stop`, and the steps come to their end first; only not a second time."""
+    """As `drive`, but what interrupts it the first time calls `stop`, and the steps come to their end."""
     listener = Listener(on_chunk, stop)
     with closing(steps):
         item = _advance(steps, None)

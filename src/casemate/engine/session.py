@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack
-from weakref import WeakSet
 
 from casemate.engine import transfer
 from casemate.engine.cancel import CancelToken
@@ -75,7 +74,7 @@ class Session:
         self.context: Context | None = None
         if check_flag(stateful, field="stateful"):
             self.context = Context(session_command(self._runtime, self._interpreter))
-        self._copies: WeakSet[Context] = WeakSet()
+        self._copies: list[Context] = []
         self._idle = IdleLimit(check_idle(idle_timeout), self._end_idle)
         self._sandbox: NativeSandbox | None = None
         self._started = False
@@ -187,7 +186,7 @@ class Session:
     def fork(self, count: int, context: Context | None = None) -> Steps[list[Context]]:
         """Copies of the context, or of a copy of it."""
         copies = yield from self._using(self.require_context(context).fork(count))
-        self._copies.update(copies)
+        self._copies = [each for each in self._copies if not each.is_closed] + copies
         return copies
 
     def restart(self) -> Steps[None]:

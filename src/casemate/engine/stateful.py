@@ -61,7 +61,7 @@ class Context:
         self._turns = Turns()
         self._lock = threading.Lock()
         self._call: LiveCall | None = None
-        self._is_closed = False
+        self.is_closed = False
 
     def start(self, sandbox: NativeSandbox) -> Steps[None]:
         """Start the interpreter, a new one in place of one that there is; what that held is lost."""
@@ -76,7 +76,7 @@ class Context:
     def close(self) -> None:
         """End the interpreter. Idempotent."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
             if self._process is None:
                 return
             if self._call is None:
@@ -138,7 +138,7 @@ class Context:
         finally:
             with self._lock:
                 self._call = None
-                if self._is_closed and self._process is not None:
+                if self.is_closed and self._process is not None:
                     self._process.close()
             call.close()
 
