@@ -6,13 +6,15 @@ import asyncio
 import signal
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.integration.conftest import MakeSandbox
 
 import casemate
 from casemate import Reason, Status, limits
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeSandbox
 
 COPIES = 5
 BUSY = "print('ready', flush=True)\nwhile True: pass"
@@ -477,7 +479,7 @@ def test_a_sandbox_ends_when_nothing_has_run_for_so_long(make_sandbox: MakeSandb
     deadline_s = time.monotonic() + 10
     while dead.is_alive() and time.monotonic() < deadline_s:
         threading.Event().wait(0.01)
-    with pytest.raises(casemate.SandboxClosed, match="nothing ran in it for 0.3 s"):
+    with pytest.raises(casemate.SandboxClosed, match=r"nothing ran in it for 0\.3 s"):
         session.run("3")
 
 

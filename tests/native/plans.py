@@ -71,8 +71,8 @@ def real_requests() -> list[bytes]:
         encode_spawn(3, ["true"] * 500, ["A=" + "b" * 1000] * 50, cwd="/work", flags=SpawnFlag.NONE),
         encode_open("/work/a file", flags=0o1102),
         encode_mkdir("/work", "directory"),
-        encode_signal(3, 9),
         encode_adopt(4, 17, (1, 2, 63, 62)),
+        encode_signal(3, 9),
     ]
 
 

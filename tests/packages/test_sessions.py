@@ -76,7 +76,9 @@ def test_figures_are_shown_also_when_the_code_fails(session: casemate.Sandbox) -
 
 
 def test_a_data_frame_is_shown_as_text_html_and_json(session: casemate.Sandbox) -> None:
-    code = "import pandas as pd\nframe = pd.DataFrame({'name': ['a', None], 'n': [1, 2], 'x': [0.5, float('nan')]})\nframe"
+    code = (
+        "import pandas as pd\nframe = pd.DataFrame({'name': ['a', None], 'n': [1, 2], 'x': [0.5, float('nan')]})\nframe"
+    )
     (found,) = displays(session.run(code))
     assert "name" in found.text
     assert found.html.lstrip().startswith("<div")
