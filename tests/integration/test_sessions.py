@@ -32,6 +32,10 @@ def shown(result: casemate.Result) -> Any:
     return result.displays[-1].json
 
 
+def everyone(session: casemate.Sandbox, copies: list[casemate.Fork]) -> list[casemate.Sandbox | casemate.Fork]:
+    return [session, *copies]
+
+
 def at_first_output(act: Any) -> Any:
     """Return what does something once, when the code has begun to print."""
     done = threading.Event()
@@ -341,7 +345,7 @@ def test_copies_have_the_variables_and_go_their_own_ways(session: casemate.Sandb
         assert shown(copy.run(f"data.append({number})\ndata")) == [1, 2, 3, number]
     assert shown(session.run("data")) == [1, 2, 3]
     assert [shown(copy.run("data[-1]")) for copy in copies] == list(range(COPIES))
-    assert len({shown(each.run("os.getpid()")) for each in (session, *copies)}) == COPIES + 1
+    assert len({shown(each.run("os.getpid()")) for each in everyone(session, copies)}) == COPIES + 1
 
 
 def test_copies_run_at_the_same_time_and_print_for_themselves(session: casemate.Sandbox) -> None:
@@ -369,7 +373,7 @@ def test_copies_run_at_the_same_time_and_print_for_themselves(session: casemate.
 def test_random_states_of_copies_differ(session: casemate.Sandbox) -> None:
     session.run("import random, tempfile, uuid\nrandom.seed(1)\ntempfile.gettempdir()")
     code = "[random.random(), next(tempfile._get_candidate_names()), str(uuid.uuid4())]"
-    found = [shown(each.run(code)) for each in (session, *session.fork(COPIES))]
+    found = [shown(each.run(code)) for each in everyone(session, session.fork(COPIES))]
     assert all(len(set(column)) == COPIES + 1 for column in zip(*found, strict=True))
 
 

@@ -40,6 +40,10 @@ def displays(result: casemate.Result) -> Any:
     return result.displays
 
 
+def everyone(session: casemate.Sandbox, copies: list[casemate.Fork]) -> list[casemate.Sandbox | casemate.Fork]:
+    return [session, *copies]
+
+
 def test_open_figures_are_shown_as_png_and_svg_and_closed(session: casemate.Sandbox) -> None:
     code = """
 import matplotlib.pyplot as plt
@@ -95,6 +99,6 @@ def test_of_a_large_frame_no_part_passes_for_the_whole(session: casemate.Sandbox
 def test_random_states_of_numpy_differ_between_copies(session: casemate.Sandbox) -> None:
     session.run("import numpy as np\nnp.random.seed(1)\ndata = np.ones(10**6)")
     copies = session.fork(3)
-    found = [displays(each.run("float(np.random.random())"))[0].json for each in (session, *copies)]
+    found = [displays(each.run("float(np.random.random())"))[0].json for each in everyone(session, copies)]
     assert len(set(found)) == 4
     assert [displays(each.run("float(data.sum())"))[0].json for each in copies] == [1e6] * 3

@@ -52,6 +52,10 @@ def session(make: Make) -> casemate.Sandbox:
     return made
 
 
+def everyone(session: casemate.Sandbox, copies: list[casemate.Fork]) -> list[casemate.Sandbox | casemate.Fork]:
+    return [session, *copies]
+
+
 def assert_ended(session: casemate.Sandbox) -> None:
     """It is over, that is said, and a new interpreter in the same sandbox works."""
     with pytest.raises(casemate.StateLost):
@@ -264,7 +268,7 @@ def test_p1_copies_that_fork_without_end_meet_the_limit_of_the_sandbox(make: Mak
 def test_i9_copies_have_random_numbers_of_their_own(session: casemate.Sandbox) -> None:
     session.run("import random, secrets, uuid\nrandom.seed(0)")
     code = "output = [random.random(), secrets.token_hex(), str(uuid.uuid4()), str(uuid.uuid1())]"
-    found = [each.run(code).output for each in (session, *session.fork(10))]
+    found = [each.run(code).output for each in everyone(session, session.fork(10))]
     assert all(len(set(column)) == len(found) for column in zip(*found, strict=True))
 
 

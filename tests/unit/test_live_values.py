@@ -78,7 +78,7 @@ def test_what_nests_too_deeply_or_holds_too_much_is_a_problem() -> None:
     assert isinstance(said(kind="display", id="a", display={"kind": "result", "json": deep}), ReplyProblem)
     done = said(kind="done", id="a", exit_code=0, reply={"kind": "value", "output": deep})
     assert isinstance(done.reply, ReplyProblem)
-    wide = [[]] * (limits.VALUE_CONTAINERS_MAX + 1)
+    wide: Any = [[]] * (limits.VALUE_CONTAINERS_MAX + 1)
     assert isinstance(said(kind="display", id="a", display={"kind": "result", "json": wide}), ReplyProblem)
     assert isinstance(parse_said(b"[" * 100_000), ReplyProblem)
 
