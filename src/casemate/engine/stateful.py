@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -61,28 +62,45 @@ class Context:
         self._turns = Turns()
         self._lock = threading.Lock()
         self._call: LiveCall | None = None
+        self._is_busy = False
         self.is_closed = False
 
     def start(self, sandbox: NativeSandbox) -> Steps[None]:
         """Start the interpreter, a new one in place of one that there is; what that held is lost."""
         yield from self._turns.take()
-        try:
+        with self._busy():
             if self._process is not None:
                 self._process.close()
             self._process = yield from start_live(sandbox, self._command)
-        finally:
-            self._turns.give_back()
 
     def close(self) -> None:
         """End the interpreter. Idempotent."""
         with self._lock:
             self.is_closed = True
-            if self._process is None:
-                return
-            if self._call is None:
-                self._process.close()
+            if self._is_busy and self._process is not None:
+                self._process.kill("it was closed")  # and whoever has the turn releases it
             else:
-                self._process.kill("it was closed")  # and whoever has it running releases it
+                self._release()
+
+    def _release(self) -> None:
+        if self._process is not None:
+            self._process.close()
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """For whoever has the turn: the descriptors stay open meanwhile, for closed ones could soon be other files."""
+        with self._lock:
+            self._is_busy = True
+        try:
+            if self.is_closed:
+                raise StateLost("the interpreter has ended: it was closed")
+            yield
+        finally:
+            with self._lock:
+                self._is_busy = False
+                if self.is_closed:
+                    self._release()
+            self._turns.give_back()
 
     def interrupt(self) -> bool:
         """Have the running call stop, as Ctrl-C would; whether there is one."""
@@ -110,7 +128,7 @@ class Context:
             yield from until_cancelled(self._turns.take(), cancel)
         except Cancelled:
             return make_result(sandbox, NEVER_RAN, Answer(), NOTHING_COLLECTED)
-        try:
+        with self._busy():
             process = self._live_process()
             yield from write_files(sandbox, files)
             number, request_id = process.next_request()
@@ -127,8 +145,6 @@ class Context:
             )
             outcome = yield from self._run(LiveCall(process, request, request_id, wanted, cancel))
             return _result(sandbox, process, outcome)
-        finally:
-            self._turns.give_back()
 
     def _run(self, call: LiveCall) -> Steps[CallOutcome]:
         with self._lock:
@@ -138,19 +154,15 @@ class Context:
         finally:
             with self._lock:
                 self._call = None
-                if self.is_closed and self._process is not None:
-                    self._process.close()
             call.close()
 
     def fork(self, count: int) -> Steps[list[Context]]:
         """So many copies of the interpreter as it is between two calls."""
         check_count(count)
         yield from self._turns.take()
-        try:
+        with self._busy():
             copies = yield from fork_copies(self._live_process(), count)
             return [Context(self._command, copy) for copy in copies]
-        finally:
-            self._turns.give_back()
 
     def _live_process(self) -> LiveProcess:
         if self._process is None:

@@ -61,8 +61,10 @@ def figures() -> Iterator[Any]:
     if pyplot is None:
         return
     for number in pyplot.get_fignums():
-        yield pyplot.figure(number)
-        pyplot.close(number)
+        try:
+            yield pyplot.figure(number)
+        finally:
+            pyplot.close(number)
 
 
 def _fitting(output: Any, kind: str, found: dict[str, Any]) -> dict[str, Any]:

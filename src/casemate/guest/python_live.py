@@ -321,6 +321,7 @@ class Session:
             posix.setsid()
             self.process = posix.getpid()
             self.main_thread = get_ident()
+            self.sending = RLock()  # a thread, which does not exist here, may have held it
             self.is_frozen = True
             (out, out_fd), (err, err_fd), (request_fd, keep), (rest, reply_fd) = [posix.pipe() for _ in range(4)]
             for fd, number in (
