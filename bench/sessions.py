@@ -23,6 +23,7 @@ CALL_RATIO_MAX: Final = 0.05
 COPIES: Final = 100
 HELD_MIB: Final = 500
 FORK_MAX_S: Final = 2.0
+BARE_RATIO_MAX: Final = 1.5
 EXTRA_MAX_MB: Final = 150.0
 MB: Final = 1_000_000
 DESCRIPTORS: Final = 4096
@@ -103,6 +104,8 @@ def _copies(engine: casemate.Engine, pages: str, code: str) -> Iterator[Row]:
         )
     yield Row(group=group, name="all of them", value=statistics.median(seconds), unit="s", bound=FORK_MAX_S)
     yield Row(group=group, name="as many forks without a sandbox", value=statistics.median(native), unit="s")
+    ratio = statistics.median(ours / bare for ours, bare in zip(seconds, native, strict=True))
+    yield Row(group=group, name="copies / bare forks", value=ratio, unit="times", bound=BARE_RATIO_MAX)
     for when in ("", ", after a call in each"):
         extra = statistics.median(each[when] for each in sizes) / MB
         name = f"memory more, proportional set size{when}"
