@@ -15,7 +15,7 @@ from typing import Final
 from casemate import limits
 from casemate.engine.execution import await_report, raise_if_exhausted
 from casemate.engine.live import LiveProcess
-from casemate.errors import CapacityError, InvalidInput, StateLost
+from casemate.errors import CapacityError, InvalidInput, LaunchError, StateLost
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import ReportKind, encode_adopt
 from casemate.isolation.waiting import Steps, Wait
@@ -26,6 +26,10 @@ CHANNEL_FDS: Final = (1, 2, 63, 62)
 """Where a copy has its stdout, its stderr, its requests and its replies; the harness has the same numbers."""
 
 
+ADOPTION: Final = "adoption of a copy"
+"""The step of the LaunchError about a copy that has ended, or is none."""
+
+
 def check_count(count: object) -> int:
     """How many copies are wanted. Raises InvalidInput."""
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= limits.COPIES_MAX:
@@ -34,7 +38,7 @@ def check_count(count: object) -> int:
 
 
 def fork_copies(process: LiveProcess, count: int) -> Steps[list[LiveProcess]]:
-    """So many copies, or none. Raises CapacityError, or StateLost if the interpreter has ended or makes no sense."""
+    """So many copies, or none. Raises CapacityError, LaunchError, or StateLost if the interpreter has ended."""
     process.check()
     number, request_id = process.next_request()
     try:
@@ -97,12 +101,12 @@ def _adopt(sandbox: NativeSandbox, pid: int) -> Steps[LiveProcess]:
         report = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=len(CHANNEL_FDS))
         raise_if_exhausted(report.error)
         if report.error:
-            raise StateLost(f"a copy has ended before it was ready: {os.strerror(report.error)}")
+            raise LaunchError(ADOPTION, report.error, os.strerror(report.error))
         copy = LiveProcess(sandbox, channel, report)
         stack.pop_all()
     try:
         os.write(copy.request_fd, READY_FRAME)
     except OSError as error:
         copy.close()
-        raise StateLost("a copy has ended before it was ready") from error
+        raise LaunchError(ADOPTION, error.errno or 0, "the copy has ended") from error
     return copy

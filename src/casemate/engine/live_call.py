@@ -104,7 +104,8 @@ class LiveCall:
     def _watch(self, supervisor: Supervisor, wall_deadline_s: float) -> Steps[None]:
         try:
             while not self._is_over():
-                ready = yield self._wait(min(wall_deadline_s, supervisor.next_look_s, self._kill_s))
+                wall_s = wall_deadline_s if self._stopped is None else self._kill_s
+                ready = yield self._wait(min(wall_s, supervisor.next_look_s))
                 yield from self._transfer(ready)
                 if not self._is_over():
                     self._judge(ready, supervisor, wall_deadline_s)

@@ -151,7 +151,7 @@ class Sandbox:
     def fork(self, count: int = 1) -> list[Fork]:
         """So many copies of the live interpreter. They share the sandbox's limits and files, and end with it.
 
-        Raises InvalidInput, CapacityError or StateLost; then there is none.
+        Raises InvalidInput, CapacityError, LaunchError or StateLost; then there is none.
         """
         return [Fork(self._session, each) for each in drive(self._session.fork(count))]
 

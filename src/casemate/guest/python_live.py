@@ -9,6 +9,7 @@ import _ast
 import builtins
 import linecache
 import posix
+import select
 import signal
 import sys
 import traceback
@@ -33,6 +34,7 @@ READY = bytes(4)
 SOURCES_MAX = 1000
 """Of how many calls the text is kept for tracebacks."""
 PID_BYTES = 4
+ADOPTION_MAX_MS = 60_000
 PyCF_ONLY_AST = 0x400
 
 
@@ -337,8 +339,16 @@ class Session:
             self._reseed()
             posix.write(ready_fd, self.process.to_bytes(PID_BYTES, "big"))
             posix.close(ready_fd)
+            if not self._is_adopted():
+                posix._exit(1)
         except BaseException:
             posix._exit(1)
+
+    def _is_adopted(self) -> bool:
+        """Whether the engine says in time that it has the other ends; a copy that nobody has is not to stay."""
+        waiting = select.poll()
+        waiting.register(REQUEST_FD, select.POLLIN)
+        return bool(waiting.poll(ADOPTION_MAX_MS))
 
     def _reseed(self) -> None:
         """What `random`, `tempfile` and OpenSSL do by themselves."""
