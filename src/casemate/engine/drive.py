@@ -208,6 +208,12 @@ def drive_to_end(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None, stop
         return item.value
 
 
+def _look_at(task: asyncio.Task[T]) -> None:
+    """Whatever it has ended with: somebody else's error is on its way."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def drive_to_end_async(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None, stop: Callable[[], None]) -> T:
     """The same for the running loop: a task that is cancelled calls `stop`, and ends when the steps have."""
     import asyncio
@@ -222,6 +228,7 @@ async def drive_to_end_async(steps: Steps[T], on_chunk: Callable[[Chunk], None] 
             await asyncio.wait([task])
         finally:
             task.cancel()  # of use only if this was cancelled once more
+            task.add_done_callback(_look_at)
         raise
     listener.check()
     return value

@@ -29,7 +29,7 @@ from casemate.engine.request import (
     encoded_text,
 )
 from casemate.engine.run import check_command, check_program, find_runtime, runtime_limits
-from casemate.engine.stateful import Context, session_command
+from casemate.engine.stateful import Context, session_command, session_files
 from casemate.engine.terminal import TerminalSession, open_terminal
 from casemate.engine.transfer import FileInfo
 from casemate.errors import InvalidInput, SandboxClosed
@@ -73,7 +73,8 @@ class Session:
         )
         self.context: Context | None = None
         if check_flag(stateful, field="stateful"):
-            self.context = Context(session_command(self._runtime, self._interpreter))
+            command = session_command(self._runtime, self._interpreter)
+            self.context = Context(command, session_files(self._runtime))
         self._copies: list[Context] = []
         self._idle = IdleLimit(check_idle(idle_timeout), self._end_idle)
         self._sandbox: NativeSandbox | None = None
@@ -98,10 +99,13 @@ class Session:
     def _start_context(self) -> Steps[None]:
         if self.context is None:
             return
+        sandbox = self.sandbox
         try:
-            yield from self.context.start(self.sandbox)
+            yield from self.context.start(sandbox)
         except BaseException:
-            self.close()
+            self._ended = True
+            self._close_contexts()
+            self._engine.backend.bury(sandbox)
             raise
 
     def _end_idle(self) -> None:

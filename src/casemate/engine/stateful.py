@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ from casemate.engine.copies import check_count, fork_copies
 from casemate.engine.execution import NEVER_RAN, Command, Outcome
 from casemate.engine.live import LiveProcess, start_live
 from casemate.engine.live_call import CallOutcome, LiveCall
-from casemate.engine.program import NO_INPUT, answer_of, check_input
+from casemate.engine.program import HARNESS_FILE, NO_INPUT, answer_of, check_input
 from casemate.engine.request import InputFile, check_cancel, check_code
 from casemate.engine.results import NOTHING_COLLECTED, Answer, make_result
 from casemate.engine.transfer import write_files
@@ -38,12 +39,17 @@ def session_command(runtime: Runtime, interpreter: Interpreter) -> Command:
     """How an interpreter that stays is started. Raises InvalidInput if the runtime has none."""
     if not runtime.session:
         raise InvalidInput("stateful", "this runtime keeps no variables", hint="its declaration has no `session`")
-    words = {"{interpreter}": interpreter.path, "{guest}": GUEST_DIRECTORY}
+    words = {"{interpreter}": interpreter.path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
     argv = runtime.session
     for word, text in words.items():
         argv = tuple(each.replace(word, text) for each in argv)
     environment = {**BASE_ENVIRONMENT, **runtime.environment, **interpreter.environment, **runtime.harness_environment}
     return Command(argv=argv, environment=environment, cwd=WORK_DIRECTORY, request=b"")
+
+
+def session_files(runtime: Runtime) -> tuple[InputFile, ...]:
+    """What the harness of a declared runtime is."""
+    return (InputFile(PurePosixPath(HARNESS_FILE), runtime.harness.encode()),) if runtime.harness else ()
 
 
 def check_call_options(options: Mapping[str, Any]) -> None:
@@ -56,8 +62,9 @@ def check_call_options(options: Mapping[str, Any]) -> None:
 class Context:
     """One live interpreter and the line of those who want to call it. Safe from many threads and tasks."""
 
-    def __init__(self, command: Command, process: LiveProcess | None = None) -> None:
+    def __init__(self, command: Command, files: tuple[InputFile, ...] = (), process: LiveProcess | None = None) -> None:
         self._command = command
+        self._files = files
         self._process = process
         self._turns = Turns()
         self._lock = threading.Lock()
@@ -71,6 +78,7 @@ class Context:
         with self._busy():
             if self._process is not None:
                 self._process.close()
+            yield from write_files(sandbox, self._files)
             self._process = yield from start_live(sandbox, self._command)
 
     def close(self) -> None:
@@ -162,7 +170,7 @@ class Context:
         yield from self._turns.take()
         with self._busy():
             copies = yield from fork_copies(self._live_process(), count)
-            return [Context(self._command, copy) for copy in copies]
+            return [Context(self._command, process=copy) for copy in copies]
 
     def _live_process(self) -> LiveProcess:
         if self._process is None:
