@@ -414,6 +414,31 @@ def test_a_copy_outlives_what_it_was_copied_from(session: casemate.Sandbox) -> N
     assert shown(copy.run("kept")) == 1
 
 
+def test_without_room_for_one_process_more_there_is_no_copy(make_sandbox: MakeSandbox) -> None:
+    session = make_sandbox(stateful=True, limits={"processes": 1})
+    session.run("kept = 1")
+    with pytest.raises(casemate.CapacityError):
+        session.fork()
+    assert shown(session.run("kept")) == 1
+
+
+def test_without_descriptors_there_is_no_copy(session: casemate.Sandbox) -> None:
+    session.run("import os\nkept = []\ntry:\n    while True: kept.append(os.open('.', 0))\nexcept OSError: pass")
+    with pytest.raises((casemate.CapacityError, casemate.LaunchError)):
+        session.fork()
+    session.run("for fd in kept: os.close(fd)")
+    for copy in session.fork(2):
+        assert shown(copy.run("len(kept) > 10"))
+
+
+def test_many_copies_are_forked_by_several_processes(make_sandbox: MakeSandbox) -> None:
+    session = make_sandbox(stateful=True, limits={"processes": 60, "cpu": 2})
+    session.run("import os")
+    found = [shown(copy.run("[os.getpid(), os.getppid()]")) for copy in session.fork(30)]
+    assert len({pid for pid, _ in found}) == 30
+    assert {parent for _, parent in found} == {1}
+
+
 def test_without_room_for_all_there_is_no_copy(make_sandbox: MakeSandbox) -> None:
     session = make_sandbox(stateful=True, limits={"processes": 6})
     session.run("kept = 1")

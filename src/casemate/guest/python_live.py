@@ -9,7 +9,6 @@ import _ast
 import builtins
 import linecache
 import posix
-import select
 import signal
 import sys
 import traceback
@@ -34,7 +33,10 @@ READY = bytes(4)
 SOURCES_MAX = 1000
 """Of how many calls the text is kept for tracebacks."""
 PID_BYTES = 4
-ADOPTION_MAX_MS = 60_000
+NO_PROCESS = -1
+ADOPTION_MAX_S = 60
+COPIES_EACH_MIN = 8
+"""So many copies are worth a process of their own to fork them."""
 PyCF_ONLY_AST = 0x400
 
 
@@ -289,9 +291,16 @@ class Session:
         import gc
 
         self._flush()
+        try:
+            read_fd, write_fd = posix.pipe()
+        except OSError:  # the program has used up its descriptors: the engine sees that there is no copy
+            self._send_fields("forked", pids=[])
+            return
         gc.freeze()  # or the first collection in each copy would write to every object, and so copy it
-        read_fd, write_fd = posix.pipe()
-        middle = posix.fork()
+        try:
+            middle = posix.fork()
+        except OSError:
+            middle = NO_PROCESS
         if middle == 0:
             posix.close(read_fd)
             self._fork_copies(count, write_fd)
@@ -301,12 +310,39 @@ class Session:
         while piece := posix.read(read_fd, READ_BYTES):
             found += piece
         posix.close(read_fd)
-        self._wait_for(middle)
+        if middle != NO_PROCESS:
+            self._wait_for(middle)
         gc.unfreeze()
         pids = [int.from_bytes(found[at : at + PID_BYTES], "big") for at in range(0, len(found), PID_BYTES)]
         self._send_fields("forked", pids=pids)
 
     def _fork_copies(self, count: int, ready_fd: int) -> None:
+        """Fork them, by several processes at once where there are processors; returns only in a copy.
+
+        Whoever forks is waited for: only its end makes the copies init's.
+        """
+        makers = max(1, min(len(posix.sched_getaffinity(0)), count // COPIES_EACH_MIN))
+        shares = [count // makers + (number < count % makers) for number in range(makers)]
+        helpers = []
+        for share in shares[1:]:
+            try:
+                pid = posix.fork()
+            except OSError:
+                shares[0] += share
+                continue
+            if pid == 0:
+                if self._fork_share(share, ready_fd):
+                    return
+                posix._exit(0)
+            helpers.append(pid)
+        if self._fork_share(shares[0], ready_fd):
+            return
+        for pid in helpers:
+            self._wait_for(pid)
+        posix._exit(0)
+
+    def _fork_share(self, count: int, ready_fd: int) -> bool:
+        """Fork so many copies; True in a copy."""
         for _ in range(count):
             try:
                 pid = posix.fork()
@@ -314,8 +350,8 @@ class Session:
                 break
             if pid == 0:
                 self._become_copy(ready_fd)
-                return
-        posix._exit(0)
+                return True
+        return False
 
     def _become_copy(self, ready_fd: int) -> None:
         """Pipes and random state of its own; the ends that are the engine's it opens for itself, by way of init."""
@@ -339,16 +375,9 @@ class Session:
             self._reseed()
             posix.write(ready_fd, self.process.to_bytes(PID_BYTES, "big"))
             posix.close(ready_fd)
-            if not self._is_adopted():
-                posix._exit(1)
+            signal.alarm(ADOPTION_MAX_S)  # a copy that nobody has asked for by then is not to stay
         except BaseException:
             posix._exit(1)
-
-    def _is_adopted(self) -> bool:
-        """Whether the engine says in time that it has the other ends; a copy that nobody has is not to stay."""
-        waiting = select.poll()
-        waiting.register(REQUEST_FD, select.POLLIN)
-        return bool(waiting.poll(ADOPTION_MAX_MS))
 
     def _reseed(self) -> None:
         """What `random`, `tempfile` and OpenSSL do by themselves."""
@@ -359,6 +388,7 @@ class Session:
                 continue
 
     def _close_spares(self) -> None:
+        signal.alarm(0)
         while self.spare_fds:
             posix.close(self.spare_fds.pop())
 
