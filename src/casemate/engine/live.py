@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 from casemate import limits
-from casemate.engine.execution import Command
+from casemate.engine.program import Command
 from casemate.engine.warm import start_waiting
 from casemate.errors import CasemateError, StateLost
 from casemate.isolation.native import NativeSandbox

@@ -12,8 +12,9 @@ import msgspec
 from casemate import limits
 from casemate.engine.cancel import CancelToken
 from casemate.engine.capture import Capture
-from casemate.engine.execution import STREAMS, await_report
+from casemate.engine.execution import await_report
 from casemate.engine.live import LiveProcess
+from casemate.engine.program import STREAMS
 from casemate.engine.supervise import Counted, Supervisor
 from casemate.errors import CasemateError
 from casemate.isolation.protocol import ReportKind

@@ -13,12 +13,12 @@ import msgspec
 from casemate import limits
 from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
 from casemate.engine.copies import check_count, fork_copies
-from casemate.engine.execution import NEVER_RAN, Command, Outcome
+from casemate.engine.execution import NEVER_RAN, Outcome
 from casemate.engine.live import LiveProcess, start_live
 from casemate.engine.live_call import CallOutcome, LiveCall
-from casemate.engine.program import HARNESS_FILE, NO_INPUT, answer_of, check_input
+from casemate.engine.program import HARNESS_FILE, NO_INPUT, Command, check_input
 from casemate.engine.request import InputFile, check_cancel, check_code
-from casemate.engine.results import NOTHING_COLLECTED, Answer, make_result
+from casemate.engine.results import NOTHING_COLLECTED, Answer, answer_of, make_result
 from casemate.engine.transfer import write_files
 from casemate.engine.turns import Turns
 from casemate.errors import InvalidInput, StateLost
