@@ -80,6 +80,16 @@ def test_what_is_printed_belongs_to_its_call(session: casemate.Sandbox) -> None:
     }
 
 
+def test_streams_that_the_code_replaces_are_its_own_affair(session: casemate.Sandbox) -> None:
+    session.run("import io, sys\nreal, sys.stdout = sys.stdout, io.StringIO()")
+    heard: list[casemate.Chunk] = []
+    assert session.run("print('kept')", on_output=heard.append).ok
+    result = session.run("said, sys.stdout = sys.stdout.getvalue(), real\nprint(said, end='')", on_output=heard.append)
+    assert (result.stdout.text, len(heard)) == ("kept\n", 1)
+    session.run("sys.stdout.close()")
+    assert shown(session.run("1", on_output=heard.append)) == 1
+
+
 def test_files_are_shared_with_the_sandbox(session: casemate.Sandbox) -> None:
     session.run("open('made', 'w').write(open('given').read())", files={"given": "x"})
     assert session.files.read("made") == b"x"

@@ -199,8 +199,8 @@ class Session:
 
     def _execute(self, request: "dict[str, Any]") -> None:
         filename = self._remember(request["number"], request["code"])
-        if request["live"] and sys.stdout is not None:
-            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is what the interpreter opened
+        if request["live"]:
+            self._print_lines_at_once()
         if request["has_input"]:
             self.names["input"] = request["input"]
         tree = compile(request["code"].removeprefix("\ufeff"), filename, "exec", PyCF_ONLY_AST, dont_inherit=True)
@@ -215,6 +215,13 @@ class Session:
             self._show_figures()
             raise
         self._show_figures()
+
+    def _print_lines_at_once(self) -> None:
+        """On the stream that the interpreter opened, wherever the program has sent its output since."""
+        try:
+            sys.__stdout__.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        except Exception:
+            return  # the program has closed it
 
     def _remember(self, number: int, code: str) -> str:
         """Keep the text of this call, for tracebacks, and forget that of one long ago."""
