@@ -157,6 +157,19 @@ def sandboxed(engine: casemate.Engine) -> None:
             terminal.wait()
 
 
+def stateful(engine: casemate.Engine) -> None:
+    with casemate.Sandbox("python", stateful=True, idle_timeout=60, engine=engine) as session:
+        expect(session.run("x = 1"), Reason.EXIT)
+        expect(session.run("while True: pass", limits={"timeout": "15ms"}), Reason.TIMEOUT)
+        copies = session.fork(2)
+        expect(copies[0].run("assert x == 1; display(x)"), Reason.EXIT)
+        copies[1].close()
+        expect(session.run("1 / 0"), Reason.EXCEPTION)
+        expect(session.run("import os; os._exit(3)"), Reason.EXIT)
+        session.restart()
+        expect(session.run("1"), Reason.EXIT)
+
+
 def concurrent(engine: casemate.Engine) -> None:
     async def together() -> None:
         endless = asyncio.create_task(casemate.aexecute(["sleep", "1000"], engine=engine))
@@ -182,6 +195,7 @@ KINDS: Final[dict[Callable[[casemate.Engine], None], int]] = {
     cancelled: 4,
     chatty: 4,
     sandboxed: 4,
+    stateful: 2,
     concurrent: 3,
     abandoned: 3,
     refused: 3,

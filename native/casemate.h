@@ -86,7 +86,8 @@ enum {
     REQUEST_OPEN,      /* u id, u flags, u mode, s path */
     REQUEST_MKDIR,     /* u id, u mode, s parent, s name */
     REQUEST_SIGNAL,    /* u id, u spawn id or 0 for all, u signal */
-    REQUEST_LAST = REQUEST_SIGNAL
+    REQUEST_ADOPT,     /* u id, u pid inside, u its fds for stdout, stderr, requests and replies */
+    REQUEST_LAST = REQUEST_ADOPT
 };
 /* A socket is in the place of the channel's request; a forked program is init's own, where it has one. */
 enum { SPAWN_PTY = 1u, SPAWN_STDIN = 2u, SPAWN_CHANNEL = 4u, SPAWN_SOCKET = 8u, SPAWN_FORK = 16u };
@@ -96,7 +97,7 @@ enum {
     REPORT_STARTED = 1, /* value: host pid; fd: pidfd of init */
     REPORT_FAILED,      /* value: step index or FAILED_*; error: errno */
     REPORT_READY,       /* fds: exposed directories and listening sockets, in the order of their steps */
-    REPORT_SPAWNED,     /* id; error; value: pid inside; fds: as the flags asked */
+    REPORT_SPAWNED,     /* id; error; value: pid inside; fds: as the flags asked, or the four of an adopted one */
     REPORT_EXITED,      /* id; value: wait status; user_us, system_us, maxrss_kib */
     REPORT_DONE         /* id; error; fd of an opened file */
 };

@@ -46,6 +46,7 @@ static const char *const request_shapes[REQUEST_LAST + 1] = {
     [REQUEST_OPEN] = "uuus",
     [REQUEST_MKDIR] = "uuss",
     [REQUEST_SIGNAL] = "uuu",
+    [REQUEST_ADOPT] = "uuuuuu",
 };
 
 static void skip_strings(struct cursor *c, bool with_number) {

@@ -9,6 +9,7 @@
 #include <linux/openat2.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -27,6 +28,8 @@
 #define EXEC_FAILED_STATUS 127
 #define START_TIMEOUT_MS 5000 /* less than the engine waits for an answer */
 #define ERRNO_MAX 4095
+#define ADOPTED_PIPES 4
+#define PROC_PATH_MAX 64
 #define SAFE_FD_MIN 10 /* above every descriptor number that a child is given */
 
 static struct child {
@@ -289,6 +292,62 @@ static bool spawn_request(struct cursor *c, int reply) {
     return pid > 0;
 }
 
+/* The other end of a pipe of a process, of which it may hold any end: a new description, whose flags nobody
+ * inside can change. Looked at before it is opened, for the process may have put anything there. */
+static int open_pipe_of(pid_t pid, uint32_t fd, int flags) {
+    char path[PROC_PATH_MAX];
+    struct stat status;
+    snprintf(path, sizeof path, "/proc/%d/fd/%u", pid, fd);
+    int place = open(path, O_PATH | O_CLOEXEC), opened = -1;
+    if (place < 0)
+        return -1;
+    errno = EPROTO;
+    if (fstat(place, &status) == 0 && S_ISFIFO(status.st_mode)) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", place);
+        opened = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    }
+    int error = errno;
+    close(place);
+    errno = error;
+    return opened;
+}
+
+/* Whether it runs and is a child of ours that nobody has asked for yet. Orphans become our children; a number that
+ * a guest has told us may belong to anything in its sandbox, and to nothing else. */
+static bool is_adoptable(pid_t pid) {
+    siginfo_t info = {0};
+    errno = EEXIST;
+    if (pid <= 1 || find_child(pid, 0) != NULL)
+        return false;
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+        return false;
+    errno = ESRCH;
+    return info.si_pid == 0;
+}
+
+/* A process that the guest has forked and left to us becomes one that we report on, with its pipes. True if the
+ * reply socket is kept. */
+static bool adopt_request(struct cursor *c, int reply) {
+    uint32_t id = read_u32(c);
+    pid_t pid = (pid_t)read_u32(c);
+    int fds[ADOPTED_PIPES], count = 0;
+    struct child *child = free_child();
+    bool adopted = false;
+    errno = EAGAIN;
+    if (child != NULL && is_adoptable(pid)) {
+        for (; count < ADOPTED_PIPES; count++)
+            if ((fds[count] = open_pipe_of(pid, read_u32(c), count == 2 ? O_WRONLY : O_RDONLY)) < 0)
+                break;
+        adopted = count == ADOPTED_PIPES;
+    }
+    struct report message = {.type = REPORT_SPAWNED, .id = id, .value = pid, .error = adopted ? 0 : errno};
+    if (adopted)
+        *child = (struct child){.id = id, .pid = pid, .reply = reply};
+    send_report(reply, &message, fds, adopted ? count : 0);
+    close_all(fds, count);
+    return adopted;
+}
+
 static int open_beneath_root(const char *path, uint64_t flags, uint64_t mode) {
     struct open_how how = {.flags = flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
                            .mode = flags & O_CREAT ? mode : 0,
@@ -333,6 +392,7 @@ static void handle(const uint8_t *bytes, size_t length, int reply) {
     case REQUEST_SPAWN: kept = spawn_request(&c, reply); break;
     case REQUEST_OPEN: open_request(&c, reply); break;
     case REQUEST_MKDIR: mkdir_request(&c, reply); break;
+    case REQUEST_ADOPT: kept = adopt_request(&c, reply); break;
     default: signal_request(&c, reply); break;
     }
     if (!kept)

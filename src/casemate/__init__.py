@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from casemate.engine.async_sandbox import AsyncSandbox, AsyncTerminal
     from casemate.engine.cancel import CancelToken
     from casemate.engine.engine import Engine
+    from casemate.engine.fork import AsyncFork, Fork
     from casemate.engine.sandbox import Sandbox, Terminal
     from casemate.errors import (
         BuildFailed,
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
         RuntimeUnavailable,
         SandboxClosed,
         SetDamaged,
+        StateLost,
         UnknownRuntime,
     )
+    from casemate.model.display import Display
     from casemate.model.layers import Layer, Tier
     from casemate.model.packages import PackageSet
     from casemate.model.resources import Limits
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncFork",
     "AsyncSandbox",
     "AsyncStream",
     "AsyncTerminal",
@@ -51,10 +55,12 @@ __all__ = [
     "Chunk",
     "Config",
     "ConfigError",
+    "Display",
     "Engine",
     "EngineConfig",
     "Event",
     "FileTransferError",
+    "Fork",
     "GuestError",
     "InternalError",
     "InvalidInput",
@@ -74,6 +80,7 @@ __all__ = [
     "SandboxClosed",
     "SetDamaged",
     "Sets",
+    "StateLost",
     "Status",
     "Stream",
     "Terminal",
@@ -99,10 +106,12 @@ if not TYPE_CHECKING:
             ("engine.async_sandbox", "AsyncSandbox AsyncTerminal"),
             ("engine.cancel", "CancelToken"),
             ("engine.engine", "Engine"),
+            ("engine.fork", "AsyncFork Fork"),
             ("engine.sandbox", "Sandbox Terminal"),
             ("errors", "BuildFailed CapacityError CasemateError ConfigError FileTransferError InternalError"),
-            ("errors", "InvalidInput SetDamaged"),
+            ("errors", "InvalidInput SetDamaged StateLost"),
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
+            ("model.display", "Display"),
             ("model.layers", "Layer Tier"),
             ("model.packages", "PackageSet"),
             ("model.resources", "Limits"),

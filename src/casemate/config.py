@@ -217,7 +217,7 @@ def _check_runtime(name: str, runtime: Runtime) -> None:
     if runtime.filename in RESERVED_NAMES or "/" in runtime.filename:
         raise ConfigError(f"{key}.filename", f"{runtime.filename[:80]!r} is not a file name")
     variables = (*runtime.environment.items(), *runtime.harness_environment.items())
-    words = (*runtime.interpreter, *runtime.command, *runtime.paths, *itertools.chain(*variables))
+    words = (*runtime.interpreter, *runtime.command, *runtime.session, *runtime.paths, *itertools.chain(*variables))
     if any("\0" in word for word in (*words, runtime.filename)):
         raise ConfigError(key, "holds a NUL character")
     _check_library(key, runtime)
@@ -229,7 +229,7 @@ def _check_runtime(name: str, runtime: Runtime) -> None:
 
 def _check_placeholders(key: str, runtime: Runtime) -> None:
     """Refuse what is nearly one; a word in braces that is none may be the interpreter's own."""
-    for field in ("command", "interactive"):
+    for field in ("command", "interactive", "session"):
         for found in re.findall(_PLACEHOLDER, " ".join(getattr(runtime, field))):
             if found in PLACEHOLDERS:
                 continue

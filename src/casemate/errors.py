@@ -8,6 +8,7 @@
     ├── RuntimeUnavailable         the runtime is declared but its interpreter is not installed
     ├── LaunchError                the sandbox could not be built; names the step and the errno
     ├── SandboxClosed              the sandbox has ended or was closed
+    │   └── StateLost              the interpreter that kept the variables has ended; the sandbox may go on
     ├── BuildFailed                a package set could not be made; quotes the installer
     ├── SetDamaged                 a package set is not what it was when it was made
     ├── FileTransferError          a file could not be moved into or out of the sandbox
@@ -106,6 +107,12 @@ class SandboxClosed(CasemateError):
 
     code = "sandbox_closed"
     http_status = 409
+
+
+class StateLost(SandboxClosed):
+    """The interpreter whose variables stay between calls has ended, and they with it."""
+
+    code = "state_lost"
 
 
 class BuildFailed(CasemateError):

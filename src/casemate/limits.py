@@ -286,3 +286,17 @@ WORKERS_KEPT_AFTER_RUNS: Final = 2
 """Before that nobody has shown that there will be more: a command that runs one program replaces nothing."""
 
 TENANT_MAX_BYTES: Final = 128
+
+# Interpreters that stay -------------------------------------------------------------------------------
+SESSION_GRACE_S: Final = 2.0
+"""How long code that is interrupted may take to stop; then its interpreter is killed, and what it held is lost."""
+
+SESSION_FRAME_MAX_BYTES: Final = 16 * MIB
+DISPLAYS_MAX: Final = 100
+DISPLAYS_TOTAL_MAX_BYTES: Final = 32 * MIB
+"""What is kept of one call; further displays are counted and thrown away."""
+
+COPIES_MAX: Final = 1000
+FORK_TIMEOUT_S: Final = 30.0
+IDLE_MIN_S: Final = 0.001
+IDLE_MAX_S: Final = 365 * 24 * 3600.0

@@ -23,6 +23,7 @@ from casemate.model.spec import SandboxSpec
 WAITS_MAX = 60
 """More than any scenario here has."""
 
+SOON = {"timeout": "50ms"}
 CODE = "import sys\nprint(sys.stdin.read())\nopen('out', 'w').write('x')\noutput = input"
 
 Scenario = Callable[[casemate.Engine], Steps[Any]]
@@ -126,6 +127,38 @@ def test_steps_in_a_sandbox_that_stays_left_at_each_wait(
             left += 1
         assert left >= 1
         assert sandbox.exec(["true"]).ok
+    assert_nothing_left(engine, before)
+
+
+def live_call(session: Session) -> Steps[Any]:
+    return session.run("print('x', flush=True)\ndisplay(1)\nwhile True: pass", files={"a/b": b"x"}, limits=SOON)
+
+
+def live_restart(session: Session) -> Steps[Any]:
+    return session.restart()
+
+
+def live_fork(session: Session) -> Steps[Any]:
+    return session.fork(3)
+
+
+@pytest.mark.parametrize("leave", [close, interrupt], ids=lambda leave: leave.__name__)
+@pytest.mark.parametrize("scenario", [live_call, live_restart, live_fork], ids=lambda scenario: scenario.__name__)
+def test_steps_of_a_live_interpreter_left_at_each_wait(
+    engine: casemate.Engine, before: Census, scenario: Callable[[Session], Steps[Any]], leave: Leave
+) -> None:
+    """What was left is over or goes on, and says so; a new interpreter can be had in either case."""
+    left, was_left = 0, True
+    while left < WAITS_MAX and was_left:
+        with casemate.Sandbox("python", stateful=True, engine=engine) as sandbox:
+            was_left = leave_at(scenario(sandbox._session), left, leave)
+            try:
+                assert sandbox.run("1").ok
+            except casemate.StateLost:
+                sandbox.restart()
+            assert sandbox.run("2").ok
+        left += 1
+    assert 2 <= left < WAITS_MAX
     assert_nothing_left(engine, before)
 
 

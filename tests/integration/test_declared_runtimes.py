@@ -175,3 +175,49 @@ def test_an_engine_refuses_a_configuration_that_is_wrong() -> None:
     nothing = casemate.Runtime(interpreter=("sh",), command=())
     with pytest.raises(casemate.ConfigError, match=r"runtimes\.x\.command"):
         casemate.Engine(casemate.Config(runtimes={"x": nothing}))
+
+
+# A session of a language that only a configuration knows --------------------------------------------
+
+CALCULATOR = r"""
+use JSON::PP;
+$| = 1;
+our %names;
+sub get { my $count = shift; my $data = ""; while (length $data < $count) {
+    sysread(FROM, $data, $count - length $data, length $data) or exit 0 } $data }
+sub tell_all { my $body = encode_json(shift); syswrite(TO, pack("N", length $body) . $body) }
+open FROM, "<&=", 3; open TO, ">&=", 4;
+syswrite(TO, pack("N", 0));
+while (1) {
+    my $request = decode_json(get(unpack("N", get(4))));
+    my $id = $request->{id};
+    tell_all({kind => "taken", id => $id});
+    local $SIG{INT} = sub { die "interrupted\n" };
+    my $value = eval $request->{code};
+    my $why = $@;
+    my $display = {kind => "result", text => "$value"};
+    tell_all({kind => "display", id => $id, display => $display}) if !$why && defined $value;
+    my $error = {type => "Died", message => $why, traceback => ""};
+    my $reply = $why ? {kind => "exception", error => $error} : {kind => "none"};
+    tell_all({kind => "done", id => $id, exit_code => $why ? 1 : 0, reply => $reply});
+}
+"""
+
+
+def test_a_session_needs_nothing_but_its_declaration() -> None:
+    declared = casemate.Runtime(
+        interpreter=("perl",),
+        command=("{interpreter}", "{code}"),
+        session=("{interpreter}", "{harness}"),
+        harness=CALCULATOR,
+    )
+    with (
+        casemate.Engine(casemate.Config(runtimes={"calculator": declared}), warm=False) as engine,
+        casemate.Sandbox("calculator", stateful=True, engine=engine) as session,
+    ):
+        assert session.run("our $kept = 40; undef").displays == ()
+        assert session.run("$kept + 2").displays[0].text == "42"
+        assert session.run("1 while 1", limits={"timeout": "200ms"}).reason is Reason.TIMEOUT
+        failed = session.run("die 'no'")
+        assert (failed.reason, failed.error is not None) == (Reason.EXCEPTION, True)
+        assert session.run("$kept").displays[0].text == "40"

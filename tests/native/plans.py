@@ -13,6 +13,7 @@ from casemate.isolation.plan import Surroundings, make_plan
 from casemate.isolation.protocol import (
     RequestKind,
     SpawnFlag,
+    encode_adopt,
     encode_mkdir,
     encode_open,
     encode_signal,
@@ -33,6 +34,7 @@ REQUEST_SHAPES: Final = {
     RequestKind.OPEN: "uuus",
     RequestKind.MKDIR: "uuss",
     RequestKind.SIGNAL: "uuu",
+    RequestKind.ADOPT: "uuuuuu",
 }
 
 
@@ -69,6 +71,7 @@ def real_requests() -> list[bytes]:
         encode_spawn(3, ["true"] * 500, ["A=" + "b" * 1000] * 50, cwd="/work", flags=SpawnFlag.NONE),
         encode_open("/work/a file", flags=0o1102),
         encode_mkdir("/work", "directory"),
+        encode_adopt(4, 17, (1, 2, 63, 62)),
         encode_signal(3, 9),
     ]
 

@@ -114,6 +114,7 @@ def document(result: Result, saved: dict[str, str]) -> dict[str, Any]:
         "isolation": result.isolation,
         "events": result.events,
         "files": [_file(file, saved.get(file.path)) for file in result.files],
+        "displays": result.displays,
     }
 
 

@@ -8,6 +8,7 @@ from typing import Self, Unpack
 from casemate import limits as bound
 from casemate.engine.drive import drive_async
 from casemate.engine.engine import Engine, default_engine
+from casemate.engine.fork import AsyncFork, call_async
 from casemate.engine.request import LimitsLike, SessionCodeOptions, SessionCommandOptions
 from casemate.engine.run import prepared
 from casemate.engine.session import Session
@@ -84,9 +85,18 @@ class AsyncSandbox:
         *,
         limits: LimitsLike = None,
         require: Iterable[Layer | str] = (),
+        stateful: bool = False,
+        idle_timeout: str | float | None = None,
         engine: Engine | None = None,
     ) -> None:
-        self._session = Session(engine or default_engine(), runtime=runtime, limits=limits, require=require)
+        self._session = Session(
+            engine or default_engine(),
+            runtime=runtime,
+            limits=limits,
+            require=require,
+            stateful=stateful,
+            idle_timeout=idle_timeout,
+        )
         self.files = AsyncFiles(self._session)
 
     @property
@@ -104,9 +114,23 @@ class AsyncSandbox:
         on_output: Callable[[Chunk], None] | None = None,
         **options: Unpack[SessionCodeOptions],
     ) -> Result:
-        """Run code of the sandbox's runtime."""
+        """Run code of the sandbox's runtime. Where variables stay, cancelling the task interrupts the code first."""
+        if self._session.context is not None:
+            return await call_async(self._session, None, code, options, on_output=on_output)
         steps = await prepared(lambda: self._session.run(code, **options), options.get("files"))
         return await drive_async(steps, on_output)
+
+    def interrupt(self) -> bool:
+        """As `Sandbox.interrupt`; it never waits."""
+        return self._session.require_context().interrupt()
+
+    async def fork(self, count: int = 1) -> list[AsyncFork]:
+        """As `Sandbox.fork`."""
+        return [AsyncFork(self._session, each) for each in await drive_async(self._session.fork(count))]
+
+    async def restart(self) -> None:
+        """As `Sandbox.restart`."""
+        await drive_async(self._session.restart())
 
     async def exec(
         self,

@@ -160,3 +160,75 @@ async def _wake(fd: int, timeout_s: float | None) -> None:
 def _note(woken: asyncio.Future[None]) -> None:
     if not woken.done():
         woken.set_result(None)
+
+
+class Listener:
+    """Passes live output on. The first error of whoever takes it calls `stop`, and comes out when the steps have."""
+
+    def __init__(self, on_chunk: Callable[[Chunk], None] | None, stop: Callable[[], None]) -> None:
+        self._on_chunk = on_chunk
+        self._stop = stop
+        self._error: BaseException | None = None
+
+    def __call__(self, chunk: Chunk) -> None:
+        if self._on_chunk is None or self._error is not None:
+            return
+        try:
+            self._on_chunk(chunk)
+        except BaseException as error:  # noqa: BLE001 - raised again as soon as nothing runs any more
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self._stop()
+
+    def check(self) -> None:
+        """Raise what was kept back."""
+        if self._error is not None:
+            raise self._error
+
+
+def drive_to_end(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None, stop: Callable[[], None]) -> T:
+    """As `drive`, but what interrupts it the first time calls `stop`, and the steps come to their end."""
+    listener = Listener(on_chunk, stop)
+    with closing(steps):
+        item = _advance(steps, None)
+        while not isinstance(item, _End):
+            ready = NOTHING_READY
+            if isinstance(item, Chunk):
+                listener(item)
+            else:
+                try:
+                    ready = _poll(item)
+                except KeyboardInterrupt as error:
+                    listener.check()
+                    listener.fail(error)
+            item = _advance(steps, ready)
+        listener.check()
+        return item.value
+
+
+def _look_at(task: asyncio.Task[T]) -> None:
+    """Whatever it has ended with: somebody else's error is on its way."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def drive_to_end_async(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None, stop: Callable[[], None]) -> T:
+    """The same for the running loop: a task that is cancelled calls `stop`, and ends when the steps have."""
+    import asyncio
+
+    listener = Listener(on_chunk, stop)
+    task = asyncio.ensure_future(drive_async(steps, listener))
+    try:
+        value = await asyncio.shield(task)
+    except asyncio.CancelledError:
+        stop()
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()  # of use only if this was cancelled once more
+            task.add_done_callback(_look_at)
+        raise
+    listener.check()
+    return value

@@ -9,6 +9,7 @@ from casemate import limits as bound
 from casemate.engine.cancel import CancelToken
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine, default_engine
+from casemate.engine.fork import Fork, call
 from casemate.engine.request import LimitsLike, SessionCodeOptions, SessionCommandOptions
 from casemate.engine.session import Session
 from casemate.engine.terminal import TerminalSession
@@ -95,6 +96,8 @@ class Sandbox:
     """A sandbox of one runtime whose files and background processes stay until it is closed.
 
     `limits` hold for the sandbox as a whole; `timeout`, `cpu_time` and `output` can be set for each run.
+    `stateful=True` keeps the variables of one call for the next, where the runtime can. With an `idle_timeout` the
+    sandbox ends when nothing has run in it for so long; what runs counts as work.
     Raises InvalidInput, RuntimeUnavailable, LayerMissing, LaunchError or CapacityError when it is made.
     """
 
@@ -104,9 +107,18 @@ class Sandbox:
         *,
         limits: LimitsLike = None,
         require: Iterable[Layer | str] = (),
+        stateful: bool = False,
+        idle_timeout: str | float | None = None,
         engine: Engine | None = None,
     ) -> None:
-        self._session = Session(engine or default_engine(), runtime=runtime, limits=limits, require=require)
+        self._session = Session(
+            engine or default_engine(),
+            runtime=runtime,
+            limits=limits,
+            require=require,
+            stateful=stateful,
+            idle_timeout=idle_timeout,
+        )
         self.files = Files(self._session)
         drive(self._session.start())
 
@@ -123,9 +135,29 @@ class Sandbox:
         cancel: CancelToken | None = None,
         **options: Unpack[SessionCodeOptions],
     ) -> Result:
-        """Run code of the sandbox's runtime and wait for its Result."""
+        """Run code of the sandbox's runtime and wait for its Result.
+
+        Code that keeps its variables is interrupted first by whatever ends it, and killed only if it does not stop.
+        """
+        if self._session.context is not None:
+            return call(self._session, None, code, options, on_output=on_output, cancel=cancel)
         steps = self._session.run(code, cancel=cancel, live=on_output is not None, **options)
         return drive(steps, on_output)
+
+    def interrupt(self) -> bool:
+        """Have the running call stop, as Ctrl-C would, and keep the variables; whether there was one."""
+        return self._session.require_context().interrupt()
+
+    def fork(self, count: int = 1) -> list[Fork]:
+        """So many copies of the live interpreter. They share the sandbox's limits and files, and end with it.
+
+        Raises InvalidInput, CapacityError, LaunchError or StateLost; then there is none.
+        """
+        return [Fork(self._session, each) for each in drive(self._session.fork(count))]
+
+    def restart(self) -> None:
+        """Begin anew with no variables, also after the interpreter has ended; files and copies stay."""
+        drive(self._session.restart())
 
     def exec(
         self,

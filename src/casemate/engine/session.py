@@ -9,6 +9,7 @@ from casemate.engine import transfer
 from casemate.engine.cancel import CancelToken
 from casemate.engine.collect import Collected, Collector
 from casemate.engine.engine import Engine
+from casemate.engine.idle import IdleLimit, check_idle
 from casemate.engine.inside import run_in
 from casemate.engine.paths import inside_path, new_file_path
 from casemate.engine.program import GUEST_MOUNT
@@ -19,6 +20,7 @@ from casemate.engine.request import (
     check_arguments,
     check_environment,
     check_files,
+    check_flag,
     check_layers,
     check_limits,
     check_options,
@@ -27,6 +29,7 @@ from casemate.engine.request import (
     encoded_text,
 )
 from casemate.engine.run import check_command, check_program, find_runtime, runtime_limits
+from casemate.engine.stateful import Context, session_command, session_files
 from casemate.engine.terminal import TerminalSession, open_terminal
 from casemate.engine.transfer import FileInfo
 from casemate.errors import InvalidInput, SandboxClosed
@@ -49,7 +52,16 @@ T = TypeVar("T")
 class Session:
     """One sandbox of one runtime, with files that stay between runs. Not started until `start`."""
 
-    def __init__(self, engine: Engine, *, runtime: str, limits: LimitsLike, require: Iterable[Layer | str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        runtime: str,
+        limits: LimitsLike,
+        require: Iterable[Layer | str],
+        stateful: bool = False,
+        idle_timeout: str | float | None = None,
+    ) -> None:
         self._engine = engine
         self._runtime, self._interpreter = find_runtime(engine, runtime)
         if self._runtime.channel is Channel.ISOLATE:
@@ -59,6 +71,12 @@ class Session:
         self._spec = SandboxSpec(
             limits=self.limits, mounts=(GUEST_MOUNT, *self._interpreter.mounts), require=check_layers(require)
         )
+        self.context: Context | None = None
+        if check_flag(stateful, field="stateful"):
+            command = session_command(self._runtime, self._interpreter)
+            self.context = Context(command, session_files(self._runtime))
+        self._copies: list[Context] = []
+        self._idle = IdleLimit(check_idle(idle_timeout), self._end_idle)
         self._sandbox: NativeSandbox | None = None
         self._started = False
         self._ended = False
@@ -75,6 +93,25 @@ class Session:
             self._started = False
             raise
         self._end_if_closed_meanwhile(self._sandbox)
+        with self._idle.working():
+            yield from self._start_context()
+
+    def _start_context(self) -> Steps[None]:
+        if self.context is None:
+            return
+        sandbox = self.sandbox
+        try:
+            yield from self.context.start(sandbox)
+        except BaseException:
+            self._ended = True
+            self._close_contexts()
+            self._engine.backend.bury(sandbox)
+            raise
+
+    def _end_idle(self) -> None:
+        """Nobody waits here, and nobody is to."""
+        if self._sandbox is not None and not self._ended:
+            self._engine.backend.bury(self._sandbox)
 
     def _end_if_closed_meanwhile(self, sandbox: NativeSandbox) -> None:
         if self._ended:
@@ -84,12 +121,19 @@ class Session:
     def close(self) -> None:
         """Kill everything inside and release it. Idempotent."""
         self._ended = True
+        self._close_contexts()
         if self._sandbox is not None:
             self._sandbox.close()
+
+    def _close_contexts(self) -> None:
+        for context in (self.context, *self._copies):
+            if context is not None:
+                context.close()
 
     def end(self) -> Steps[None]:
         """As `close`, for a loop: waits for the end as steps do, and leaves the release to the undertaker."""
         is_first, self._ended = not self._ended, True
+        self._close_contexts()
         if self._sandbox is not None and is_first:
             try:
                 yield from self._sandbox.end()
@@ -101,6 +145,7 @@ class Session:
         if self._sandbox is None or self._ended:
             raise SandboxClosed("the sandbox is not open")
         self._engine.check_open()
+        self._idle.check()
         if self._out_of_memory:
             raise SandboxClosed("the sandbox has ended: its memory limit was reached in an earlier run")
         return self._sandbox
@@ -114,7 +159,7 @@ class Session:
         return result
 
     def _using(self, steps: Steps[T]) -> Steps[T]:
-        with self.sandbox.in_use():
+        with self.sandbox.in_use(), self._idle.working():
             return (yield from steps)
 
     @property
@@ -122,14 +167,41 @@ class Session:
         return self.sandbox.isolation
 
     def run(
-        self, code: str, *, cancel: CancelToken | None = None, live: bool = False, **options: Unpack[SessionCodeOptions]
+        self,
+        code: str,
+        *,
+        cancel: CancelToken | None = None,
+        live: bool = False,
+        context: Context | None = None,
+        **options: Unpack[SessionCodeOptions],
     ) -> Steps[Result]:
-        """Run code of the sandbox's runtime. `live`: somebody follows the output."""
+        """Run code of the sandbox's runtime, in its context or that copy of it. `live`: somebody follows the output."""
         check_options(options, CODE_OPTIONS)
+        if context := context or self.context:
+            files = check_files(options.get("files"), self.limits.disk_bytes)
+            wanted = self._run_limits(options.get("limits"))
+            call = context.call(self.sandbox, code, options, wanted, files, cancel=cancel, live=live)
+            return self._running(call)
         program = check_program(self._runtime, self._interpreter, code, options, live=live)
         files = check_files(options.get("files"), self.limits.disk_bytes)
         wanted = self._run_limits(options.get("limits"))
         return self._running(run_in(self.sandbox, program, files=files, limits=wanted, cancel=cancel))
+
+    def fork(self, count: int, context: Context | None = None) -> Steps[list[Context]]:
+        """Copies of the context, or of a copy of it."""
+        copies = yield from self._using(self.require_context(context).fork(count))
+        self._copies = [each for each in self._copies if not each.is_closed] + copies
+        return copies
+
+    def restart(self) -> Steps[None]:
+        """Begin anew with no variables; files and copies stay."""
+        return self._using(self.require_context().start(self.sandbox))
+
+    def require_context(self, context: Context | None = None) -> Context:
+        """The copy, or the sandbox's own context. Raises InvalidInput if it keeps no variables."""
+        if (found := context or self.context) is None:
+            raise InvalidInput("stateful", "this sandbox keeps no variables", hint="make it with stateful=True")
+        return found
 
     def exec(
         self, argv: Iterable[str], *, cancel: CancelToken | None = None, **options: Unpack[SessionCommandOptions]
@@ -146,8 +218,17 @@ class Session:
     ) -> Steps[TerminalSession]:
         words = check_arguments(argv, field="argv") or self.interactive_command()
         environment = {"TERM": "xterm-256color", **check_environment(env), **self.interpreter_environment}
-        directory = WORK_DIRECTORY
-        return self._using(open_terminal(self.sandbox, words, environment, cwd=directory, rows=rows, columns=columns))
+        return self._using(self._open_pty(words, environment, rows, columns))
+
+    def _open_pty(
+        self, words: tuple[str, ...], environment: Mapping[str, str], rows: int, columns: int
+    ) -> Steps[TerminalSession]:
+        """A terminal counts as work until it is closed."""
+        opened = open_terminal(self.sandbox, words, environment, cwd=WORK_DIRECTORY, rows=rows, columns=columns)
+        terminal = yield from opened
+        self._idle.begin()
+        terminal.on_close = self._idle.finish
+        return terminal
 
     @property
     def interpreter_environment(self) -> Mapping[str, str]:

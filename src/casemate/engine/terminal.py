@@ -11,7 +11,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import msgspec
@@ -43,6 +43,7 @@ class TerminalSession:
         self._users = 0
         self._status: int | None = None
         self._closed = False
+        self.on_close: Callable[[], None] | None = None
         self.ended = False
         """Whether the last program on the terminal has closed it and all that it wrote is read."""
 
@@ -107,6 +108,8 @@ class TerminalSession:
         with self._lock:
             if not self._closed:
                 self._closed = True
+                if self.on_close is not None:
+                    self.on_close()
                 os.eventfd_write(self._hung_up, 1)
                 self._release()
 

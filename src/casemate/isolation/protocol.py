@@ -46,6 +46,7 @@ class RequestKind(IntEnum):
     OPEN = 2
     MKDIR = 3
     SIGNAL = 4
+    ADOPT = 5
 
 
 class SpawnFlag(IntFlag):
@@ -195,3 +196,11 @@ def encode_mkdir(parent: str | bytes, name: str | bytes, *, mode: int = 0o755) -
 def encode_signal(spawn_id: int, number: int) -> bytes:
     """A request to signal the process group of a started process, or with id 0 everything inside."""
     return encode_values("uuuu", (RequestKind.SIGNAL, 0, spawn_id, number))
+
+
+def encode_adopt(spawn_id: int, pid: int, fds: tuple[int, int, int, int]) -> bytes:
+    """A request to take a process that was forked inside for one that was started by request.
+
+    `fds` are its numbers for stdout, stderr, requests and replies: pipes, whose other ends come with the report.
+    """
+    return encode_values("uuuuuuu", (RequestKind.ADOPT, spawn_id, pid, *fds))

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from casemate.model.display import Display
 from casemate.model.layers import Layer
 
 JsonValue: TypeAlias = Any
@@ -128,6 +129,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Isolation
     events: tuple[Event, ...] = ()
     files: tuple[OutputFile, ...] = ()
+    displays: tuple[Display, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -56,6 +56,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     where no cgroup holds the memory limit, that is how the limit shows. A harness of `frames` may put the
     code into the work directory under its name while the program runs; `copies` are further endings under
     which it does.
+    `session` is the command of a harness that stays: it takes one call after the other on descriptor 3, answers
+    each on 4, keeps what they have made, and forks copies of itself.
     `waits`: the harness writes an empty frame when it waits for its request, so that a process can be
     started ahead of its program. `early_variables` are how the names of variables begin that the
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
@@ -70,6 +72,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interpreter: tuple[str, ...]
     command: tuple[str, ...]
     channel: Channel = Channel.NONE
+    session: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
     filename: str = "main"

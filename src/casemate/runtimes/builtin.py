@@ -27,6 +27,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
     "python": Runtime(
         interpreter=("engine", "python3"),
         command=("{interpreter}", "-S", "{guest}/python.py"),
+        session=("{interpreter}", "-S", "{guest}/python_session.py"),
         channel=Channel.FRAMES,
         aliases=("py", "python3"),
         extensions=(".py",),
