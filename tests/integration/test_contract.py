@@ -389,6 +389,28 @@ def test_a_program_cannot_claim_to_have_succeeded(run: Run) -> None:
 # What every Result says ---------------------------------------------------------------------------
 
 
+TAKES_LEAVE = """
+import os, subprocess, sys, time
+subprocess.Popen(["sleep", "1000"])
+print("printed")
+sys.stdout.flush()
+os.write(63, b"\\0\\0\\0\\x0f{\\"kind\\":\\"none\\"}\\xff\\xff\\xff" + bytes([STATUS]))
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("status", [0, 9])
+def test_a_program_that_takes_its_leave_itself_has_ended_with_all_that_it_started(
+    run: Run, by_cgroup: bool, status: int
+) -> None:
+    """It could have ended with this status as well; without control groups it has to."""
+    limits = {} if by_cgroup else {"timeout": 1.0}
+    result = run(TAKES_LEAVE.replace("STATUS", str(status)), limits=limits)
+    assert result.stdout.text == "printed\n"
+    expected = (Reason.EXIT, status) if by_cgroup else (Reason.TIMEOUT, None)
+    assert (result.reason, result.exit_code) == expected
+
+
 def test_a_result_tells_the_layers_that_were_in_force(execute: Run, by_cgroup: bool) -> None:
     isolation = execute("true").isolation
     assert isolation.backend == "native"

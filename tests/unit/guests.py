@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from casemate.model.runtime import Channel
 from casemate.model.spec import GUEST_DIRECTORY
-from casemate.model.values import FRAME_HEAD, READY_FRAME, frame
+from casemate.model.values import FRAME_HEAD, READY_FRAME, frame, split_farewell
 from casemate.runtimes.bytecode import GUEST_FILES
 from casemate.runtimes.interpreter import find_interpreter
 from casemate.runtimes.registry import builtin_runtimes
@@ -112,11 +112,13 @@ def _start(command: list[str], request: bytes, cwd: Path, environment: dict[str,
         pool.submit(_feed, to_guest, request)
         reply = pool.submit(_drain, from_guest)
         stdout, stderr = process.communicate(stdin.encode())
+    frames, farewell = split_farewell(reply.result())
+    assert farewell in {None, process.returncode}, "it took its leave with another status"
     return Ended(
         exit_code=process.returncode,
         stdout=stdout.decode(errors="surrogateescape"),
         stderr=stderr.decode(errors="surrogateescape"),
-        reply=reply.result().removeprefix(READY_FRAME),
+        reply=frames.removeprefix(READY_FRAME),
     )
 
 

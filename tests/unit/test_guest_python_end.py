@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, {guest!r})
 import python_end
 del sys.path[0]
-end = python_end.End()
+end = python_end.End(print)
 names = {{"__name__": "program"}}
 exec({code!r}, names)
 print(end._has_left_nothing())

@@ -28,6 +28,7 @@ from casemate.model.values import (
     long_frame,
     parse_reply,
     parse_text_output,
+    split_farewell,
 )
 
 TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -255,3 +256,27 @@ def test_counting_lists_and_objects_costs_little_more_than_the_text() -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 5 * len(body)
+
+
+@pytest.mark.parametrize("before", [b"", bytes(4)])
+@pytest.mark.parametrize("body", [b"", b'{"kind":"none"}', b"\xff\xff\xff\0"])
+def test_a_farewell_after_the_one_reply_tells_the_exit_status(before: bytes, body: bytes) -> None:
+    reply = before + len(body).to_bytes(4, "big") + body
+    if body:  # an empty frame is the first word, not a reply
+        assert split_farewell(reply + b"\xff\xff\xff\x07") == (reply, 7)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"",
+        b"\xff\xff\xff\0",
+        bytes(4) + b"\xff\xff\xff\0",
+        b"\0\0\0\x03{}\xff\xff\xff\0",
+        b"\0\0\0\x02{}\xff\xff\0",
+        b"\0\0\0\x02{}\xff\xff\xff\0\0",
+        b"\0\0\0\x06{}\xff\xff\xff\0",
+    ],
+)
+def test_what_is_not_exactly_a_farewell_is_none(reply: bytes) -> None:
+    assert split_farewell(reply) == (reply, None)

@@ -32,9 +32,12 @@ from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_sp
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.resources import Limits
 from casemate.model.result import Chunk, Reason, Stream
-from casemate.model.values import long_frame
+from casemate.model.values import FAREWELL_HEAD, long_frame, split_farewell
 
 REPLY: Final = "reply"
+EXIT_STATUS_SHIFT: Final = 8
+"""In the kernel's word on a process that has ended by itself."""
+
 TOO_LARGE_TOGETHER: Final = "arguments and environment are too large together"
 GUEST_ERRNOS: Final = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EAGAIN}
@@ -133,6 +136,7 @@ class Execution:
         self._request: Feeder | None = None
         self._request_fd = -1
         self._exited: Report | None = None
+        self._left: int | None = None
         self._stopped: Reason | None = None
         self._problem = ""
 
@@ -249,7 +253,7 @@ class Execution:
             os.close(self._fds.pop())
 
     def _watch(self, channel: socket.socket, supervisor: Supervisor, wall_deadline_s: float) -> Steps[None]:
-        """Until the process ends or has to be stopped."""
+        """Until the process ends or has to be stopped, or takes its leave: what it does then, nobody can notice."""
         while self._exited is None and self._stopped is None:
             ready = yield self._wait(channel, min(wall_deadline_s, supervisor.next_look_s))
             yield from self._transfer(ready)
@@ -257,6 +261,8 @@ class Execution:
                 self._exited = expect_report(channel, ReportKind.EXITED)
                 if self._exited is None:
                     self._stopped = supervisor.look() or Reason.LOST
+                return
+            if self._left is not None:
                 return
             now_s = time.monotonic()
             if self._cancel is not None and self._cancel.fd in ready:
@@ -328,6 +334,9 @@ class Execution:
         if len(data) > room:
             self._reply_overflow = True
             self._count_output(len(data) - room)
+        elif self._alone and data[-len(FAREWELL_HEAD) - 1 : -1] == FAREWELL_HEAD and self._sandbox.cgroup is not None:
+            # Without a control group the report of the end brings numbers that nobody else has.
+            _, self._left = split_farewell(bytes(self._reply))
 
     def _count_output(self, size_bytes: int) -> None:
         self._output_bytes += size_bytes
@@ -347,21 +356,26 @@ class Execution:
 
     def _outcome(self, exec_errno: int, wall_s: float, counted: Counted) -> Outcome:
         exited = self._exited
+        reply, _ = split_farewell(bytes(self._reply))
         if self._sandbox.cgroup is None and exited is not None:
             counted = _at_least(counted, exited)
         return Outcome(
             stopped=self._stopped,
-            wait_status=exited.value if exited else None,
+            wait_status=exited.value if exited else self._left_status(),
             exec_errno=exec_errno,
             stdout=self._captures["stdout"].finish(),
             stderr=self._captures["stderr"].finish(),
-            reply=bytes(self._reply),
+            reply=reply,
             reply_overflow=self._reply_overflow,
             wall_s=wall_s,
             counted=counted,
             problem=self._problem,
             program=self._command.argv[0],
         )
+
+    def _left_status(self) -> int | None:
+        """As the kernel would tell it. A program that takes its leave could as well have ended by itself with it."""
+        return None if self._left is None else self._left << EXIT_STATUS_SHIFT
 
 
 def spawn_message(number: int, command: Command) -> bytes:

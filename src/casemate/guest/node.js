@@ -31,7 +31,12 @@ const { describe, textOfError, textOfValue } = require('./values.js')({
 });
 
 const program = { ended: false, failure: null, returned: undefined, result: undefined, output: null, main: null };
+const placed = [];
+let isReplied = false;
 const { SourceTextModule } = vm;
+const { emit, reallyExit } = process;
+// With one of them Node has more to do at its end.
+const isWatched = ['NODE_OPTIONS', 'NODE_V8_COVERAGE', 'LD_PRELOAD'].some((name) => name in process.env);
 // What the option --experimental-vm-modules adds is for us alone: to ask whether a text is an ES module.
 for (const name of ['Module', 'SourceTextModule', 'SyntheticModule']) delete vm[name];
 
@@ -53,15 +58,31 @@ function start(request) {
   process.on('uncaughtExceptionMonitor', (error) => {
     if (process.listenerCount('uncaughtException') === 0) program.failure = { error };
   });
-  process.on('exit', reply);
+  process.on('exit', leave);
   serve(request, filename);
 }
 
 function readFrame() {
+  rehearse();
   fs.writeSync(REPLY_FD, Buffer.alloc(4)); // an empty frame: from now on the request may come
   const frame = readExactly(readExactly(4).readUInt32BE(0));
   fs.closeSync(REQUEST_FD);
   return frame;
+}
+
+// Do a little of what every program does: what is needed for the first time then is loaded and compiled already.
+function rehearse() {
+  const { Writable } = require('stream');
+  for (const name of ['net', 'tty']) require(name);
+  const deaf = new Writable({ write() {} });
+  new console.Console(deaf, deaf).log('%s', 1, { a: [1, 'b', null] });
+  const code = 'let output = 1;';
+  compiles(() => new vm.Script(code));
+  compiles(() => vm.compileFunction(code, WRAPPER_NAMES));
+  observed(code, false);
+  inModulePackage(`${__filename}/nowhere`);
+  parse(stringify({ path: path.resolve('nowhere') }));
+  textOfValue({ a: [1] });
 }
 
 function readExactly(count) {
@@ -108,12 +129,13 @@ function place(filename, text) {
   } catch {
     return false;
   }
-  const made = fs.statSync(filename);
-  process.on('exit', () => {
-    const found = attempt(() => fs.statSync(filename));
-    if (found?.ino === made.ino && found.mtimeMs === made.mtimeMs) fs.rmSync(filename, { force: true });
-  });
+  placed.push([filename, fs.statSync(filename)]);
   return true;
+}
+
+function remove([filename, made]) {
+  const found = attempt(() => fs.statSync(filename));
+  if (found?.ino === made.ino && found.mtimeMs === made.mtimeMs) fs.rmSync(filename, { force: true });
 }
 
 function isModule(code) {
@@ -252,6 +274,23 @@ function attempt(read) {
   }
 }
 
+function leave(code) {
+  reply();
+  placed.forEach(remove);
+  const status = process.exitCode ?? code;
+  // Where nobody else has anything to do or to say at the end, Node only takes itself apart, which nobody can tell.
+  const isAlone = process.listenerCount('exit') === 1 && process.emit === emit && process.reallyExit === reallyExit;
+  if (isAlone && Number.isInteger(status) && !program.failure && !isWatched && !hasAddons()) {
+    // Whoever waits for the program's end need not wait for that of the process.
+    attempt(() => isReplied && fs.writeSync(REPLY_FD, Buffer.from([255, 255, 255, status & 255])));
+    reallyExit.call(process, status);
+  }
+}
+
+function hasAddons() {
+  return Object.keys(Module._cache).some((name) => name.endsWith('.node'));
+}
+
 function reply() {
   if (program.failure) return sendText(textOfError(describe(program.failure.error)));
   return sendText(textOfValue([program.returned, currentOutput(), program.result].find((each) => each !== undefined)));
@@ -264,7 +303,7 @@ function sendText(text) {
   body.copy(frame, 4);
   try {
     for (let sent = 0; sent < frame.length; ) sent += fs.writeSync(REPLY_FD, frame, sent);
-    fs.closeSync(REPLY_FD);
+    isReplied = true;
   } catch {
     // The program has closed it: there is no reply then, and its exit status stands.
   }

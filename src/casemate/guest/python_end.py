@@ -17,7 +17,7 @@ from _weakref import ReferenceType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 KNOWN_VERSIONS = ((3, 11), (3, 13))
@@ -69,7 +69,8 @@ variables_of = vars(Module)["__dict__"].__get__
 class End:
     """What is known before the program begins, and the decision when it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, take_leave: "Callable[[int], None]") -> None:
+        self.take_leave = take_leave
         self.status: int | None = None
         self.process = posix.getpid()
         self.files = (sys.stdout, sys.stderr)
@@ -87,6 +88,8 @@ class End:
         gc.disable()  # nothing shall go because of our looking
         try:
             leaves = self._has_left_nothing() and self._is_flushed()
+            if leaves:
+                self.take_leave(self.status)
         except Exception:
             leaves = False
         if leaves:

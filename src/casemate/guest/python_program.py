@@ -33,6 +33,7 @@ FRAMES_BELOW = 4
 """What of the recursion limit stands below the program: two modules' frames, one function, the call of `exec`."""
 STATUSES = range(256)
 MISSING = object()
+FAREWELL = b"\xff\xff\xff"
 READY = bytes(4)
 """An empty frame: from now on the request may come."""
 spare: "list[bytes]" = []
@@ -67,7 +68,7 @@ def main(here: str) -> None:
     head = _read_early()
     if not head:
         _rehearse()
-    end = _prepare_end(here)
+    end = _prepare_end(here, reply)
     posix.write(reply.fd, READY)
     request = parse(_read_frame(head).decode())
     _set_variables(request["env"])
@@ -113,11 +114,11 @@ def _rehearse() -> None:
     exec(compile(REHEARSAL, "<string>", "exec"), {"__name__": "rehearsal", "io": sys.modules["io"]})
 
 
-def _prepare_end(here: str) -> "Any":
+def _prepare_end(here: str, reply: "Reply") -> "Any":
     """What is registered first is called last."""
     import atexit
 
-    end = _without_trace(here, "python_end").End()
+    end = _without_trace(here, "python_end").End(reply.take_leave)
     if end.may_leave:
         atexit.register(end.leave)
         _watch_audit_hooks(end)
@@ -175,6 +176,7 @@ class Reply:
 
     def __init__(self) -> None:
         self.process = posix.getpid()
+        self.is_sent = False
         try:
             self.fd = posix.dup2(REPLY_FD, REPLY_FD_LATER, inheritable=False)
             posix.dup2(REPLY_FD, SPARE_FD, inheritable=False)
@@ -190,9 +192,14 @@ class Reply:
         try:
             while frame:
                 frame = frame[posix.write(self.fd, frame) :]
-            posix.close(self.fd)
+            self.is_sent = True
         except OSError:
             pass  # the program closed it: there is no reply then, and its exit status stands
+
+    def take_leave(self, status: int) -> None:
+        """Nothing of the program comes any more: whoever waits for its end need not wait for that of the process."""
+        if self.is_sent:
+            posix.write(self.fd, FAREWELL + bytes([status]))
 
 
 def _read_frame(head: bytes) -> bytes:

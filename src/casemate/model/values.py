@@ -18,6 +18,10 @@ from casemate.model.result import GuestError, JsonValue
 FRAME_HEAD: Final = struct.Struct(">I")
 READY_FRAME: Final = FRAME_HEAD.pack(0)
 """What a harness that waits for its request writes before it does."""
+FAREWELL_HEAD: Final = b"\xff\xff\xff"
+"""After its reply a harness may take its leave, with this and the exit status: no frame is as long as it would say."""
+
+_FAREWELL_BYTES: Final = len(FAREWELL_HEAD) + 1
 _QUOTES_AND_OPENINGS: Final = b'"[{'
 _ALL_ELSE: Final = bytes(set(range(256)) - set(_QUOTES_AND_OPENINGS))
 
@@ -74,6 +78,17 @@ def long_frame(short: bytes) -> bytes:
     if missing <= 0:
         return short
     return FRAME_HEAD.pack(len(short) - FRAME_HEAD.size + missing) + short[FRAME_HEAD.size :] + b" " * missing
+
+
+def split_farewell(data: bytes) -> tuple[bytes, int | None]:
+    """What came beside a farewell, and the exit status that it tells; None if none has come."""
+    frames = data.removeprefix(READY_FRAME)
+    at = len(frames) - _FAREWELL_BYTES
+    if at < FRAME_HEAD.size or frames[at:-1] != FAREWELL_HEAD:
+        return data, None
+    if FRAME_HEAD.unpack_from(frames)[0] != at - FRAME_HEAD.size:
+        return data, None
+    return data[:-_FAREWELL_BYTES], data[-1]
 
 
 def parse_reply(data: bytes) -> Reply | ReplyProblem | None:
