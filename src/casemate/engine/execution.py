@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
@@ -35,6 +36,7 @@ from casemate.model.result import Chunk, Reason, Stream
 from casemate.model.values import FAREWELL_HEAD, long_frame, split_farewell
 
 REPLY: Final = "reply"
+NOTHING_READY: Final[Ready] = frozenset()
 EXIT_STATUS_SHIFT: Final = 8
 """In the kernel's word on a process that has ended by itself."""
 
@@ -113,10 +115,12 @@ class Execution:
         cancel: CancelToken | None = None,
         alone: bool = True,
         waiting: Waiting | None = None,
+        on_start: Callable[[], None] | None = None,
     ) -> None:
         """`alone`: the sandbox exists for this process only, so stopping one is killing the other.
 
         `waiting`: the process has been started already, with all pipes, and waits for the command's request.
+        `on_start` is called when it has its request, or as much of it as it takes at once.
         """
         self._sandbox = sandbox
         self._waiting = waiting
@@ -126,6 +130,7 @@ class Execution:
         self._command = command
         self._limits = wanted
         self._cancel = cancel
+        self._on_start = on_start
         self._captures = {name: Capture() for name in STREAMS}
         self._reply = bytearray()
         self._reply_overflow = False
@@ -167,6 +172,8 @@ class Execution:
         """From a program that runs to all that it had to say."""
         try:
             self._adopt(spawned)
+            if self._on_start is not None:
+                self._on_start()
             yield from self._watch(channel, supervisor, wall_deadline_s)
             if self._exited is not None:
                 supervisor.note_end()
@@ -242,9 +249,11 @@ class Execution:
             os.set_blocking(fd, False)
 
     def _feed(self, fd: int, source: BytesOrFd) -> Feeder:
-        self._feeders.append(Feeder(fd, source))
+        feeder = Feeder(fd, source)
+        self._feeders.append(feeder)
         self._fds.discard(fd)
-        return self._feeders[-1]
+        feeder.advance(NOTHING_READY)
+        return feeder
 
     def _close_all(self) -> None:
         for feeder in self._feeders:

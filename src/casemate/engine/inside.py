@@ -5,6 +5,7 @@ Apart from what prepares a run, so that a command line imports this while its sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -30,14 +31,20 @@ if TYPE_CHECKING:
     from casemate.engine.run import Run
 
 
-def see_through(sandbox: NativeSandbox, run: Run, waiting: Waiting | None, cancel: CancelToken | None) -> Steps[Result]:
+def see_through(
+    sandbox: NativeSandbox,
+    run: Run,
+    waiting: Waiting | None,
+    cancel: CancelToken | None,
+    on_start: Callable[[], None] | None,
+) -> Steps[Result]:
     """A run in a sandbox that is its own, which the caller ends."""
     placed, outcome = None, NEVER_RAN
     with suppress(Cancelled):
         yield from until_cancelled(_place(sandbox, run.program, run.files), cancel)
         placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
         outcome = yield from Execution(
-            sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting
+            sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting, on_start=on_start
         ).run()
     outcome, collected = yield from _collect(sandbox, run, placed, outcome, cancel)
     return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)

@@ -201,7 +201,8 @@ def _seen_through(
     try:
         from casemate.engine.inside import see_through  # not before the sandbox is being built
 
-        return (yield from see_through(sandbox, run, waiting, cancel))
+        on_start = None if waiting is None else engine.warm.wake
+        return (yield from see_through(sandbox, run, waiting, cancel, on_start))
     finally:
         engine.backend.bury(sandbox)
 

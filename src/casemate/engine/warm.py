@@ -111,15 +111,21 @@ class Warm:
 
     @contextmanager
     def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
-        """A ready sandbox for a run, if there is one; the caller ends it."""
+        """A ready sandbox for a run, if there is one; the caller ends it, and calls `wake` when one that waited has begun."""
         key = warm_key(run)
-        warm = self._pool.take(key)
+        warm = self._pool.take(key, quietly=True)
+        if warm is not None and warm.waiting is None:
+            self.wake()
         try:
             yield warm
         finally:
             if warm is not None and warm.waiting is not None:
                 warm.waiting.close()
             self._pool.done(key)
+
+    def wake(self) -> None:
+        """Have another one made for one that was taken: not before the run has begun, which would wait for that."""
+        self._pool.wake()
 
     def keep(self, key: WarmKey, count: int, timeout_s: float) -> bool:
         """Keep that many ready; whether they are within the time.

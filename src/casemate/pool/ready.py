@@ -93,8 +93,11 @@ class ReadyPool(Generic[K, T]):
         self._discarding = 0  # threads that throw something away
         self._polite_until_s = 0.0
 
-    def take(self, key: K) -> T | None:
-        """A ready thing, which is the caller's from now on; None if there is none. Counts as demand either way."""
+    def take(self, key: K, *, quietly: bool = False) -> T | None:
+        """A ready thing, which is the caller's from now on; None if there is none. Counts as demand either way.
+
+        `quietly`: who finds one is in a hurry, and calls `wake` a little later, so that another is made.
+        """
         dead: list[T] = []
         with self._changed:
             kind = self._kind(key)
@@ -108,9 +111,15 @@ class ReadyPool(Generic[K, T]):
             found = self._pop(kind, dead)
             kind.hits += found is not None
             kind.misses += found is None
-            self._wake()
+            if found is None or not quietly:
+                self._wake()
         self._throw_away(dead)
         return found
+
+    def wake(self) -> None:
+        """After a quiet `take`."""
+        with self._changed:
+            self._wake()
 
     def done(self, key: K) -> None:
         """What was taken, or made instead, is not used any more."""
