@@ -111,7 +111,10 @@ class Warm:
 
     @contextmanager
     def taken(self, run: Run) -> Iterator[WarmSandbox | None]:
-        """A ready sandbox for a run, if there is one; the caller ends it, and calls `wake` when one that waited has begun."""
+        """A ready sandbox for a run, if there is one; the caller ends it.
+
+        One whose interpreter waits is in a hurry: the caller calls `wake` when it has its request.
+        """
         key = warm_key(run)
         warm = self._pool.take(key, quietly=True)
         if warm is not None and warm.waiting is None:
