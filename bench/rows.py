@@ -10,7 +10,10 @@ WIDTH: Final = 58
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A measured value with its unit. `bound` is the most that was asked for; None: only for comparison."""
+    """A measured value with its unit. `bound` is the most that was asked for; None: only for comparison.
+
+    `more` are other numbers of the same measurement, by names that end in their units.
+    """
 
     group: str
     name: str
@@ -18,6 +21,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     bound: float | None = None
     note: str = ""
+    more: dict[str, float] = {}
 
     @property
     def met(self) -> bool | None:
@@ -28,7 +32,8 @@ def text(row: Row) -> str:
     """One line of the table."""
     value = f"{row.value:10.2f} {row.unit:<7}"
     asked = "" if row.bound is None else f"≤ {row.bound:g} {row.unit}".ljust(16) + ("met" if row.met else "NOT MET")
-    note = f"  ({row.note})" if row.note else ""
+    told = [row.note, *(f"{name} {number:.4g}" for name, number in row.more.items())]
+    note = f"  ({', '.join(each for each in told if each)})" if any(told) else ""
     return f"  {row.name:<{WIDTH}} {value} {asked}{note}".rstrip()
 
 

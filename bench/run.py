@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import casemate
-from bench import isolates, loads, peers, preload, sessions, starts, warm
+from bench import isolates, loads, peers, preload, served, sessions, starts, warm
 from bench.measure import Action
 from bench.rows import Row, as_json, text
 from casemate.kernel.cgroup_types import CgroupUnavailable
@@ -41,6 +41,7 @@ def measure(engine: casemate.Engine, floor: Action, *, share: float, full: bool)
     yield from loads.much_output(full=full)
     yield from loads.throughput(engine, floor)
     yield from warm.warm(rounds(100))
+    yield from served.served(rounds(100))
     yield from preload.preload(rounds(20))
 
 

@@ -1,30 +1,26 @@
-"""Rows about sandboxes made ahead: how soon they answer, after pauses and in a row, and what one of them holds."""
+"""Rows about sandboxes made ahead: how soon they answer beside their peers, and what one of them holds."""
 
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import casemate
 from bench import peers
-from bench.measure import Action, Times, interleaved, timed
+from bench.measure import Action, Times, interleaved
 from bench.rows import Row
+from bench.served import PAUSES_S, PRINTS
 from casemate.engine.run import find_runtime, prepare_code
 from casemate.engine.warm import warm_key
 from casemate.kernel.processes import process_tree
 from casemate.limits import LAUNCH_TIMEOUT_S, MIB
 
-PAUSE_S: Final = 0.1
 WARM_RATIO_MAX: Final = 0.1
-SPREAD_MAX: Final = 5.0
 PSS_MAX_MIB: Final = 6.0
 READY: Final = 8
-CONCURRENCY: Final = (1, 2, 8)
-PRINTS: Final = {"python": "print(1)", "node": "console.log(1)", "r": "cat(1)", "bash": "echo 1"}
+WAITING: Final = ("python", "node", "r", "bash")
 BARE: Final = {
     "node": ["node", "-e", "console.log(1)"],
     "r": ["Rscript", "-e", "cat(1)"],
@@ -35,10 +31,9 @@ BARE: Final = {
 def warm(rounds: int) -> Iterator[Row]:
     """All rows, with an engine of their own that makes ahead by demand."""
     with casemate.Engine() as engine:
-        yield from _python(engine, rounds)
-        yield from _others(engine, max(3, rounds // 2))
-        for threads in CONCURRENCY:
-            yield from _in_a_row(engine, threads, rounds)
+        for pause_s in PAUSES_S:
+            yield from _python(engine, rounds, pause_s)
+            yield from _others(engine, max(3, rounds // 2), pause_s)
     yield from _memory()
 
 
@@ -57,8 +52,12 @@ def _rows(group: str, times: dict[str, Times]) -> Iterator[Row]:
         yield Row(group=group, name=name, value=measured.median_ms, unit="ms", note=note)
 
 
-def _python(engine: casemate.Engine, rounds: int) -> Iterator[Row]:
-    group = f"A print in Python, warm, each after a pause of {PAUSE_S * 1000:.0f} ms"
+def _how(pause_s: float) -> str:
+    return f"each after a pause of {pause_s * 1000:.0f} ms" if pause_s else "without pauses"
+
+
+def _python(engine: casemate.Engine, rounds: int, pause_s: float) -> Iterator[Row]:
+    group = f"A print in Python, warm, {_how(pause_s)}"
     own = find_runtime(engine, "python")[1].host_path
     prefix = str(Path(own).parents[1])
     visible = [] if prefix == "/usr" else ["--ro-bind", prefix, prefix]
@@ -68,15 +67,15 @@ def _python(engine: casemate.Engine, rounds: int) -> Iterator[Row]:
         "bubblewrap, the same interpreter": peers.bubblewrap(own, "-c", "print(1)", more=visible),
         "bubblewrap, the system's interpreter": peers.bubblewrap("/usr/bin/python3", "-c", "print(1)"),
     }
-    times = interleaved(candidates, rounds, pause_s=PAUSE_S)
+    times = interleaved(candidates, rounds, pause_s=pause_s)
     yield from _rows(group, times)
     for peer in list(candidates)[2:]:
         ratio = times["casemate, ready"].ratio(times[peer])
         yield Row(group=group, name=f"ready / {peer}", value=ratio, unit="times", bound=WARM_RATIO_MAX)
 
 
-def _others(engine: casemate.Engine, rounds: int) -> Iterator[Row]:
-    group = f"Other languages, warm, each after a pause of {PAUSE_S * 1000:.0f} ms"
+def _others(engine: casemate.Engine, rounds: int, pause_s: float) -> Iterator[Row]:
+    group = f"Other languages, warm, {_how(pause_s)}"
     for runtime, bare in BARE.items():
         if shutil.which(bare[0]):
             candidates = {
@@ -84,41 +83,17 @@ def _others(engine: casemate.Engine, rounds: int) -> Iterator[Row]:
                 f"{runtime}, new": _code(engine, runtime, fresh=True),
                 f"{runtime}, bare": peers.process(*bare),
             }
-            times = interleaved(candidates, rounds, pause_s=PAUSE_S)
+            times = interleaved(candidates, rounds, pause_s=pause_s)
             yield from _rows(group, times)
             ratio = times[f"{runtime}, ready"].ratio(times[f"{runtime}, bare"])
             bound = None if runtime == "bash" else WARM_RATIO_MAX
             yield Row(group=group, name=f"{runtime}, ready / bare", value=ratio, unit="times", bound=bound)
 
 
-def _in_a_row(engine: casemate.Engine, threads: int, rounds: int) -> Iterator[Row]:
-    """No pauses: the pool is soon empty, and what is made ahead competes with what runs."""
-    group = "A print in Python, one after the other without pauses"
-    action = _code(engine, "python")
-    found: list[float] = []
-
-    def repeat() -> None:
-        found.extend(timed(action) for _ in range(rounds))
-
-    workers = [threading.Thread(target=repeat) for _ in range(threads)]
-    started_s = time.monotonic()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    rate = len(found) / (time.monotonic() - started_s)
-    times = Times(tuple(found))
-    yield from _rows(group, {f"{threads} at once": times})
-    spread = times.percentile_ms(0.99) / times.median_ms
-    bound = SPREAD_MAX if threads == 2 else None
-    yield Row(group=group, name=f"{threads} at once, p99 / p50", value=spread, unit="times", bound=bound)
-    yield Row(group=group, name=f"{threads} at once, runs", value=rate, unit="/s")
-
-
 def _memory() -> Iterator[Row]:
     """The proportional set sizes of all processes of ready sandboxes."""
     group = "Memory of one ready sandbox more, proportional set size"
-    for runtime in PRINTS:
+    for runtime in WAITING:
         with casemate.Engine() as engine:
             key = warm_key(prepare_code(engine, "", runtime=runtime))
             sizes = []
