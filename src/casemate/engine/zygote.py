@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Final
 
 import msgspec
@@ -208,18 +208,28 @@ def start_zygote(
 def _await_zygote(sandbox: NativeSandbox, channel: socket.socket, outputs: tuple[int, ...]) -> Steps[None]:
     """What it prints meanwhile is taken, so that it does not wait for us, and the last of it kept for the error."""
     deadline_s = time.monotonic() + limits.ZYGOTE_START_TIMEOUT_S
-    said, open_outputs = b"", set(outputs)
-    while ready := (yield Wait((channel.fileno(), sandbox.pidfd, *open_outputs), (), deadline_s)):
-        for fd in open_outputs & ready:
+    said, watched = b"", {channel.fileno(), *outputs}
+    while time.monotonic() < deadline_s:  # it may print without end
+        ready = yield Wait((sandbox.pidfd, *watched), (), deadline_s)
+        for fd in watched.intersection(outputs, ready):
             data = os.read(fd, limits.READ_CHUNK_BYTES)
             said = (said + data)[-limits.LAST_WORDS_BYTES :]
             if not data:
-                open_outputs.discard(fd)
-        if channel.fileno() in ready and channel.recv(len(READY_FRAME)) == READY_FRAME:
-            return
-        if not open_outputs or sandbox.pidfd in ready:
+                watched.discard(fd)
+        if channel.fileno() in watched & ready:
+            if _is_ready(channel):
+                return
+            watched.discard(channel.fileno())
+        if sandbox.pidfd in ready or watched.isdisjoint(outputs):
             raise LaunchError("start of the zygote", errno.EPROTO, f"it ends: {_last_line(said)}")
     raise LaunchError("start of the zygote", errno.ETIMEDOUT, f"it does not become ready: {_last_line(said)}")
+
+
+def _is_ready(channel: socket.socket) -> bool:
+    """Whether that is what it says; otherwise it has nothing more to say."""
+    with suppress(OSError):
+        return channel.recv(len(READY_FRAME)) == READY_FRAME
+    return False
 
 
 def _last_line(said: bytes) -> str:

@@ -9,8 +9,10 @@ What is made in it has all layers of its own on top.
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from casemate.isolation.rootfs import ETC, Builder, add_base, add_devices, add_e
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
 from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.descriptors import send_descriptors
+from casemate.kernel.processes import depth, pids_of
 from casemate.model.resources import Limits
 from casemate.model.spec import GUEST_ID, Mount, SandboxSpec
 
@@ -37,6 +40,9 @@ ZYGOTE_LIBRARY: Final = f"{LIBRARY_DIRECTORY}/casemate-zygote.so"
 LIBRARY_MOUNT: Final = Mount(str(Path(__file__).parent.parent / "_native"), LIBRARY_DIRECTORY)
 ETC_SOURCE: Final = "/run/etc"
 HOSTNAME: Final = "zygote"
+NESTED_STEP: Final = "start in a nursery"
+_NESTED_LEVELS: Final = 2
+"""The nursery's namespace of processes, and the sandbox's own."""
 DIRECTORIES: Final = ("dev/pts", "proc", "etc", "run", "tmp", "opt")
 CAP_SETGID: Final = 6
 CAP_SETUID: Final = 7
@@ -132,6 +138,28 @@ def spec_inside(spec: SandboxSpec) -> SandboxSpec:
     """A spec for one that is made in a nursery, where everything lies where it will be."""
     mounts = tuple(Mount(mount.target, mount.target) for mount in spec.mounts)
     return msgspec.structs.replace(spec, mounts=mounts)
+
+
+def nested_pid(pidfd: int) -> int:
+    """The id here of an init that was made in a nursery, which does not know it; -1 if it is gone already.
+
+    Whoever makes it may hand over what stands for another process, us for one, whom the kernel names to everybody
+    at the other end of our sockets; and what we get here we kill in the end. Raises LaunchError.
+    """
+    pids = pids_of(pidfd)
+    is_nested = len(pids) == depth() + _NESTED_LEVELS and pids[-1] == 1
+    if not is_nested and pids != (-1,):
+        raise LaunchError(NESTED_STEP, errno.EPROTO, "what it hands over is not its init")
+    return pids[0]
+
+
+def check_nested_work(work_fd: int, *, uid: int, disk_bytes: int) -> None:
+    """It could be any directory, which we would read with more rights than a zygote has. Raises LaunchError."""
+    status, file_system = os.fstat(work_fd), os.statvfs(work_fd)
+    size_bytes = file_system.f_blocks * file_system.f_frsize
+    is_limited = disk_bytes <= size_bytes < disk_bytes + file_system.f_frsize
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or not is_limited:
+        raise LaunchError(NESTED_STEP, errno.EPROTO, "what it hands over is not its work directory")
 
 
 class Nursery:
