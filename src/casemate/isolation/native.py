@@ -286,10 +286,16 @@ class NativeBackend:
         spec = nursery_spec(mounts)
         if limited and isinstance(self._cgroups, CgroupUnavailable):
             raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=self._cgroups.hint)
+        while True:
+            try:
+                return (yield from self._start_nursery(spec, self._host))
+            except Refused as refused:
+                self._learn(refused)
+
+    def _start_nursery(self, spec: SandboxSpec, host: HostFacts) -> Steps[NativeSandbox]:
         with ExitStack() as stack:
-            around, cgroup = self._surroundings(spec.limits, self._host, stack)
-            ids = _IDS if self._host_ids else range(0)
-            plan = make_nursery_plan(spec, self._host, around, ids)
+            around, cgroup = self._surroundings(spec.limits, host, stack)
+            plan = make_nursery_plan(spec, host, around, _IDS if self._host_ids else range(0))
             control = yield from self._send(plan, cgroup, stack)
             return (yield from self._built(spec, plan, control, cgroup, (), stack))
 
