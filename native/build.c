@@ -221,8 +221,10 @@ struct settings find_settings(const uint8_t *bytes, size_t length) {
             settings.ids[i].first = read_u32(&c);
             settings.ids[i].count = read_u32(&c);
         }
-    if (find_step(bytes, length, STEP_WATCHES, &c))
+    if (find_step(bytes, length, STEP_WATCHES, &c)) {
         settings.inotify_instances = read_u32(&c);
+        settings.inotify_watches = read_u32(&c);
+    }
     return settings;
 }
 

@@ -162,6 +162,16 @@ def test_a_zygote_that_has_made_enough_is_followed_by_another(
     settled(warm, before)
 
 
+def test_a_zygote_with_as_many_forks_as_it_may_have_is_followed_by_another(
+    warm: casemate.Engine, before: Census, nurseries: list[Nursery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ZYGOTE_FORKS_MAX", 2)
+    keep(warm, 6)
+    assert len(nurseries) >= 2
+    assert all(each._alive <= 2 + limits.POOL_THREADS for each in nurseries)
+    settled(warm, before)
+
+
 def test_an_old_zygote_is_followed_by_another(
     warm: casemate.Engine, before: Census, nurseries: list[Nursery], monkeypatch: pytest.MonkeyPatch
 ) -> None:

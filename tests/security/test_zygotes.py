@@ -139,6 +139,24 @@ output = [os.readlink(f"/proc/self/fd/{number}") for number in range(64) if os.p
     assert {name.split(":")[0] for name in forked(code).output} == {"pipe"}
 
 
+WATCHES: Final = """
+import ctypes
+libc, taken = ctypes.CDLL(None), 0
+while libc.inotify_init1(0) >= 0:
+    taken += 1
+with open("/proc/sys/user/max_inotify_watches") as file:
+    output = [taken, int(file.read())]
+"""
+
+
+def test_x4_watches_that_a_fork_uses_up_its_siblings_still_have(forked: Any) -> None:
+    """The kernel counts them for the user of the nursery as well."""
+    taken = forked(WATCHES).output
+    for name, each in zip(("max_user_instances", "max_user_watches"), taken, strict=True):
+        most = int(Path("/proc/sys/fs/inotify", name).read_text())
+        assert 0 < each <= max(1, most // limits.ZYGOTE_FORKS_MAX)
+
+
 @pytest.fixture
 def nursery(zygote_engine: casemate.Engine) -> Iterator[NativeSandbox]:
     key = warm_key(prepare_code(zygote_engine, "", runtime="python")).zygote_key()

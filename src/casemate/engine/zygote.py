@@ -186,6 +186,8 @@ class Zygotes:
 
 def _is_old(kind: _Kind, now_s: float) -> bool:
     assert kind.nursery is not None  # noqa: S101 - the caller has looked
+    if kind.nursery.is_full:
+        return True
     return kind.nursery.made >= limits.ZYGOTE_CHILDREN_MAX or now_s - kind.born_s >= limits.ZYGOTE_AGE_MAX_S
 
 

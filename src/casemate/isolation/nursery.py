@@ -40,6 +40,11 @@ ZYGOTE_LIBRARY: Final = f"{LIBRARY_DIRECTORY}/casemate-zygote.so"
 LIBRARY_MOUNT: Final = Mount(str(Path(__file__).parent.parent / "_native"), LIBRARY_DIRECTORY)
 ETC_SOURCE: Final = "/run/etc"
 HOSTNAME: Final = "zygote"
+_INOTIFY: Final = "/proc/sys/fs/inotify"
+_SHARES: Final = bound.ZYGOTE_FORKS_MAX + bound.POOL_THREADS
+"""Threads that make one at the same moment may each have been told that there is room."""
+
+_WORD_MAX: Final = 2**32 - 1
 NESTED_STEP: Final = "start in a nursery"
 _NESTED_LEVELS: Final = 2
 """The nursery's namespace of processes, and the sandbox's own."""
@@ -64,7 +69,7 @@ def make_nursery_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings, 
     builder = _build_root(plain, spec)
     steps = [Step(StepKind.SOURCE, (path,)) for path in builder.sources]
     steps += [Step(StepKind.IDS, _around(around.uid, ids))] if ids else []
-    steps += [Step(StepKind.WATCHES, (bound.NURSERY_INOTIFY_INSTANCES,)), Step(StepKind.IDENTITY)]
+    steps += [Step(StepKind.WATCHES, (bound.NURSERY_INOTIFY_INSTANCES, 0)), Step(StepKind.IDENTITY)]
     steps += [Step(StepKind.HOSTNAME, (HOSTNAME,)), *builder.steps]
     steps += [Step(StepKind.PIVOT), Step(StepKind.EXPOSE, ("/tmp",)), Step(StepKind.NETWORK)]  # noqa: S108
     steps += [Step(StepKind.AFFINITY, (affinity_mask(around.cpus),)), *_lockdown(host, has_ids=bool(ids))]
@@ -129,9 +134,17 @@ def seen_inside(host: HostFacts, mounts: tuple[Mount, ...]) -> HostFacts:
         uid=GUEST_ID if host.uid else 0,
         gid=GUEST_ID if host.uid else 0,
         etc_source=ETC_SOURCE,
+        watches=_share_of_watches(),
         staging="/tmp",  # noqa: S108 - the nursery's own
         overlay_refused=frozenset(targets.get(path, path) for path in host.overlay_refused),
     )
+
+
+def _share_of_watches() -> tuple[int, int]:
+    """Of inotify, which the kernel counts for the nursery's user too: so much that enough is left for all others."""
+    most = [int(Path(_INOTIFY, name).read_text()) for name in ("max_user_instances", "max_user_watches")]
+    instances, watches = (max(1, number // _SHARES) for number in most)
+    return min(instances, bound.INOTIFY_INSTANCES_MAX), min(watches, _WORD_MAX)
 
 
 def spec_inside(spec: SandboxSpec) -> SandboxSpec:
@@ -213,6 +226,11 @@ class Nursery:
             self._end_if_done()
             if self.is_idle and self.on_idle is not None:
                 self.on_idle()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many are there as a nursery may have at a time."""
+        return self._alive >= bound.ZYGOTE_FORKS_MAX
 
     @property
     def is_idle(self) -> bool:

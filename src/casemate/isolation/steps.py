@@ -86,7 +86,7 @@ SHAPES: Final = {
     StepKind.LANDLOCK: "qqur",
     StepKind.SECCOMP: "b",
     StepKind.IDS: "uuuu",
-    StepKind.WATCHES: "u",
+    StepKind.WATCHES: "uu",
     StepKind.KEEP_CAPABILITIES: "q",
 }
 """u: u32, q: u64, s: string, b: block, v: strings, r: (string, u64) pairs."""
