@@ -139,6 +139,34 @@ output = [os.readlink(f"/proc/self/fd/{number}") for number in range(64) if os.p
     assert {name.split(":")[0] for name in forked(code).output} == {"pipe"}
 
 
+OPEN_OWN: Final = """
+import os
+output = []
+for name in ("exe", "root/../usr/bin/env", "cwd/../usr/bin/env"):
+    try:
+        os.close(os.open(f"/proc/self/{name}", os.O_RDONLY))
+        output.append("opened")
+    except OSError as error:
+        output.append(error.errno)
+"""
+
+
+def test_f21_a_fork_cannot_lock_the_file_that_it_shares_with_its_siblings(forked: Any) -> None:
+    """Which is the machine's; those of its own base it can."""
+    assert forked(OPEN_OWN).output == [errno.EACCES, "opened", "opened"]
+
+
+def test_where_landlock_keeps_nobody_from_its_files_there_is_no_zygote(
+    zygote_engine: casemate.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = warm_key(prepare_code(zygote_engine, "", runtime="python")).zygote_key()
+    assert key is not None
+    backend = zygote_engine.backend
+    monkeypatch.setattr(backend, "_host", msgspec.structs.replace(backend.host, landlock_abi=0))
+    with pytest.raises(LaunchError, match="no Landlock"):
+        drive(start_zygote(backend, key))
+
+
 WATCHES: Final = """
 import ctypes
 libc, taken = ctypes.CDLL(None), 0
@@ -208,6 +236,7 @@ def test_a_fork_of_nothing_is_refused(zygote_engine: casemate.Engine) -> None:
     ("code", "why"),
     [
         ("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", "starts threads"),
+        ("import mmap\nkept = mmap.mmap(-1, 4096)", "memory in which forks would meet"),
         ("raise ImportError('not on\\x1b[2J this machine')", r"not on\\x1b\[2J this machine"),
         ("import os; os._exit(0)", "without a word"),
         ("print('x' * 2**20)\nimport sys; sys.exit('too much')", "too much"),

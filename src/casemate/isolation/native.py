@@ -25,6 +25,7 @@ from casemate.isolation.nursery import (
     NESTED_STEP,
     Nursery,
     check_nested_work,
+    check_possible,
     make_nursery_plan,
     nested_pid,
     nursery_spec,
@@ -284,8 +285,7 @@ class NativeBackend:
         `limited`: what runs in it is not ours alone, so a cgroup has to hold it; LaunchError where there is none.
         """
         spec = nursery_spec(mounts)
-        if limited and isinstance(self._cgroups, CgroupUnavailable):
-            raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=self._cgroups.hint)
+        check_possible(self._host, self._cgroups, limited=limited)
         while True:
             try:
                 return (yield from self._start_nursery(spec, self._host))

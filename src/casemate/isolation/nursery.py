@@ -26,10 +26,11 @@ from casemate import limits as bound
 from casemate.errors import LaunchError
 from casemate.isolation import seccomp
 from casemate.isolation.host import HostFacts
-from casemate.isolation.plan import NAMESPACES, Surroundings, affinity_mask
+from casemate.isolation.plan import NAMESPACES, Surroundings, affinity_mask, uses_landlock
 from casemate.isolation.rootfs import ETC, Builder, add_base, add_devices, add_etc, add_mounts, private_directories
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
 from casemate.isolation.waiting import Steps, Wait
+from casemate.kernel.cgroup_types import CgroupRoot, CgroupUnavailable
 from casemate.kernel.descriptors import send_descriptors
 from casemate.kernel.processes import depth, pids_of
 from casemate.model.resources import Limits
@@ -151,6 +152,14 @@ def spec_inside(spec: SandboxSpec) -> SandboxSpec:
     """A spec for one that is made in a nursery, where everything lies where it will be."""
     mounts = tuple(Mount(mount.target, mount.target) for mount in spec.mounts)
     return msgspec.structs.replace(spec, mounts=mounts)
+
+
+def check_possible(host: HostFacts, cgroups: CgroupRoot | CgroupUnavailable, *, limited: bool) -> None:
+    """Whether what a nursery needs of others is there; `limited`: a cgroup, too. Raises LaunchError."""
+    if limited and isinstance(cgroups, CgroupUnavailable):
+        raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=cgroups.hint)
+    if not uses_landlock(host):
+        raise LaunchError("nursery", errno.EOPNOTSUPP, "no Landlock would keep its forks from its files")
 
 
 def nested_pid(pidfd: int) -> int:
