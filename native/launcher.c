@@ -156,6 +156,19 @@ static int free_low_ports(void) {
     return write_to("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 }
 
+/* For each user in a nursery: what their making takes of the machine's memory no control group counts. */
+static int limit_namespaces(uint32_t each) {
+    static const char *const kinds[] = {"user", "pid", "uts", "ipc", "net", "mnt", "cgroup"};
+    char path[64], text[16];
+    snprintf(text, sizeof text, "%u", each);
+    for (size_t i = 0; each > 0 && i < sizeof kinds / sizeof *kinds; i++) {
+        snprintf(path, sizeof path, "/proc/sys/user/max_%s_namespaces", kinds[i]);
+        if (write_to(path, text) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The host's limit is for all that one user runs, which without a user of its own is every sandbox. */
 static int limit_watches(const struct settings *settings) {
     char instances[16], watches[16];
@@ -180,7 +193,7 @@ static int raise_loopback(void) {
  * earlier ones. The keeper makes it, owned by the sandbox's user namespace, while init builds the root. */
 static int make_network(const struct settings *settings) {
     if (unshare(CLONE_NEWNET) < 0 || raise_loopback() < 0 ||
-        free_low_ports() < 0 || limit_watches(settings) < 0)
+        free_low_ports() < 0 || limit_watches(settings) < 0 || limit_namespaces(settings->namespaces) < 0)
         return -1;
     return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 }

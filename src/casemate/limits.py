@@ -134,6 +134,8 @@ INOTIFY_INSTANCES_MAX: Final = 32
 """For one sandbox, as in native/casemate.h."""
 NURSERY_INOTIFY_INSTANCES: Final = 8192
 """For all sandboxes made in it together; each has a limit of its own."""
+NURSERY_NAMESPACES: Final = 1024
+"""Of each kind, for all users in it together: some hundred KiB of memory each that no cgroup counts."""
 ZYGOTE_START_TIMEOUT_S: Final = 30.0
 ZYGOTE_CHILDREN_MAX: Final = 1000
 ZYGOTE_FORKS_MAX: Final = 30

@@ -25,6 +25,7 @@ from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.model.spec import Mount
 
 SIBLINGS: Final = 12
+PYTHON: Final = ("/usr/bin/python3", "-c")
 CHANCE: Final = """
 import os, random, tempfile, time, uuid
 output = [random.random(), random.SystemRandom().random(), os.urandom(8).hex(), str(uuid.uuid1()), str(uuid.uuid4()),
@@ -137,6 +138,24 @@ import os
 output = [os.readlink(f"/proc/self/fd/{number}") for number in range(64) if os.path.exists(f"/proc/self/fd/{number}")]
 """
     assert {name.split(":")[0] for name in forked(code).output} == {"pipe"}
+
+
+MAKE_NETWORKS: Final = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+assert libc.unshare(0x10000000) == 0
+held = []
+while libc.unshare(0x40000000) == 0:
+    held.append(os.open("/proc/self/ns/net", os.O_RDONLY))
+print(len(held))
+"""
+
+
+def test_s10_namespaces_that_a_zygote_makes_are_counted(nursery: NativeSandbox, zygote_engine: casemate.Engine) -> None:
+    """As the kernel does it, for each user; the memory that they take it counts for nobody."""
+    users = limits.UID_BLOCK_COUNT if zygote_engine.backend.host.uid == 0 else 1
+    made = int(said_in(nursery, *PYTHON, MAKE_NETWORKS))
+    assert 0 < made <= limits.NURSERY_NAMESPACES // users
 
 
 OPEN_OWN: Final = """

@@ -47,14 +47,13 @@ from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
 from casemate.kernel.descriptors import send_descriptors
 from casemate.kernel.devices import make_devices
-from casemate.kernel.hostids import HostIds
+from casemate.kernel.hostids import HostIds, block_of
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
 from casemate.model.result import Isolation
 from casemate.model.spec import Mount, SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
-_IDS: Final = range(limits.UID_RANGE_START, limits.UID_RANGE_START + limits.UID_RANGE_COUNT)
 KILL_STEP: Final = "ending the sandbox"
 
 
@@ -295,7 +294,7 @@ class NativeBackend:
     def _start_nursery(self, spec: SandboxSpec, host: HostFacts) -> Steps[NativeSandbox]:
         with ExitStack() as stack:
             around, cgroup = self._surroundings(spec.limits, host, stack)
-            plan = make_nursery_plan(spec, host, around, _IDS if self._host_ids else range(0))
+            plan = make_nursery_plan(spec, host, around, block_of(around.uid) if self._host_ids else range(0))
             control = yield from self._send(plan, cgroup, stack)
             return (yield from self._built(spec, plan, control, cgroup, (), stack))
 

@@ -70,7 +70,8 @@ def make_nursery_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings, 
     builder = _build_root(plain, spec)
     steps = [Step(StepKind.SOURCE, (path,)) for path in builder.sources]
     steps += [Step(StepKind.IDS, _around(around.uid, ids))] if ids else []
-    steps += [Step(StepKind.WATCHES, (bound.NURSERY_INOTIFY_INSTANCES, 0)), Step(StepKind.IDENTITY)]
+    namespaces = bound.NURSERY_NAMESPACES // max(1, len(ids))
+    steps += [Step(StepKind.COUNTS, (bound.NURSERY_INOTIFY_INSTANCES, 0, namespaces)), Step(StepKind.IDENTITY)]
     steps += [Step(StepKind.HOSTNAME, (HOSTNAME,)), *builder.steps]
     steps += [Step(StepKind.PIVOT), Step(StepKind.EXPOSE, ("/tmp",)), Step(StepKind.NETWORK)]  # noqa: S108
     steps += [Step(StepKind.AFFINITY, (affinity_mask(around.cpus),)), *_lockdown(host, has_ids=bool(ids))]
