@@ -14,7 +14,8 @@ import pytest
 import casemate
 from casemate import limits
 from casemate.engine.drive import drive
-from casemate.engine.execution import Command, start_process
+from casemate.engine.execution import start_process
+from casemate.engine.program import Command
 from casemate.engine.request import InputFile
 from casemate.engine.run import prepare_code
 from casemate.engine.transfer import write_files
