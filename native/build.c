@@ -221,8 +221,11 @@ struct settings find_settings(const uint8_t *bytes, size_t length) {
             settings.ids[i].first = read_u32(&c);
             settings.ids[i].count = read_u32(&c);
         }
-    if (find_step(bytes, length, STEP_WATCHES, &c))
+    if (find_step(bytes, length, STEP_COUNTS, &c)) {
         settings.inotify_instances = read_u32(&c);
+        settings.inotify_watches = read_u32(&c);
+        settings.namespaces = read_u32(&c);
+    }
     return settings;
 }
 
@@ -521,7 +524,7 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
     case STEP_NO_NEW_PRIVILEGES: return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     case STEP_LANDLOCK: return step_landlock(c);
     case STEP_IDS:
-    case STEP_WATCHES: return 0; /* the keeper's */
+    case STEP_COUNTS: return 0; /* the keeper's */
     case STEP_KEEP_CAPABILITIES: return b->kept_capabilities = read_u64(c), 0;
     default: return step_seccomp(c);
     }

@@ -59,7 +59,7 @@ enum {
     STEP_LANDLOCK,     /* q handled, q scoped, u flags, r rules: u count, then (s path, q access) */
     STEP_SECCOMP,      /* b program */
     STEP_IDS,          /* twice u first, u count: further ids of ours, which the keeper maps as they are */
-    STEP_WATCHES,      /* u number of inotify instances, which the keeper sets */
+    STEP_COUNTS,       /* u number of inotify instances, u of watches, u of namespaces: set by the keeper, but for 0 */
     STEP_KEEP_CAPABILITIES, /* q bit mask: what the dropping of capabilities leaves, to programs too */
     STEP_LAST = STEP_KEEP_CAPABILITIES
 };
@@ -139,7 +139,7 @@ struct settings {
     struct {
         uint32_t first, count;
     } ids[ID_RANGES];
-    uint32_t inotify_instances;
+    uint32_t inotify_instances, inotify_watches, namespaces; /* of the last two 0: as many as the machine allows */
 };
 struct settings find_settings(const uint8_t *bytes, size_t length);
 int make_devices(const uint8_t *bytes, size_t length, int *devices);

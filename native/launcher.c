@@ -156,11 +156,26 @@ static int free_low_ports(void) {
     return write_to("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
 }
 
+/* For each user in a nursery: what their making takes of the machine's memory no control group counts. */
+static int limit_namespaces(uint32_t each) {
+    static const char *const kinds[] = {"user", "pid", "uts", "ipc", "net", "mnt", "cgroup"};
+    char path[64], text[16];
+    snprintf(text, sizeof text, "%u", each);
+    for (size_t i = 0; each > 0 && i < sizeof kinds / sizeof *kinds; i++) {
+        snprintf(path, sizeof path, "/proc/sys/user/max_%s_namespaces", kinds[i]);
+        if (write_to(path, text) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* The host's limit is for all that one user runs, which without a user of its own is every sandbox. */
-static int limit_watches(uint32_t instances) {
-    char text[16];
-    snprintf(text, sizeof text, "%u", instances);
-    return write_to("/proc/sys/user/max_inotify_instances", text);
+static int limit_watches(const struct settings *settings) {
+    char instances[16], watches[16];
+    snprintf(instances, sizeof instances, "%u", settings->inotify_instances);
+    snprintf(watches, sizeof watches, "%u", settings->inotify_watches);
+    return write_to("/proc/sys/user/max_inotify_instances", instances) < 0 ||
+           (settings->inotify_watches > 0 && write_to("/proc/sys/user/max_inotify_watches", watches) < 0) ? -1 : 0;
 }
 
 static int raise_loopback(void) {
@@ -176,9 +191,9 @@ static int raise_loopback(void) {
 
 /* The slowest part of a sandbox is its network namespace, whose making also waits for the teardown of
  * earlier ones. The keeper makes it, owned by the sandbox's user namespace, while init builds the root. */
-static int make_network(uint32_t instances) {
+static int make_network(const struct settings *settings) {
     if (unshare(CLONE_NEWNET) < 0 || raise_loopback() < 0 ||
-        free_low_ports() < 0 || limit_watches(instances) < 0)
+        free_low_ports() < 0 || limit_watches(settings) < 0 || limit_namespaces(settings->namespaces) < 0)
         return -1;
     return open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 }
@@ -223,7 +238,7 @@ static _Noreturn void keep(const struct plan *plan, const int *fds, int count) {
     struct report started = {.type = REPORT_STARTED, .value = pid};
     if (send_report(control, &started, &pidfd, 1) < 0 || write(link[0], "g", 1) != 1)
         fail(control, FAILED_REPORT);
-    int network = make_network(settings.inotify_instances);
+    int network = make_network(&settings);
     if (network < 0 || send_report(link[0], &started, &network, 1) < 0)
         fail(control, FAILED_NETWORK);
     _exit(0);

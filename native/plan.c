@@ -37,7 +37,7 @@ static const char *const step_shapes[STEP_LAST + 1] = {
     [STEP_LANDLOCK] = "qqur",
     [STEP_SECCOMP] = "b",
     [STEP_IDS] = "uuuu",
-    [STEP_WATCHES] = "u",
+    [STEP_COUNTS] = "uuu",
     [STEP_KEEP_CAPABILITIES] = "q",
 };
 

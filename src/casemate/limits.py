@@ -130,10 +130,16 @@ NURSERY_MEMORY_BYTES: Final = 512 * MIB
 """Of a zygote with all that it has imported."""
 NURSERY_PROCESSES: Final = 64
 NURSERY_DISK_BYTES: Final = 16 * MIB
+INOTIFY_INSTANCES_MAX: Final = 32
+"""For one sandbox, as in native/casemate.h."""
 NURSERY_INOTIFY_INSTANCES: Final = 8192
 """For all sandboxes made in it together; each has a limit of its own."""
+NURSERY_NAMESPACES: Final = 1024
+"""Of each kind, for all users in it together: some hundred KiB of memory each that no cgroup counts."""
 ZYGOTE_START_TIMEOUT_S: Final = 30.0
 ZYGOTE_CHILDREN_MAX: Final = 1000
+ZYGOTE_FORKS_MAX: Final = 30
+"""At a time: they share what the kernel counts for the nursery's user."""
 ZYGOTE_AGE_MAX_S: Final = 600.0
 """A zygote's children share its address layout and hash seed: neither is to last."""
 ZYGOTE_WORDS_MAX: Final = 200

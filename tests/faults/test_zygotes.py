@@ -6,12 +6,14 @@ import errno
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -31,6 +33,13 @@ from casemate.isolation.native import NativeSandbox
 from casemate.isolation.nursery import Nursery, seen_inside
 from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.model.spec import Mount
+
+KEEP_ONE: Final = """
+import casemate
+with casemate.Engine() as engine:
+    engine.keep_ready("python", 1)
+    print([pool.problem for pool in engine.pools()])
+"""
 
 
 @pytest.fixture
@@ -153,6 +162,16 @@ def test_a_zygote_that_has_made_enough_is_followed_by_another(
     settled(warm, before)
 
 
+def test_a_zygote_with_as_many_forks_as_it_may_have_is_followed_by_another(
+    warm: casemate.Engine, before: Census, nurseries: list[Nursery], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ZYGOTE_FORKS_MAX", 2)
+    keep(warm, 6)
+    assert len(nurseries) >= 2
+    assert all(each._alive <= 2 + limits.POOL_THREADS for each in nurseries)
+    settled(warm, before)
+
+
 def test_an_old_zygote_is_followed_by_another(
     warm: casemate.Engine, before: Census, nurseries: list[Nursery], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,3 +237,32 @@ def test_closing_an_engine_does_not_wait_for_what_a_zygote_imports(tmp_path: Pat
             assert begun.wait(20)
             zygotes.close()
             assert made.result(limits.ZYGOTE_START_TIMEOUT_S / 3) is None
+
+
+def test_a_zygote_that_is_wanted_while_all_are_let_go_is_not_forgotten(
+    warm: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zygotes, find = warm.warm._zygotes, zygote.Zygotes._kind
+    key = key_of(warm).zygote_key()
+    assert key is not None
+    cleared: list[bool] = []
+
+    def found(self: zygote.Zygotes, wanted: zygote.ZygoteKey) -> Any:
+        kind = find(self, wanted)
+        if not cleared:
+            cleared.append(True)
+            self.clear()
+        return kind
+
+    monkeypatch.setattr(zygote.Zygotes, "_kind", found)
+    nursery = zygotes.get(key)
+    assert nursery is not None
+    assert zygotes._kinds[key].nursery is nursery
+    settled(warm, before)
+
+
+@pytest.mark.root
+def test_root_that_may_make_no_device_nodes_has_zygotes_from_the_first_start() -> None:
+    command = ["setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod", sys.executable, "-c", KEEP_ONE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("['']\n", "")

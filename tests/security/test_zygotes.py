@@ -25,6 +25,7 @@ from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.model.spec import Mount
 
 SIBLINGS: Final = 12
+PYTHON: Final = ("/usr/bin/python3", "-c")
 CHANCE: Final = """
 import os, random, tempfile, time, uuid
 output = [random.random(), random.SystemRandom().random(), os.urandom(8).hex(), str(uuid.uuid1()), str(uuid.uuid4()),
@@ -139,6 +140,70 @@ output = [os.readlink(f"/proc/self/fd/{number}") for number in range(64) if os.p
     assert {name.split(":")[0] for name in forked(code).output} == {"pipe"}
 
 
+MAKE_NETWORKS: Final = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+assert libc.unshare(0x10000000) == 0
+held = []
+while libc.unshare(0x40000000) == 0:
+    held.append(os.open("/proc/self/ns/net", os.O_RDONLY))
+print(len(held))
+"""
+
+
+def test_s10_namespaces_that_a_zygote_makes_are_counted(nursery: NativeSandbox, zygote_engine: casemate.Engine) -> None:
+    """As the kernel does it, for each user; the memory that they take it counts for nobody."""
+    users = limits.UID_BLOCK_COUNT if zygote_engine.backend.host.uid == 0 else 1
+    made = int(said_in(nursery, *PYTHON, MAKE_NETWORKS))
+    assert 0 < made <= limits.NURSERY_NAMESPACES // users
+
+
+OPEN_OWN: Final = """
+import os
+output = []
+for name in ("exe", "root/../usr/bin/env", "cwd/../usr/bin/env"):
+    try:
+        os.close(os.open(f"/proc/self/{name}", os.O_RDONLY))
+        output.append("opened")
+    except OSError as error:
+        output.append(error.errno)
+"""
+
+
+def test_f21_a_fork_cannot_lock_the_file_that_it_shares_with_its_siblings(forked: Any) -> None:
+    """Which is the machine's; those of its own base it can."""
+    assert forked(OPEN_OWN).output == [errno.EACCES, "opened", "opened"]
+
+
+def test_where_landlock_keeps_nobody_from_its_files_there_is_no_zygote(
+    zygote_engine: casemate.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = warm_key(prepare_code(zygote_engine, "", runtime="python")).zygote_key()
+    assert key is not None
+    backend = zygote_engine.backend
+    monkeypatch.setattr(backend, "_host", msgspec.structs.replace(backend.host, landlock_abi=0))
+    with pytest.raises(LaunchError, match="no Landlock"):
+        drive(start_zygote(backend, key))
+
+
+WATCHES: Final = """
+import ctypes
+libc, taken = ctypes.CDLL(None), 0
+while libc.inotify_init1(0) >= 0:
+    taken += 1
+with open("/proc/sys/user/max_inotify_watches") as file:
+    output = [taken, int(file.read())]
+"""
+
+
+def test_x4_watches_that_a_fork_uses_up_its_siblings_still_have(forked: Any) -> None:
+    """The kernel counts them for the user of the nursery as well."""
+    taken = forked(WATCHES).output
+    for name, each in zip(("max_user_instances", "max_user_watches"), taken, strict=True):
+        most = int(Path("/proc/sys/fs/inotify", name).read_text())
+        assert 0 < each <= max(1, most // limits.ZYGOTE_FORKS_MAX)
+
+
 @pytest.fixture
 def nursery(zygote_engine: casemate.Engine) -> Iterator[NativeSandbox]:
     key = warm_key(prepare_code(zygote_engine, "", runtime="python")).zygote_key()
@@ -190,6 +255,7 @@ def test_a_fork_of_nothing_is_refused(zygote_engine: casemate.Engine) -> None:
     ("code", "why"),
     [
         ("import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()", "starts threads"),
+        ("import mmap\nkept = mmap.mmap(-1, 4096)", "memory in which forks would meet"),
         ("raise ImportError('not on\\x1b[2J this machine')", r"not on\\x1b\[2J this machine"),
         ("import os; os._exit(0)", "without a word"),
         ("print('x' * 2**20)\nimport sys; sys.exit('too much')", "too much"),

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate.kernel.processes import ProcessStat, parse_stat
+from casemate.kernel.processes import ProcessStat, depth, parse_stat, pids_of
 from casemate.kernel.watchdog import sum_kilobytes
 
 FIELDS = b" R 7 8 9 0 -1 4194304 1 2 3 4 11 22 33 44 20 0 5 0 987654 1 2 3"
@@ -46,3 +50,27 @@ def test_name_with_control_characters_is_no_memory() -> None:
 @given(st.binary())
 def test_any_bytes_have_some_sum(text: bytes) -> None:
     assert sum_kilobytes(b"RssAnon:" + text, (b"RssAnon:",)) >= 0
+
+
+def test_a_descriptor_tells_which_process_it_stands_for() -> None:
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        assert pids_of(pidfd)[0] == os.getpid()
+        assert len(pids_of(pidfd)) == depth()
+    finally:
+        os.close(pidfd)
+
+
+def test_one_of_a_process_that_is_gone_stands_for_none() -> None:
+    child = subprocess.Popen(["true"])
+    pidfd = os.pidfd_open(child.pid)
+    child.wait()
+    try:
+        assert pids_of(pidfd) == (-1,)
+    finally:
+        os.close(pidfd)
+
+
+def test_a_file_stands_for_no_process(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        assert pids_of(file.fileno()) == ()

@@ -31,6 +31,7 @@ from casemate.errors import (
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_spawn, expect_report
 from casemate.isolation.waiting import Ready, Steps, Wait
+from casemate.kernel.descriptors import own_end
 from casemate.model.resources import Limits
 from casemate.model.result import Chunk, Reason, Stream
 from casemate.model.values import FAREWELL_HEAD, long_frame, split_farewell
@@ -40,6 +41,7 @@ NOTHING_READY: Final[Ready] = frozenset()
 EXIT_STATUS_SHIFT: Final = 8
 """In the kernel's word on a process that has ended by itself."""
 
+PROCESS_STEP: Final = "start of the process"
 TOO_LARGE_TOGETHER: Final = "arguments and environment are too large together"
 GUEST_ERRNOS: Final = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EAGAIN}
@@ -229,7 +231,7 @@ class Execution:
             raise InvalidInput("args", TOO_LARGE_TOGETHER)
         raise_if_exhausted(report.error)
         if report.error and report.error not in GUEST_ERRNOS:
-            raise LaunchError("start of the process", report.error, os.strerror(report.error))
+            raise LaunchError(PROCESS_STEP, report.error, os.strerror(report.error))
         return report
 
     def _adopt(self, spawned: Report) -> None:
@@ -434,13 +436,34 @@ def start_process(sandbox: NativeSandbox, command: Command) -> Steps[Waiting]:
     with ExitStack() as stack:
         stack.callback(channel.close)
         spawned = yield from await_report(channel, sandbox, ReportKind.SPAWNED, fds=command.pipes)
-        for fd in spawned.fds:
-            stack.callback(os.close, fd)
-        raise_if_exhausted(spawned.error)
-        if spawned.error:
-            raise LaunchError("start of the process", spawned.error, os.strerror(spawned.error))
+        with ExitStack() as sent:
+            for fd in spawned.fds:
+                sent.callback(os.close, fd)
+            raise_if_exhausted(spawned.error)
+            if spawned.error:
+                raise LaunchError(PROCESS_STEP, spawned.error, os.strerror(spawned.error))
+            if command.forked:
+                spawned = msgspec.structs.replace(spawned, fds=_own_ends(spawned.fds, command))
+            else:
+                sent.pop_all()
         stack.pop_all()
     return Waiting(channel, spawned)
+
+
+def _own_ends(fds: tuple[int, ...], command: Command) -> tuple[int, ...]:
+    """Of a fork's pipes: by its zygote, which may keep or be what it likes. Raises LaunchError."""
+    written = {0} if command.stdin is not None else set()
+    written |= {len(fds) - 2} if command.request is not None else set()
+    with ExitStack() as stack:
+        ours = []
+        for at, fd in enumerate(fds):
+            try:
+                ours.append(own_end(fd, os.O_WRONLY if at in written else os.O_RDONLY))
+            except OSError as error:
+                raise LaunchError(PROCESS_STEP, error.errno or 0, "what it hands over are not its pipes") from error
+            stack.callback(os.close, ours[-1])
+        stack.pop_all()
+    return tuple(ours)
 
 
 def raise_if_exhausted(number: int) -> None:

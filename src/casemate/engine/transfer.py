@@ -78,7 +78,7 @@ def write_files(sandbox: NativeSandbox, files: Iterable[InputFile]) -> Steps[Non
     for file in files:
         yield from _make_missing(sandbox, file.path.parent, made)
         mode = EXECUTABLE_MODE if file.executable else DATA_MODE
-        _fill((yield from _open(sandbox, file.path, WRITE_FLAGS, mode)), file.path, file.data, mode)
+        _fill(sandbox, (yield from _open(sandbox, file.path, WRITE_FLAGS, mode)), file.path, file.data, mode)
 
 
 def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes) -> Steps[None]:
@@ -89,11 +89,14 @@ def write_file(sandbox: NativeSandbox, path: PurePosixPath, data: bytes) -> Step
     elif report.error:
         raise _refused(report.error, path)
     else:
-        _fill(report.fds[0], path, data, DATA_MODE)
+        _fill(sandbox, report.fds[0], path, data, DATA_MODE)
 
 
-def _fill(fd: int, path: PurePosixPath, data: bytes, mode: int) -> None:
+def _fill(sandbox: NativeSandbox, fd: int, path: PurePosixPath, data: bytes, mode: int) -> None:
+    """Written are files of the sandbox's own disk only: in /proc, for one, what we write could be an order."""
     with _regular(fd, path) as status:
+        if status.st_dev != os.fstat(sandbox.work_fd).st_dev:
+            raise FileTransferError(f"{path}: not a file of the sandbox")
         if stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(fd, mode)
         view = memoryview(data)

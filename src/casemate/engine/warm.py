@@ -16,7 +16,7 @@ from casemate.engine.drive import drive
 from casemate.engine.execution import Waiting, start_process
 from casemate.engine.program import Command
 from casemate.engine.zygote import ZygoteKey, Zygotes
-from casemate.errors import LaunchError, SandboxClosed
+from casemate.errors import InternalError, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.plan import processors_wanted
 from casemate.isolation.waiting import Steps, Wait
@@ -193,7 +193,7 @@ class Warm:
             try:
                 sandbox = yield from self._backend.start_within(nursery, spec)
                 warm = yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True))
-            except (LaunchError, SandboxClosed) as error:
+            except (LaunchError, SandboxClosed, InternalError) as error:
                 self._zygotes.drop(key, nursery, error)
             else:
                 nursery.has_worked = True
@@ -228,8 +228,10 @@ def _await_ready(reply_fd: int) -> Steps[None]:
     deadline_s = time.monotonic() + limits.LAUNCH_TIMEOUT_S
     if not (yield Wait(read=(reply_fd,), deadline_s=deadline_s)):
         raise LaunchError("start of the interpreter", errno.ETIMEDOUT, "it does not become ready")
-    if os.read(reply_fd, len(READY_FRAME)) != READY_FRAME:
-        raise LaunchError("start of the interpreter", errno.EPROTO, "it does not become ready")
+    with suppress(BlockingIOError):  # it may have taken it back
+        if os.read(reply_fd, len(READY_FRAME)) == READY_FRAME:
+            return
+    raise LaunchError("start of the interpreter", errno.EPROTO, "it does not become ready")
 
 
 def _memory_bytes(warm: WarmSandbox) -> int:

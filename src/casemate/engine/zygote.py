@@ -7,8 +7,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Final
 
 import msgspec
@@ -46,6 +46,14 @@ class _Kind:
         self.problem = ""
         self.retry_s = 0.0
         self.used_s = 0.0
+        self.is_gone = False
+
+    def let_go(self, *, at_once: bool = False) -> None:
+        """Nobody finds it any more: its zygote is let go, also one that is being made now."""
+        with self.lock:
+            self.is_gone = True
+            if self.nursery is not None:
+                (self.nursery.close if at_once else self.nursery.retire)()
 
     def is_idle_since(self, moment_s: float) -> bool:
         """Whether nobody has asked for it since then, and nothing is there that it has made."""
@@ -67,18 +75,24 @@ class Zygotes:
 
     def get(self, key: ZygoteKey) -> Nursery | None:
         """A zygote to make a sandbox with; None where there can be none now, and `problem` says why."""
-        kind = self._kind(key)
-        with kind.lock:
-            now_s = time.monotonic()
-            kind.used_s = now_s
-            if kind.nursery is not None and not _is_old(kind, now_s):
-                return kind.nursery
-            if kind.nursery is not None:
-                kind.nursery.retire()
-                kind.nursery = None
-            if now_s >= kind.retry_s and not self._closed:
-                self._make(key, kind)
+        while True:
+            kind = self._kind(key)
+            with kind.lock:
+                if not kind.is_gone:  # while we waited for it
+                    return self._of(key, kind)
+
+    def _of(self, key: ZygoteKey, kind: _Kind) -> Nursery | None:
+        """With the lock of the kind."""
+        now_s = time.monotonic()
+        kind.used_s = now_s
+        if kind.nursery is not None and not _is_old(kind, now_s):
             return kind.nursery
+        if kind.nursery is not None:
+            kind.nursery.retire()
+            kind.nursery = None
+        if now_s >= kind.retry_s and not self._closed:
+            self._make(key, kind)
+        return kind.nursery
 
     def drop(self, key: ZygoteKey, nursery: Nursery, error: Exception) -> None:
         """It failed: let the next one who asks have another; for a while none, if this one was of no use at all."""
@@ -99,9 +113,7 @@ class Zygotes:
     def clear(self) -> None:
         """Let all go that nobody needs any more; the next one who asks has another made."""
         for kind in self._take_all():
-            with kind.lock:
-                if kind.nursery is not None:
-                    kind.nursery.retire()
+            kind.let_go()
 
     def _look_later(self) -> None:
         """One of them has nothing to do: if that stays so, it is let go."""
@@ -119,9 +131,7 @@ class Zygotes:
             kinds = [self._kinds.pop(key) for key in idle]
             left = any(kind.nursery is not None and kind.nursery.is_idle for kind in self._kinds.values())
         for kind in kinds:
-            with kind.lock:
-                if kind.nursery is not None:
-                    kind.nursery.retire()
+            kind.let_go()
         if left:
             self._look_later()
 
@@ -134,9 +144,7 @@ class Zygotes:
             for sandbox in self._starting:
                 sandbox.kill()
         for kind in self._take_all():
-            with kind.lock:
-                if kind.nursery is not None:
-                    kind.nursery.close()
+            kind.let_go(at_once=True)
 
     def _take_all(self) -> list[_Kind]:
         with self._lock:
@@ -149,8 +157,8 @@ class Zygotes:
             kind = self._kinds.pop(key, None) or _Kind()
             oldest = self._kinds.pop(next(iter(self._kinds))) if len(self._kinds) >= limits.ZYGOTES_MAX else None
             self._kinds[key] = kind
-        if oldest is not None and oldest.nursery is not None:
-            oldest.nursery.retire()
+        if oldest is not None:
+            oldest.let_go()
         return kind
 
     def _make(self, key: ZygoteKey, kind: _Kind) -> None:
@@ -178,6 +186,8 @@ class Zygotes:
 
 def _is_old(kind: _Kind, now_s: float) -> bool:
     assert kind.nursery is not None  # noqa: S101 - the caller has looked
+    if kind.nursery.is_full:
+        return True
     return kind.nursery.made >= limits.ZYGOTE_CHILDREN_MAX or now_s - kind.born_s >= limits.ZYGOTE_AGE_MAX_S
 
 
@@ -208,21 +218,32 @@ def start_zygote(
 def _await_zygote(sandbox: NativeSandbox, channel: socket.socket, outputs: tuple[int, ...]) -> Steps[None]:
     """What it prints meanwhile is taken, so that it does not wait for us, and the last of it kept for the error."""
     deadline_s = time.monotonic() + limits.ZYGOTE_START_TIMEOUT_S
-    said, open_outputs = b"", set(outputs)
-    while ready := (yield Wait((channel.fileno(), sandbox.pidfd, *open_outputs), (), deadline_s)):
-        for fd in open_outputs & ready:
+    said, watched = dict.fromkeys(outputs, b""), {channel.fileno(), *outputs}
+    while time.monotonic() < deadline_s:  # it may print without end
+        ready = yield Wait((sandbox.pidfd, *watched), (), deadline_s)
+        for fd in watched.intersection(outputs, ready):
             data = os.read(fd, limits.READ_CHUNK_BYTES)
-            said = (said + data)[-limits.LAST_WORDS_BYTES :]
+            said[fd] = (said[fd] + data)[-limits.LAST_WORDS_BYTES :]
             if not data:
-                open_outputs.discard(fd)
-        if channel.fileno() in ready and channel.recv(len(READY_FRAME)) == READY_FRAME:
-            return
-        if not open_outputs or sandbox.pidfd in ready:
+                watched.discard(fd)
+        if channel.fileno() in watched & ready:
+            if _is_ready(channel):
+                return
+            watched.discard(channel.fileno())
+        if sandbox.pidfd in ready or watched.isdisjoint(outputs):
             raise LaunchError("start of the zygote", errno.EPROTO, f"it ends: {_last_line(said)}")
     raise LaunchError("start of the zygote", errno.ETIMEDOUT, f"it does not become ready: {_last_line(said)}")
 
 
-def _last_line(said: bytes) -> str:
-    """For people, from a program that is not trusted."""
-    lines = said.decode(errors="replace").strip().splitlines()
+def _is_ready(channel: socket.socket) -> bool:
+    """Whether that is what it says; otherwise it has nothing more to say."""
+    with suppress(OSError):
+        return channel.recv(len(READY_FRAME)) == READY_FRAME
+    return False
+
+
+def _last_line(said: Mapping[int, bytes]) -> str:
+    """For people, from a program that is not trusted: of what it printed to stderr, if it did, else to stdout."""
+    stdout, stderr = said.values()
+    lines = (stderr or stdout).decode(errors="replace").strip().splitlines()
     return ascii(lines[-1][: limits.ZYGOTE_WORDS_MAX])[1:-1] if lines else "without a word"

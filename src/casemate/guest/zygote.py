@@ -28,6 +28,8 @@ def become_zygote() -> "Any":
         __import__(name)
     if len(posix.listdir("/proc/self/task")) > 1:
         sys.exit(f"importing {', '.join(modules)} starts threads, which a fork would be without")
+    if _shares_memory():
+        sys.exit(f"importing {', '.join(modules)} leaves memory in which forks would meet")
     posix.write(CHANNEL_FD, READY)
     before()
     if zygote(CHANNEL_FD) != 0:
@@ -49,6 +51,12 @@ def _load(library: str) -> "tuple[Any, Any, Any]":
         del sys.modules[name]
     sys.path[:] = path
     return found
+
+
+def _shares_memory() -> bool:
+    """Whether something is mapped that a write changes for all who have it."""
+    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123 - another module to import
+        return any(b"w" in modes and b"s" in modes for modes in (line.split()[1] for line in maps))
 
 
 def _neighbour(name: str) -> "Any":

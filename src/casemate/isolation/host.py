@@ -71,7 +71,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     `sysctl_directories` what there is of machine-wide facts below /proc/sys. `overlay_refused` are directories over
     which no overlay can be mounted in a user namespace, `device_nodes` says whether we can make any: both only a try
     can tell. `etc_source` is where the machine's /etc lies. `hard_limits` are our own, by number of the resource;
-    nobody can be given more.
+    nobody can be given more. `watches` are how many instances and watches of inotify one sandbox may have, where that
+    is not the usual.
     """
 
     uid: int
@@ -92,6 +93,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     overlay_refused: frozenset[str] = frozenset()
     device_nodes: bool = True
     etc_source: str = "/etc"
+    watches: tuple[int, int] = (0, 0)
 
 
 def _base_entries() -> tuple[BaseEntry, ...]:

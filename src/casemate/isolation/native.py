@@ -21,7 +21,17 @@ from casemate import limits
 from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
 from casemate.isolation.host import HostFacts, read_host_facts
 from casemate.isolation.launcher import NO_ROOM, Launcher
-from casemate.isolation.nursery import Nursery, make_nursery_plan, nursery_spec, seen_inside, spec_inside
+from casemate.isolation.nursery import (
+    NESTED_STEP,
+    Nursery,
+    check_nested_work,
+    check_possible,
+    make_nursery_plan,
+    nested_pid,
+    nursery_spec,
+    seen_inside,
+    spec_inside,
+)
 from casemate.isolation.plan import Surroundings, choose_processors, layers_in_force, make_plan, processors_wanted
 from casemate.isolation.protocol import (
     EVERYTHING,
@@ -37,15 +47,13 @@ from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
 from casemate.kernel.descriptors import send_descriptors
 from casemate.kernel.devices import make_devices
-from casemate.kernel.hostids import HostIds
-from casemate.kernel.processes import pid_of
+from casemate.kernel.hostids import HostIds, block_of
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
 from casemate.model.result import Isolation
 from casemate.model.spec import Mount, SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
-_IDS: Final = range(limits.UID_RANGE_START, limits.UID_RANGE_START + limits.UID_RANGE_COUNT)
 KILL_STEP: Final = "ending the sandbox"
 
 
@@ -276,12 +284,17 @@ class NativeBackend:
         `limited`: what runs in it is not ours alone, so a cgroup has to hold it; LaunchError where there is none.
         """
         spec = nursery_spec(mounts)
-        if limited and isinstance(self._cgroups, CgroupUnavailable):
-            raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=self._cgroups.hint)
+        check_possible(self._host, self._cgroups, limited=limited)
+        while True:
+            try:
+                return (yield from self._start_nursery(spec, self._host))
+            except Refused as refused:
+                self._learn(refused)
+
+    def _start_nursery(self, spec: SandboxSpec, host: HostFacts) -> Steps[NativeSandbox]:
         with ExitStack() as stack:
-            around, cgroup = self._surroundings(spec.limits, self._host, stack)
-            ids = _IDS if self._host_ids else range(0)
-            plan = make_nursery_plan(spec, self._host, around, ids)
+            around, cgroup = self._surroundings(spec.limits, host, stack)
+            plan = make_nursery_plan(spec, host, around, block_of(around.uid) if self._host_ids else range(0))
             control = yield from self._send(plan, cgroup, stack)
             return (yield from self._built(spec, plan, control, cgroup, (), stack))
 
@@ -297,7 +310,7 @@ class NativeBackend:
             try:
                 return (yield from self._built(spec, plan, control, cgroup, layers, stack, nested=True))
             except Refused as refused:
-                raise LaunchError("start in a nursery", errno.EOPNOTSUPP, str(refused)) from refused
+                raise LaunchError(NESTED_STEP, errno.EOPNOTSUPP, str(refused)) from refused
 
     def view_within(self, mounts: tuple[Mount, ...]) -> HostFacts:
         """The machine as a zygote sees it in a nursery with these mounts."""
@@ -340,18 +353,22 @@ class NativeBackend:
         *,
         nested: bool = False,
     ) -> Steps[NativeSandbox]:
-        """The sandbox of a plan that was handed over, once it is there; a nested keeper does not know its id here."""
+        """The sandbox of a plan that was handed over, once it is there; what tells of a nested one may be hostile."""
         if cgroup is not None:
             cgroup.counters()  # opened while the launcher works, for whoever asks again
         started = yield from expect_stage(control, ReportKind.STARTED, plan, stack)
+        pid = nested_pid(started.fds[0]) if nested else started.value
         stack.callback(_kill_and_wait, started.fds[0])
         ready = yield from expect_stage(control, ReportKind.READY, plan, stack)
+        if nested:
+            uid = self._host.uid if self._host_ids is None else plan.uid_outside
+            check_nested_work(ready.fds[0], uid=uid, disk_bytes=spec.limits.disk_bytes)
         if cgroup is not None:
             cgroup.joined()
         sandbox = NativeSandbox(
             control=control,
             pidfd=started.fds[0],
-            pid=pid_of(started.fds[0]) if nested else started.value,
+            pid=pid,
             work_fd=ready.fds[0],
             listeners=ready.fds[1:],
             cgroup=cgroup,
@@ -459,12 +476,17 @@ def _readable(fd: int, timeout_s: float) -> bool:
 
 
 def _hang_up(control: socket.socket) -> None:
-    """Close our end and wait until everybody has closed the other: without it, a start that is still going on ends."""
+    """Close our end and wait until everybody has closed the other: without it, a start that is still going on ends.
+
+    For a while, whatever still comes: a zygote could send without end.
+    """
+    deadline_s = time.monotonic() + limits.HANG_UP_TIMEOUT_S
     with control, suppress(OSError):
         control.shutdown(socket.SHUT_WR)
-        control.settimeout(limits.HANG_UP_TIMEOUT_S)
-        while control.recv(1):
-            continue
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            control.settimeout(left_s)
+            if not control.recv(1):
+                return
 
 
 def _kill_and_wait(pidfd: int) -> None:

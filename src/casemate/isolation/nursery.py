@@ -9,8 +9,10 @@ What is made in it has all layers of its own on top.
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,11 +26,13 @@ from casemate import limits as bound
 from casemate.errors import LaunchError
 from casemate.isolation import seccomp
 from casemate.isolation.host import HostFacts
-from casemate.isolation.plan import NAMESPACES, Surroundings, affinity_mask
+from casemate.isolation.plan import NAMESPACES, Surroundings, affinity_mask, uses_landlock
 from casemate.isolation.rootfs import ETC, Builder, add_base, add_devices, add_etc, add_mounts, private_directories
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
 from casemate.isolation.waiting import Steps, Wait
+from casemate.kernel.cgroup_types import CgroupRoot, CgroupUnavailable
 from casemate.kernel.descriptors import send_descriptors
+from casemate.kernel.processes import depth, pids_of
 from casemate.model.resources import Limits
 from casemate.model.spec import GUEST_ID, Mount, SandboxSpec
 
@@ -37,6 +41,14 @@ ZYGOTE_LIBRARY: Final = f"{LIBRARY_DIRECTORY}/casemate-zygote.so"
 LIBRARY_MOUNT: Final = Mount(str(Path(__file__).parent.parent / "_native"), LIBRARY_DIRECTORY)
 ETC_SOURCE: Final = "/run/etc"
 HOSTNAME: Final = "zygote"
+_INOTIFY: Final = "/proc/sys/fs/inotify"
+_SHARES: Final = bound.ZYGOTE_FORKS_MAX + bound.POOL_THREADS
+"""Threads that make one at the same moment may each have been told that there is room."""
+
+_WORD_MAX: Final = 2**32 - 1
+NESTED_STEP: Final = "start in a nursery"
+_NESTED_LEVELS: Final = 2
+"""The nursery's namespace of processes, and the sandbox's own."""
 DIRECTORIES: Final = ("dev/pts", "proc", "etc", "run", "tmp", "opt")
 CAP_SETGID: Final = 6
 CAP_SETUID: Final = 7
@@ -58,7 +70,8 @@ def make_nursery_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings, 
     builder = _build_root(plain, spec)
     steps = [Step(StepKind.SOURCE, (path,)) for path in builder.sources]
     steps += [Step(StepKind.IDS, _around(around.uid, ids))] if ids else []
-    steps += [Step(StepKind.WATCHES, (bound.NURSERY_INOTIFY_INSTANCES,)), Step(StepKind.IDENTITY)]
+    namespaces = bound.NURSERY_NAMESPACES // max(1, len(ids))
+    steps += [Step(StepKind.COUNTS, (bound.NURSERY_INOTIFY_INSTANCES, 0, namespaces)), Step(StepKind.IDENTITY)]
     steps += [Step(StepKind.HOSTNAME, (HOSTNAME,)), *builder.steps]
     steps += [Step(StepKind.PIVOT), Step(StepKind.EXPOSE, ("/tmp",)), Step(StepKind.NETWORK)]  # noqa: S108
     steps += [Step(StepKind.AFFINITY, (affinity_mask(around.cpus),)), *_lockdown(host, has_ids=bool(ids))]
@@ -123,15 +136,53 @@ def seen_inside(host: HostFacts, mounts: tuple[Mount, ...]) -> HostFacts:
         uid=GUEST_ID if host.uid else 0,
         gid=GUEST_ID if host.uid else 0,
         etc_source=ETC_SOURCE,
+        watches=_share_of_watches(),
         staging="/tmp",  # noqa: S108 - the nursery's own
         overlay_refused=frozenset(targets.get(path, path) for path in host.overlay_refused),
     )
+
+
+def _share_of_watches() -> tuple[int, int]:
+    """Of inotify, which the kernel counts for the nursery's user too: so much that enough is left for all others."""
+    most = [int(Path(_INOTIFY, name).read_text()) for name in ("max_user_instances", "max_user_watches")]
+    instances, watches = (max(1, number // _SHARES) for number in most)
+    return min(instances, bound.INOTIFY_INSTANCES_MAX), min(watches, _WORD_MAX)
 
 
 def spec_inside(spec: SandboxSpec) -> SandboxSpec:
     """A spec for one that is made in a nursery, where everything lies where it will be."""
     mounts = tuple(Mount(mount.target, mount.target) for mount in spec.mounts)
     return msgspec.structs.replace(spec, mounts=mounts)
+
+
+def check_possible(host: HostFacts, cgroups: CgroupRoot | CgroupUnavailable, *, limited: bool) -> None:
+    """Whether what a nursery needs of others is there; `limited`: a cgroup, too. Raises LaunchError."""
+    if limited and isinstance(cgroups, CgroupUnavailable):
+        raise LaunchError("nursery", errno.EOPNOTSUPP, "no cgroup would limit it", hint=cgroups.hint)
+    if not uses_landlock(host):
+        raise LaunchError("nursery", errno.EOPNOTSUPP, "no Landlock would keep its forks from its files")
+
+
+def nested_pid(pidfd: int) -> int:
+    """The id here of an init that was made in a nursery, which does not know it; -1 if it is gone already.
+
+    Whoever makes it may hand over what stands for another process, us for one, whom the kernel names to everybody
+    at the other end of our sockets; and what we get here we kill in the end. Raises LaunchError.
+    """
+    pids = pids_of(pidfd)
+    is_nested = len(pids) == depth() + _NESTED_LEVELS and pids[-1] == 1
+    if not is_nested and pids != (-1,):
+        raise LaunchError(NESTED_STEP, errno.EPROTO, "what it hands over is not its init")
+    return pids[0]
+
+
+def check_nested_work(work_fd: int, *, uid: int, disk_bytes: int) -> None:
+    """It could be any directory, which we would read with more rights than a zygote has. Raises LaunchError."""
+    status, file_system = os.fstat(work_fd), os.statvfs(work_fd)
+    size_bytes = file_system.f_blocks * file_system.f_frsize
+    is_limited = disk_bytes <= size_bytes < disk_bytes + file_system.f_frsize
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != uid or not is_limited:
+        raise LaunchError(NESTED_STEP, errno.EPROTO, "what it hands over is not its work directory")
 
 
 class Nursery:
@@ -185,6 +236,11 @@ class Nursery:
             self._end_if_done()
             if self.is_idle and self.on_idle is not None:
                 self.on_idle()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many are there as a nursery may have at a time."""
+        return self._alive >= bound.ZYGOTE_FORKS_MAX
 
     @property
     def is_idle(self) -> bool:

@@ -120,6 +120,7 @@ def _steps(
     """All steps before and after the choice of processors, which is another one at every start."""
     root = build_root(host, limits, mounts, cpus)
     steps = [Step(StepKind.SOURCE, (path,)) for path in root.sources]
+    steps += [Step(StepKind.COUNTS, (*host.watches, 0))] if any(host.watches) else []
     steps += [Step(StepKind.IDENTITY), Step(StepKind.HOSTNAME, (HOSTNAME,))]
     steps += root.steps
     steps += [Step(StepKind.PIVOT), Step(StepKind.EXPOSE, (WORK_DIRECTORY,)), Step(StepKind.NETWORK)]

@@ -54,7 +54,7 @@ class StepKind(IntEnum):
     LANDLOCK = 25
     SECCOMP = 26
     IDS = 27
-    WATCHES = 28
+    COUNTS = 28
     KEEP_CAPABILITIES = 29
 
 
@@ -86,7 +86,7 @@ SHAPES: Final = {
     StepKind.LANDLOCK: "qqur",
     StepKind.SECCOMP: "b",
     StepKind.IDS: "uuuu",
-    StepKind.WATCHES: "u",
+    StepKind.COUNTS: "uuu",
     StepKind.KEEP_CAPABILITIES: "q",
 }
 """u: u32, q: u64, s: string, b: block, v: strings, r: (string, u64) pairs."""

@@ -1,10 +1,12 @@
-"""Sending descriptors, also when guests have used up what the kernel lets their user have on the way."""
+"""Sending descriptors, also when guests have used up what the kernel lets their user have; and what was sent to us."""
 
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import socket
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,3 +39,13 @@ def _all_that_is_allowed() -> Iterator[None]:
             yield
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def own_end(fd: int, flags: int) -> int:
+    """An end of the pipe behind a descriptor that never blocks: whoever has sent us the descriptor may have kept it.
+
+    What two have is one file: the other could let it block again. Raises OSError, also for anything but a pipe.
+    """
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        raise OSError(errno.EPROTO, os.strerror(errno.EPROTO))
+    return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -45,6 +45,13 @@ def is_mapped(id_map: str, first: int = limits.UID_RANGE_START, count: int = lim
     return any(inside <= first and first + count <= inside + length for inside, _, length in lines)
 
 
+def block_of(value: int) -> range:
+    """The ids that an engine has with this one."""
+    first = value - value % limits.UID_BLOCK_COUNT
+    end = min(first + limits.UID_BLOCK_COUNT, limits.UID_RANGE_START + limits.UID_RANGE_COUNT)
+    return range(max(first, limits.UID_RANGE_START), end)
+
+
 class HostId:
     """One id on loan: `value` is the host's uid and gid of one run. `release` is idempotent."""
 

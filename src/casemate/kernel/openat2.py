@@ -1,7 +1,7 @@
 """Opening what a guest made: beneath one directory, never through a symbolic link.
 
-`openat2(2)` (Linux 5.6) with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS decides
-atomically in the kernel, so renaming and swapping while we look cannot lead us astray.
+`openat2(2)` (Linux 5.6) with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS and RESOLVE_NO_XDEV decides
+atomically in the kernel, so renaming, swapping and mounting while we look cannot lead us astray.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import os
 from typing import Final
 
 SYS_OPENAT2: Final = 437
+RESOLVE_NO_XDEV: Final = 0x01
 RESOLVE_NO_MAGICLINKS: Final = 0x02
 RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
-_RESOLVE: Final = RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
+_RESOLVE: Final = RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
 
 
 class _OpenHow(ctypes.Structure):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PROC: Final = "/proc"
 _DEAD: Final = frozenset({b"Z", b"X", b"x"})
 _STAT_FIELDS_MIN: Final = 20
-_PID_FIELD: Final = b"Pid:"
+_PIDS_FIELD: Final = b"NSpid:"
 
 
 class ProcessStat(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,12 +42,24 @@ class ProcessStat(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in _DEAD
 
 
-def pid_of(pidfd: int) -> int:
-    """The id, in our namespace, of the process that a descriptor stands for; -1 once it is gone."""
-    for line in Path(f"{_PROC}/self/fdinfo/{pidfd}").read_bytes().splitlines():
-        if line.startswith(_PID_FIELD):
-            return int(line.removeprefix(_PID_FIELD))
-    return -1
+def pids_of(pidfd: int) -> tuple[int, ...]:
+    """The ids of the process that a descriptor stands for, in our namespace and each one below, down to its own.
+
+    Once it is gone, -1 alone; empty if the descriptor stands for no process.
+    """
+    return _pids_in(f"{_PROC}/self/fdinfo/{pidfd}")
+
+
+def depth() -> int:
+    """How many namespaces down from that of our /proc we are ourselves, that one counted."""
+    return len(_pids_in(f"{_PROC}/self/status"))
+
+
+def _pids_in(path: str) -> tuple[int, ...]:
+    for line in Path(path).read_bytes().splitlines():
+        if line.startswith(_PIDS_FIELD):
+            return tuple(map(int, line.removeprefix(_PIDS_FIELD).split()))
+    return ()
 
 
 def parse_stat(text: bytes) -> ProcessStat | None:
