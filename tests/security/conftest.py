@@ -6,6 +6,7 @@ as root and as an ordinary user, with control groups of version 1 and 2 and with
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -313,6 +314,12 @@ def _changes(before: Footprint, after: Footprint) -> dict[str, list[str]]:
     found = {f"more {name}": now[name] - was[name] for name in kinds}
     found |= {f"fewer {name}": was[name] - now[name] for name in kinds if name != "processes"}
     return {name: sorted(counted.elements()) for name, counted in found.items() if counted}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage_of_others() -> None:
+    """Descriptors of earlier files' objects in cycles would be closed at any moment later."""
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)
