@@ -4,9 +4,11 @@
 #define _GNU_SOURCE
 #include "casemate.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -36,10 +38,18 @@ static int restore_state(void) {
     return prctl(PR_SET_NAME, name, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) < 0 ? -1 : 0;
 }
 
+/* Libraries that count processors have done so by now; to make sandboxes on only one of them would be slow. Those that
+ * its control group does not allow, the kernel leaves out. */
+static int use_all_processors(void) {
+    cpu_set_t all;
+    memset(&all, 0xff, sizeof all);
+    return sched_setaffinity(0, sizeof all, &all);
+}
+
 /* Returns in each program, once it is inside its sandbox and behind all of its walls: 0, or -1 if it must not go on.
  * In the zygote it never returns. One thread only: the others would not be there after a fork. */
 __attribute__((visibility("default"))) int casemate_zygote(int channel) {
-    if (!read_oom_score())
+    if (!read_oom_score() || use_all_processors() < 0)
         return -1;
     keep_state();
     if (setjmp(program) != 0)

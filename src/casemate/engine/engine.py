@@ -150,6 +150,12 @@ class Engine:
         with self.warm.taken(run) as warm:
             yield warm
 
+    def nested(self, run: Run) -> Steps[NativeSandbox | None]:
+        """A sandbox made for the run by a zygote, if there is one; the caller ends it."""
+        if run.fresh or not self._makes_ahead:
+            return None
+        return (yield from self.warm.nested(run))
+
     @property
     def warm(self) -> Warm:
         """The ready sandboxes of this engine."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
@@ -171,8 +172,9 @@ def check_command(
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
     """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after.
 
-    One that was ready but has ended before anything of the program was read is replaced by a new one. A program for an
-    isolate runs in one of its own, in a sandbox of its tenant's.
+    It was made ahead, or a zygote makes it now, or it is new, in that order. One that was ready but has ended before
+    anything of the program was read is followed by the next. A program for an isolate runs in one of its own, in a
+    sandbox of its tenant's.
     """
     check_cancel(cancel)
     if cancel is not None and cancel.is_cancelled:
@@ -181,18 +183,24 @@ def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> St
         from casemate.engine.isolate import run_in_isolate  # of use only where there are isolates
 
         return (yield from run_in_isolate(engine, run, cancel))
-    with engine.taken(run) as warm:
+    with engine.taken(run) as warm, suppress(Cancelled):
         if warm is not None:
             try:
                 return (yield from _seen_through(engine, warm.sandbox, run, warm.waiting, cancel))
             except SandboxClosed as error:
                 if not (isinstance(error, NeverBegan) or (warm.waiting is not None and warm.waiting.is_ours)):
                     raise  # it may have begun, and nothing runs twice
-        try:
-            sandbox = yield from until_cancelled(engine.start(run.spec), cancel)
-        except Cancelled:
-            return _cancelled(engine)
+        nested = yield from until_cancelled(engine.nested(run), cancel)
+        if nested is not None:
+            return (yield from _seen_through(engine, nested, _as_fork(run), None, cancel))
+        sandbox = yield from until_cancelled(engine.start(run.spec), cancel)
         return (yield from _seen_through(engine, sandbox, run, None, cancel))
+    return _cancelled(engine)
+
+
+def _as_fork(run: Run) -> Run:
+    command = msgspec.structs.replace(run.program.command, forked=True)
+    return msgspec.structs.replace(run, program=msgspec.structs.replace(run.program, command=command))
 
 
 def _seen_through(

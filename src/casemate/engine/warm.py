@@ -18,6 +18,7 @@ from casemate.engine.program import Command
 from casemate.engine.zygote import ZygoteKey, Zygotes
 from casemate.errors import InternalError, LaunchError, SandboxClosed
 from casemate.isolation.native import NativeBackend, NativeSandbox
+from casemate.isolation.nursery import Nursery
 from casemate.isolation.plan import processors_wanted
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.pool import Bounds
@@ -126,6 +127,19 @@ class Warm:
                 warm.waiting.close()
             self._pool.done(key)
 
+    def nested(self, run: Run) -> Steps[NativeSandbox | None]:
+        """A sandbox for a run for which none is ready, by a zygote that is; the run's interpreter can be its fork."""
+        key = warm_key(run)
+        zygote_key = key.zygote_key()
+        nursery = self._zygotes.find(zygote_key) if zygote_key is not None else None
+        if zygote_key is None or nursery is None:
+            return None
+        try:
+            return (yield from self._backend.start_within(nursery, run.spec))
+        except (LaunchError, SandboxClosed, InternalError) as error:
+            self._zygotes.drop(zygote_key, nursery, error)
+            return None
+
     def wake(self) -> None:
         """Have another one made for one that was taken: not before the run has begun, which would wait for that."""
         self._pool.wake()
@@ -190,15 +204,20 @@ class Warm:
             nursery = self._zygotes.get(key)
             if nursery is None:
                 break
-            try:
-                sandbox = yield from self._backend.start_within(nursery, spec)
-                warm = yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True))
-            except (LaunchError, SandboxClosed, InternalError) as error:
-                self._zygotes.drop(key, nursery, error)
-            else:
-                nursery.has_worked = True
+            warm = yield from self._by(nursery, spec, command, key)
+            if warm is not None:
                 return warm
         return None
+
+    def _by(self, nursery: Nursery, spec: SandboxSpec, command: Command, key: ZygoteKey) -> Steps[WarmSandbox | None]:
+        try:
+            sandbox = yield from self._backend.start_within(nursery, spec)
+            warm = yield from self._occupied(sandbox, msgspec.structs.replace(command, forked=True))
+        except (LaunchError, SandboxClosed, InternalError) as error:
+            self._zygotes.drop(key, nursery, error)
+            return None
+        nursery.has_worked = True
+        return warm
 
     def _occupied(self, sandbox: NativeSandbox, command: Command | None) -> Steps[WarmSandbox]:
         with ExitStack() as stack:

@@ -81,11 +81,21 @@ class Zygotes:
                 if not kind.is_gone:  # while we waited for it
                     return self._of(key, kind)
 
+    def find(self, key: ZygoteKey) -> Nursery | None:
+        """One that is there and young enough; never waits for one that is being made."""
+        with self._lock:
+            kind = self._kinds.get(key)
+        nursery = kind.nursery if kind is not None else None
+        if kind is None or nursery is None or _is_old(kind, nursery, time.monotonic()):
+            return None
+        kind.used_s = time.monotonic()
+        return nursery
+
     def _of(self, key: ZygoteKey, kind: _Kind) -> Nursery | None:
         """With the lock of the kind."""
         now_s = time.monotonic()
         kind.used_s = now_s
-        if kind.nursery is not None and not _is_old(kind, now_s):
+        if kind.nursery is not None and not _is_old(kind, kind.nursery, now_s):
             return kind.nursery
         if kind.nursery is not None:
             kind.nursery.retire()
@@ -184,11 +194,10 @@ class Zygotes:
                 self._starting.discard(sandbox)
 
 
-def _is_old(kind: _Kind, now_s: float) -> bool:
-    assert kind.nursery is not None  # noqa: S101 - the caller has looked
-    if kind.nursery.is_full:
+def _is_old(kind: _Kind, nursery: Nursery, now_s: float) -> bool:
+    if nursery.is_full:
         return True
-    return kind.nursery.made >= limits.ZYGOTE_CHILDREN_MAX or now_s - kind.born_s >= limits.ZYGOTE_AGE_MAX_S
+    return nursery.made >= limits.ZYGOTE_CHILDREN_MAX or now_s - kind.born_s >= limits.ZYGOTE_AGE_MAX_S
 
 
 def start_zygote(
