@@ -86,6 +86,8 @@ def _adopted(sandbox: NativeSandbox, pids: tuple[int, ...], count: int) -> Steps
             stack.callback(copy.close)
             found.append(copy)
         if len(found) < count:
+            for copy in found:  # whoever asks for fewer next is to find their room
+                yield from copy.killed("there was no room for all")
             raise CapacityError(
                 f"the sandbox has room for {len(found)} of {count} copies", hint="raise limits.processes"
             )
