@@ -153,7 +153,6 @@ def import_ahead(here: str) -> None:
     _json_parser()
     for name in ("python_end", "python_output"):
         ahead[name] = _without_trace(here, name)
-    _rehearse()
 
 
 def _reserve() -> None:
