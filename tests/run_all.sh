@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What the kernel and its control groups decide; the rest is the same everywhere, and system calls are slow in there.
-readonly OTHER_KERNEL=(tests/security/test_{cpu,kernel,memory,processes,sessions,zygotes}.py tests/integration/cgroups tests/integration/test_contract.py)
+readonly OTHER_KERNEL=(tests/security/test_{cpu,kernel,memory,processes}.py tests/integration/cgroups tests/integration/test_contract.py)
 readonly ISOLATION=(tests/security tests/integration tests/packages)
 readonly QUICK_COMPARISONS="not (test_is_as_natively or in_a_fork) or prints_a_line or exits_with_a_status or fails_uncaught"
 readonly ORDINARY_UID=61234 # in nobody's passwd
