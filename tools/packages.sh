@@ -23,6 +23,7 @@ run_packages=(
 )
 dev_packages=(
     bubblewrap=bwrap
+    chromium=chromium
     iproute2=ip
     "libpython$python_version-testsuite=/usr/lib/python$python_version/test/test_json"
     libjson-perl=/usr/share/perl5/JSON.pm
@@ -32,6 +33,7 @@ dev_packages=(
     user-mode-linux=linux.uml
     util-linux=setpriv
     valgrind=valgrind
+    wrk=wrk
 )
 
 present() { # a program's name, or file patterns, any of which will do

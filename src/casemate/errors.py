@@ -13,6 +13,14 @@
     ├── SetDamaged                 a package set is not what it was when it was made
     ├── FileTransferError          a file could not be moved into or out of the sandbox
     ├── CapacityError              this machine has no more of something (descriptors, ids, cgroups)
+    ├── Unauthenticated            the service does not know the key, or there is none
+    ├── PermissionDenied           the key may not do that; names the scope
+    ├── NotFound                   there is no such thing, or it is another tenant's
+    ├── Conflict                   it contradicts what is there already
+    ├── TooManyRequests            over a rate or a quota; says when to try again
+    ├── ServiceUnavailable         a part of the service is down, or it is shutting down
+    │   ├── NodeUnavailable        there is no node to ask; nothing was started
+    │   └── NodeLost               the node ended before it had answered
     └── InternalError              a mistake of ours
 
 Each class has a stable `code`; messages say what happened, hints say what to do about it.
@@ -153,6 +161,71 @@ class CapacityError(CasemateError):
     code = "no_capacity"
     http_status = 503
     retryable = True
+
+
+class Unauthenticated(CasemateError):
+    """The service does not know the key, or was given none."""
+
+    code = "unauthenticated"
+    http_status = 401
+
+
+class PermissionDenied(CasemateError):
+    """The key may not do that. `scope` is what it lacks, or is denied."""
+
+    code = "permission_denied"
+    http_status = 403
+
+    def __init__(self, scope: str, *, hint: str = "") -> None:
+        super().__init__(f"the key lacks the scope {scope}", hint=hint)
+        self.scope = scope
+
+
+class NotFound(CasemateError):
+    """There is no such thing, or it is another tenant's: nobody can tell which."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class Conflict(CasemateError):
+    """What is asked contradicts what is there already."""
+
+    code = "conflict"
+    http_status = 409
+
+
+class TooManyRequests(CasemateError):
+    """Over a rate or a quota. `retry_after_s` says when to try again."""
+
+    code = "too_many_requests"
+    http_status = 429
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
+class ServiceUnavailable(CasemateError):
+    """A part of the service is down, or it is shutting down."""
+
+    code = "unavailable"
+    http_status = 503
+    retryable = True
+
+
+class NodeUnavailable(ServiceUnavailable):
+    """There is no node to ask. Nothing was started."""
+
+    code = "node_unavailable"
+
+
+class NodeLost(ServiceUnavailable):
+    """The node ended, or the way to it, before it had answered."""
+
+    code = "node_lost"
+    retryable = False
 
 
 class InternalError(CasemateError):

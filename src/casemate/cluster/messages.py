@@ -1,0 +1,121 @@
+"""What the service asks of a node, and what a node answers: frozen values, checked when they are read.
+
+A node knows runs and not customers: of a tenant it knows a name that keeps workers apart, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from casemate.model.function import Item, ItemResult, Source
+from casemate.model.result import Chunk, JsonValue, Result
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Anything that is asked or answered. `id` belongs to one call; answers carry that of their question."""
+
+    id: str
+
+
+# What is asked ------------------------------------------------------------------------------------
+
+
+class RunCode(Message, frozen=True, kw_only=True, tag="run_code"):
+    """Run code in a sandbox of its own. `options` are those of `casemate.run`, with files as bytes.
+
+    `live`: output is wanted while it comes.
+    """
+
+    tenant: str
+    request_id: str
+    runtime: str
+    code: str
+    options: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    stdin: bytes | None = None
+    live: bool = False
+
+
+class RunItems(Message, frozen=True, kw_only=True, tag="run_items"):
+    """Call a function with each of the items."""
+
+    tenant: str
+    request_id: str
+    source: Source
+    items: tuple[Item, ...]
+    timeout_s: float | None = None
+
+
+class CheckSyntax(Message, frozen=True, kw_only=True, tag="check_syntax"):
+    """Have the language read the code, without running it."""
+
+    tenant: str
+    request_id: str
+    runtime: str
+    code: str
+
+
+class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
+    """End the call of that id; its answer comes as ever."""
+
+
+class Ask(Message, frozen=True, kw_only=True, tag="ask"):
+    """What the node is and has: `about` is `health`, `workers` or `runtimes`."""
+
+    about: str
+
+
+Question: TypeAlias = RunCode | RunItems | CheckSyntax | Cancel | Ask
+
+
+# What is answered ---------------------------------------------------------------------------------
+
+
+class Started(Message, frozen=True, kw_only=True, tag="started"):
+    """A sandbox is there and the program runs, or soon does."""
+
+
+class Output(Message, frozen=True, kw_only=True, tag="output"):
+    """A piece of live output."""
+
+    chunk: Chunk
+
+
+class ItemEnded(Message, frozen=True, kw_only=True, tag="item_ended"):
+    """One item of a call is done. Items end in any order; `index` is its place in the question."""
+
+    index: int
+    result: ItemResult
+
+
+class Ended(Message, frozen=True, kw_only=True, tag="ended"):
+    """The last answer to RunCode."""
+
+    result: Result
+
+
+class ItemsEnded(Message, frozen=True, kw_only=True, tag="items_ended"):
+    """The last answer to RunItems."""
+
+
+class Answered(Message, frozen=True, kw_only=True, tag="answered"):
+    """The last answer to CheckSyntax and Ask: a value."""
+
+    value: JsonValue
+
+
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
+    """The last answer to a question that could not be done: one of our errors, by its code."""
+
+    code: str
+    message: str
+    hint: str = ""
+    field: str = ""
+    retryable: bool = False
+
+
+Answer: TypeAlias = Started | Output | ItemEnded | Ended | ItemsEnded | Answered | Refused
+LAST: tuple[type, ...] = (Ended, ItemsEnded, Answered, Refused)
+"""After one of these nothing more comes for that id."""

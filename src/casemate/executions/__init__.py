@@ -1,0 +1,1 @@
+"""Executions: code that is run once for a tenant, from acceptance to its one Result."""

@@ -1,0 +1,1 @@
+"""Whose turn it is: priority, order of arrival, fairness between tenants."""

@@ -1,0 +1,1 @@
+"""Records: one schema, statements, migrations."""
