@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casemate import limits
-from casemate.engine.capture import Capture
+from casemate.model.capture import Capture
 from casemate.model.result import Isolation, Reason, Result, Status, Stream
 
 PIECES = st.lists(st.binary(max_size=40), max_size=30)

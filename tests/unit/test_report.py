@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-
 import msgspec
 import pytest
 
-from casemate.cli.report import document, exit_status, side_line, verdict_line
+from casemate.cli.report import exit_status, side_line, verdict_line
 from casemate.model.resources import Limits
-from casemate.model.result import Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Stream, Usage
+from casemate.model.result import Event, GuestError, Isolation, Reason, Result, Status, Usage
 
 LIMITS = Limits().replacing(
     {
@@ -121,26 +119,3 @@ def test_a_refused_process_is_said_beside_another_reason(ended: Result, line: st
     event = Event(kind="process-limit", detail="1 refused")
     assert side_line(msgspec.structs.replace(ended, events=(event,)), LIMITS) == line
     assert side_line(ended, LIMITS) == ""
-
-
-def test_the_document_holds_the_whole_result() -> None:
-    ended = result(
-        Reason.EXIT,
-        exit_code=0,
-        output={"a": [1]},
-        stdout=Stream(head=b"caf\xc3\xa9"),
-        stderr=Stream(head=b"\xff\x00"),
-        files=(OutputFile(path="a/b.bin", data=b"123"),),
-    )
-    found = document(ended, {"a/b.bin": "out/a/b.bin"})
-    assert set(found) == set(Result.__struct_fields__)
-    assert found["stdout"] == {"text": "café", "truncated_bytes": 0}
-    assert base64.b64decode(found["stderr"]["base64"]) == b"\xff\x00"
-    assert found["files"] == [{"path": "a/b.bin", "size_bytes": 3, "saved_as": "out/a/b.bin"}]
-
-
-def test_a_cut_stream_says_how_much_is_missing() -> None:
-    ended = result(Reason.OUTPUT, stdout=Stream(head=b"a\xc3", tail=b"\xa9b", truncated_bytes=7))
-    stream = document(ended, {})["stdout"]
-    assert stream["truncated_bytes"] == 7
-    assert "7 bytes left out" in stream["text"]

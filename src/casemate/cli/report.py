@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from typing import Any, Final
+from typing import Final
 
 from casemate.cli.messages import printable
 from casemate.model.resources import Limits
-from casemate.model.result import Event, OutputFile, Reason, Result, Stream, Usage
+from casemate.model.result import Event, Reason, Result, Usage
 from casemate.model.units import format_bytes, format_duration
 
 EXIT_USAGE: Final = 2
@@ -97,39 +97,3 @@ def _disk_line(limits: Limits, usage: Usage) -> str:
     if usage.disk_bytes is not None and usage.disk_bytes < limits.disk_bytes // 2:
         return f"limit of {limits.inodes} files reached; raise it with --inodes"
     return f"disk limit of {format_bytes(limits.disk_bytes)} reached; raise it with --disk"
-
-
-def document(result: Result, saved: dict[str, str]) -> dict[str, Any]:
-    """The Result as a JSON document. `saved` says where collected files went."""
-    return {
-        "status": result.status,
-        "reason": result.reason,
-        "exit_code": result.exit_code,
-        "signal": result.signal,
-        "output": result.output,
-        "stdout": _stream(result.stdout),
-        "stderr": _stream(result.stderr),
-        "error": result.error,
-        "usage": result.usage,
-        "isolation": result.isolation,
-        "events": result.events,
-        "files": [_file(file, saved.get(file.path)) for file in result.files],
-        "displays": result.displays,
-    }
-
-
-def _stream(stream: Stream) -> dict[str, Any]:
-    """`text` is for people; `base64` is there where the text is not the exact bytes."""
-    found: dict[str, Any] = {"text": stream.text, "truncated_bytes": stream.truncated_bytes}
-    kept = stream.head + stream.tail
-    try:
-        kept.decode("utf-8")
-    except UnicodeDecodeError:
-        import binascii
-
-        found["base64"] = binascii.b2a_base64(kept, newline=False).decode("ascii")
-    return found
-
-
-def _file(file: OutputFile, saved_as: str | None) -> dict[str, Any]:
-    return {"path": file.path, "size_bytes": len(file.data), "saved_as": saved_as}

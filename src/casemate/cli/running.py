@@ -13,11 +13,12 @@ from types import FrameType
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.outlet import Outlets
-from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, document, exit_status, side_line, verdict_line
+from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, exit_status, side_line, verdict_line
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.isolation.waiting import Steps
 from casemate.kernel.cgroup_wake import let_sleep
+from casemate.model.document import result_document
 from casemate.model.resources import Limits
 from casemate.model.result import Result
 
@@ -37,7 +38,7 @@ def carry_out(engine: Engine, steps: Steps[Result], limits: Limits, parsed: Pars
     saved, written = save(result.files, parsed)
     complete = report_left_out(result.events) and written
     if quiet:
-        show_json(document(result, saved))
+        show_json(result_document(result, saved=saved))
     else:
         _show_output(result, outlets)
     _show_verdict(result, limits, outlets, parsed)

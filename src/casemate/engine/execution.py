@@ -16,7 +16,6 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.cancel import CancelToken, until_cancelled
-from casemate.engine.capture import Capture
 from casemate.engine.program import STREAMS, Command, NeverBegan
 from casemate.engine.stdin import BytesOrFd, Feeder, unread_bytes
 from casemate.engine.supervise import Counted, Supervisor
@@ -32,6 +31,7 @@ from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import Report, ReportKind, SpawnFlag, encode_spawn, expect_report
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.kernel.descriptors import own_end
+from casemate.model.capture import Capture
 from casemate.model.resources import Limits
 from casemate.model.result import Chunk, Reason, Stream
 from casemate.model.values import FAREWELL_HEAD, long_frame, split_farewell

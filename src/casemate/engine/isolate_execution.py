@@ -12,12 +12,12 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.cancel import CancelToken
-from casemate.engine.capture import Capture
 from casemate.engine.program import STREAMS
 from casemate.engine.run import Run
 from casemate.engine.supervise import Counted, Supervisor
 from casemate.isolation.protocol import ReportKind, expect_report
 from casemate.isolation.waiting import Ready, Steps, Wait
+from casemate.model.capture import Capture
 from casemate.model.result import Chunk, Reason
 from casemate.model.result import Stream as Kept
 from casemate.model.values import FRAME_HEAD, Reply, ReplyProblem, parse_body

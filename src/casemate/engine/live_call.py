@@ -11,7 +11,6 @@ import msgspec
 
 from casemate import limits
 from casemate.engine.cancel import CancelToken
-from casemate.engine.capture import Capture
 from casemate.engine.execution import await_report
 from casemate.engine.live import LiveProcess
 from casemate.engine.program import STREAMS
@@ -19,6 +18,7 @@ from casemate.engine.supervise import Counted, Supervisor
 from casemate.errors import CasemateError
 from casemate.isolation.protocol import ReportKind
 from casemate.isolation.waiting import Ready, Steps, Wait, open_event
+from casemate.model.capture import Capture
 from casemate.model.display import Display
 from casemate.model.live import Done, Shown, Taken, parse_said
 from casemate.model.resources import Limits
