@@ -306,3 +306,32 @@ COPIES_MAX: Final = 1000
 FORK_TIMEOUT_S: Final = 30.0
 IDLE_MIN_S: Final = 0.001
 IDLE_MAX_S: Final = 365 * 24 * 3600.0
+
+# The service: what one request may be -----------------------------------------------------------------
+REQUEST_BODY_MAX_BYTES: Final = 64 * MIB
+REQUEST_DEPTH_MAX: Final = VALUE_DEPTH_MAX
+REQUEST_ID_MAX_CHARS: Final = 128
+REQUEST_PARSED_HERE_MAX_BYTES: Final = 256 * KIB
+"""A larger body is parsed in a thread, so that other requests do not wait for it."""
+
+IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
+IDEMPOTENCY_KEPT_S: Final = 24 * 3600.0
+IDEMPOTENCY_BODY_MAX_BYTES: Final = 1 * MIB
+"""A larger answer is not kept: whoever asks again is told so."""
+
+PAGE_DEFAULT_COUNT: Final = 50
+PAGE_MAX_COUNT: Final = 200
+LABELS_MAX: Final = 32
+LABEL_MAX_CHARS: Final = 128
+PRIORITY_MAX: Final = 9
+PRIORITY_DEFAULT: Final = 5
+EVENT_DATA_MAX_BYTES: Final = 64 * KIB
+EVENT_PING_S: Final = 15.0
+"""A stream that has nothing to say says so, so that nothing between takes it for dead."""
+
+# The service: executions ------------------------------------------------------------------------------
+NODE_WAIT_MAX_S: Final = 10.0
+"""For a node that is being started again; then what needs one is refused."""
+
+ENDED_KEPT_S: Final = 30.0
+"""How long an execution that has ended is still followed from memory."""

@@ -27,6 +27,14 @@ class Capture:
         if len(self._tail) > 2 * self._tail_bytes:
             del self._tail[: -self._tail_bytes or None]
 
+    def after(self, offset: int, most: int) -> tuple[bytes, int]:
+        """At most `most` of the kept bytes at or after an offset, and the offset where they begin."""
+        if offset < len(self._head):
+            return bytes(self._head[offset : offset + most]), offset
+        tail_begin = self.total_bytes - len(self._tail)
+        begin = min(max(offset, tail_begin), max(offset, self.total_bytes))
+        return bytes(self._tail[begin - tail_begin : begin - tail_begin + most]), begin
+
     def finish(self) -> Stream:
         """What was kept."""
         tail = bytes(self._tail[-self._tail_bytes :]) if self._tail_bytes else b""

@@ -51,6 +51,14 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     def total_bytes(self) -> int:
         return len(self.head) + len(self.tail) + self.truncated_bytes
 
+    def after(self, offset: int, most: int) -> tuple[bytes, int]:
+        """At most `most` of the kept bytes at or after an offset, and the offset where they begin."""
+        if offset < len(self.head):
+            return self.head[offset : offset + most], offset
+        tail_begin = len(self.head) + self.truncated_bytes
+        begin = min(max(offset, tail_begin), max(offset, self.total_bytes))
+        return self.tail[begin - tail_begin : begin - tail_begin + most], begin
+
     @property
     def text(self) -> str:
         """The kept bytes as text; undecodable bytes are replaced, a gap is marked."""
