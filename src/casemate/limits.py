@@ -309,7 +309,6 @@ IDLE_MAX_S: Final = 365 * 24 * 3600.0
 
 # The service: what one request may be -----------------------------------------------------------------
 REQUEST_BODY_MAX_BYTES: Final = 64 * MIB
-REQUEST_DEPTH_MAX: Final = VALUE_DEPTH_MAX
 REQUEST_ID_MAX_CHARS: Final = 128
 REQUEST_PARSED_HERE_MAX_BYTES: Final = 256 * KIB
 """A larger body is parsed in a thread, so that other requests do not wait for it."""

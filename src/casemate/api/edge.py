@@ -1,0 +1,82 @@
+"""The outermost layer of the service: an id, a log line and a measurement for every request."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from casemate import limits
+from casemate.api.problems import unexpected
+
+_REQUEST_ID: Final = rf"[A-Za-z0-9._~+=:@-]{{1,{limits.REQUEST_ID_MAX_CHARS}}}"
+_LOG: Final = structlog.get_logger("casemate.access")
+SECURITY_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+Observe = Callable[[str, str, int, float], None]
+"""Is told the method, the route's pattern, the status and the seconds."""
+
+
+class Edge:
+    """ASGI middleware, without a task of its own for each request."""
+
+    def __init__(self, app: ASGIApp, observe: Observe) -> None:
+        self._app = app
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _chosen_id(Headers(scope=scope).get("x-request-id", ""))
+        scope.setdefault("state", {})["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await self._answered(scope, receive, send, request_id)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        began_s = time.monotonic()
+        status = 0
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _complete(message, request_id)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception as error:  # noqa: BLE001  (the last place that can answer)
+            _LOG.error("unexpected error", exc_info=error)
+            if not status:
+                await unexpected(request_id)(scope, receive, sent)
+        finally:
+            self._conclude(scope, status, time.monotonic() - began_s)
+
+    def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "") or "unknown"
+        self._observe(scope["method"], route, status, seconds)
+        _LOG.info("request", method=scope["method"], route=route, status=status, seconds=round(seconds, 6))
+
+
+def _chosen_id(given: str) -> str:
+    """The caller's own, if it is fit for logs."""
+    return given if re.fullmatch(_REQUEST_ID, given) else f"req_{secrets.token_hex(16)}"
+
+
+def _complete(message: MutableMapping[str, Any], request_id: str) -> None:
+    headers = MutableHeaders(scope=message)
+    headers["X-Request-Id"] = request_id
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)

@@ -1,0 +1,113 @@
+"""Errors as they go over HTTP: one shape for all of them, whoever raises them.
+
+What is a mistake of ours says so and nothing else: no path, no version, no source.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from casemate.errors import (
+    CasemateError,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    TooManyRequests,
+    Unauthenticated,
+)
+
+MEDIA_TYPE: Final = "application/problem+json"
+_CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+_MESSAGES: Final = {
+    404: "there is nothing at this address",
+    405: "this address does not take that method",
+    413: "the request is larger than is allowed",
+}
+_FIELD_MAX_CHARS: Final = 200
+_LOG: Final = logging.getLogger("casemate.api")
+
+
+def problem(error: CasemateError, request_id: str) -> JSONResponse:
+    """An error of ours as a response."""
+    content: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+    if isinstance(error, InvalidInput):
+        content["field"] = error.field
+    return _response(error.http_status, content, request_id, _headers(error))
+
+
+def _headers(error: CasemateError) -> dict[str, str]:
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Retry-After": "1"} if error.retryable else {}
+
+
+def _response(status: int, content: dict[str, Any], request_id: str, headers: dict[str, str]) -> JSONResponse:
+    return JSONResponse({**content, "request_id": request_id}, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the edge has given the request."""
+    found: str = request.scope.get("state", {}).get("request_id", "")
+    return found
+
+
+def install(app: FastAPI) -> None:
+    """Have every error of the application answered in this shape."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, CasemateError)  # noqa: S101  (as registered)
+        if error.http_status >= 500:  # noqa: PLR2004
+            _LOG.error("request failed: %s", error.code, exc_info=error)
+        return problem(error, request_id_of(request))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)  # noqa: S101
+        return problem(_first(error.errors()), request_id_of(request))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101
+        return _http(error, request_id_of(request))
+
+    app.add_exception_handler(CasemateError, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+def unexpected(request_id: str) -> JSONResponse:
+    """For what nobody has foreseen; the log has the rest."""
+    return problem(InternalError("something went wrong here", hint="the log names it by the request id"), request_id)
+
+
+def _first(errors: Sequence[Any]) -> CasemateError:
+    """The first thing that is wrong, with the field's path as it was sent."""
+    first = errors[0] if errors else {"loc": (), "msg": "is not valid"}
+    where = [str(part) for part in first["loc"]]
+    source, *path = where or ["body"]
+    field = _dotted(path) or source
+    if source == "path":
+        return NotFound("there is nothing of that name")
+    text = str(first["msg"])
+    return InvalidInput(field[:_FIELD_MAX_CHARS], text[:1].lower() + text[1:])
+
+
+def _dotted(path: Sequence[str]) -> str:
+    """`items.3.id` as `items[3].id`."""
+    return "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in path).lstrip(".")
+
+
+def _http(error: HTTPException, request_id: str) -> JSONResponse:
+    status = error.status_code
+    code = _CODES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004
+    message = _MESSAGES.get(status, "the request is malformed")
+    headers = dict(error.headers or {})
+    return _response(status, {"code": code, "message": message, "hint": ""}, request_id, headers)
