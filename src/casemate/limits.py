@@ -334,3 +334,19 @@ NODE_WAIT_MAX_S: Final = 10.0
 
 ENDED_KEPT_S: Final = 30.0
 """How long an execution that has ended is still followed from memory."""
+RESULT_STORED_MAX_BYTES: Final = 16 * MIB
+"""Of one Result's document in the records; one with files may be larger on its way to whoever waits for it."""
+
+CANCEL_TIMEOUT_S: Final = 5.0
+"""How long a node has for the Result of what was cancelled."""
+SPEC_STORED_MAX_BYTES: Final = 64 * KIB
+FOLLOWER_GRACE_S: Final = 10.0
+"""A streaming client that is cut off has so long to come back before its run is cancelled."""
+
+# The service: connections -----------------------------------------------------------------------------
+KEEP_ALIVE_S: Final = 30
+STREAMS_END_S: Final = 3
+"""How long streams and slow requests have when the service ends; then they are cut off."""
+CONNECTIONS_MAX: Final = 2048
+BACKLOG: Final = 2048
+UPKEEP_PERIOD_S: Final = 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any, Final, NoReturn
 
 from fastapi import Request
@@ -51,7 +52,9 @@ def parsed(body: bytes) -> Any:
 def _bounded(body: bytes) -> Any:
     if has_too_many_containers(body):
         raise InvalidInput("body", f"holds more than {limits.VALUE_CONTAINERS_MAX} arrays and objects")
-    value = json.loads(body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
+    value = json.loads(
+        body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite
+    )
     if is_too_deep(value):
         raise InvalidInput("body", _TOO_DEEP)
     return value
@@ -69,6 +72,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise InvalidInput("body", f"has the key {twice[: limits.LABEL_MAX_CHARS]!r} twice in one object")
+    return found
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    if math.isinf(found):
+        raise InvalidInput("body", "holds a number that no double can hold")
     return found
 
 

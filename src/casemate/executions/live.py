@@ -63,6 +63,7 @@ class Live:
         self.tenant = tenant
         self.has_started = False
         self.is_cancelled = False
+        self.followers = 0
         self.result: Result | None = None
         self._streams = {name: Capture() for name in _STREAMS}
         self._changed: asyncio.Future[None] | None = None
@@ -72,17 +73,25 @@ class Live:
         self._tell()
 
     def feed(self, chunk: Chunk) -> None:
-        if chunk.stream in self._streams:
-            self._streams[chunk.stream].feed(chunk.data)
-            self._tell()
+        """A piece of output. One that was dropped on its way shows in the offset of the next."""
+        capture = self._streams[chunk.stream]
+        capture.skip(chunk.offset - capture.total_bytes)
+        capture.feed(chunk.data)
+        self._tell()
 
     def end(self, result: Result) -> None:
         self.result = result
         self._tell()
 
-    def output(self) -> tuple[Capture, Capture]:
-        """What it has printed so far."""
+    def output(self) -> tuple[Capture | Stream, Capture | Stream]:
+        """What it has printed so far; the Result knows best."""
+        if self.result is not None:
+            return self.result.stdout, self.result.stderr
         return self._streams["stdout"], self._streams["stderr"]
+
+    def captured(self) -> tuple[Stream, Stream]:
+        """What has been seen of its output."""
+        return self._streams["stdout"].finish(), self._streams["stderr"].finish()
 
     async def changed(self) -> None:
         """Until there is something new."""
@@ -104,13 +113,16 @@ class Live:
 
 async def follow(live: Live, place: Place) -> AsyncIterator[Piece]:
     """Everything after a place, as it comes, up to the end."""
-    while True:
-        for piece in pieces(live.output(), place, has_started=live.has_started, has_ended=live.result is not None):
-            place = piece.place
-            yield piece
-        if place.told >= len(_TOLD):
-            return
-        await live.changed()
+    live.followers += 1
+    try:
+        while place.told < len(_TOLD):
+            for piece in pieces(live.output(), place, has_started=live.has_started, has_ended=live.result is not None):
+                place = piece.place
+                yield piece
+            if place.told < len(_TOLD):
+                await live.changed()
+    finally:
+        live.followers -= 1
 
 
 _TOLD: Final = ("started", "ended")

@@ -27,6 +27,13 @@ class Capture:
         if len(self._tail) > 2 * self._tail_bytes:
             del self._tail[: -self._tail_bytes or None]
 
+    def skip(self, count: int) -> None:
+        """Bytes that there were and that nobody has: what is kept ends before them or begins after them."""
+        if count > 0:
+            self._head_bytes = len(self._head)
+            self._tail.clear()
+            self.total_bytes += count
+
     def after(self, offset: int, most: int) -> tuple[bytes, int]:
         """At most `most` of the kept bytes at or after an offset, and the offset where they begin."""
         if offset < len(self._head):

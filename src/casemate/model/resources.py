@@ -94,6 +94,9 @@ _WRITERS: Final[Mapping[str, Callable[[Any], str]]] = {
 """How an amount is shown, by the last word of its name."""
 
 LIMIT_NAMES: Final = tuple(_PARSERS)
+ATTRIBUTES: Final = {key: attribute for key, (attribute, _) in _PARSERS.items()}
+"""The names that people write, and those of the fields."""
+
 _PUBLIC: Final = {attribute: key for key, (attribute, _) in _PARSERS.items()}
 _RANGES: Final = (
     ("wall_s", bound.WALL_MIN_S, bound.WALL_MAX_S),

@@ -1,0 +1,154 @@
+"""`python -m casemate.api`: the API as a process, started by the supervisor and ended with it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+import uvicorn
+
+from casemate import limits
+from casemate.api.app import create_app
+from casemate.api.log import log_to_stderr
+from casemate.api.measures import Measures
+from casemate.api.state import State
+from casemate.api.upkeep import Upkeep
+from casemate.cluster.lifeline import watch
+from casemate.cluster.local import LocalBus
+from casemate.config import load_config
+from casemate.errors import CasemateError
+from casemate.executions.book import Book, now_us
+from casemate.executions.service import Executions
+from casemate.queue.gate import Gate
+from casemate.service_config import NODE_SOCKET, Service, load_service
+from casemate.store.database import Database
+from casemate.tenancy.tenants import Tenancy
+
+RECORDS: Final = "records.sqlite"
+_OURS_ALONE: Final = 0o077
+_LOG: Final = structlog.get_logger("casemate.api")
+
+
+def main() -> None:
+    """Serve until a signal asks to end, or the supervisor is gone."""
+    parser = argparse.ArgumentParser(prog="casemate.api")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--socket-fd", type=int, required=True)
+    parser.add_argument("--lifeline-fd", type=int, required=True)
+    parser.add_argument("--announce-fd", type=int, default=-1)
+    arguments = parser.parse_args()
+    os.umask(_OURS_ALONE)
+    try:
+        service = load_service(load_config())
+        log_to_stderr(service.log_level)
+        asyncio.run(serve(service, arguments))
+    except CasemateError as error:
+        _LOG.critical("cannot serve", code=error.code, reason=str(error))
+        sys.exit(1)
+
+
+async def serve(service: Service, arguments: argparse.Namespace) -> None:
+    """Answer until a signal or the end of the lifeline; what runs has its Result when this returns."""
+    async with opened(service, arguments.data) as parts:
+        key = await parts.tenancy.first_start()
+        _announce(arguments.announce_fd, operator_key=key or "")
+        server = Server(parts, service, lambda: _announce(arguments.announce_fd, ready=True))
+        watch(arguments.lifeline_fd, server.end)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, server.end)
+        listener = socket.socket(fileno=arguments.socket_fd)
+        await server.serve([listener])
+
+
+@asynccontextmanager
+async def opened(service: Service, data: Path) -> AsyncIterator[State]:
+    """The parts of the service, closed in the reverse of the order in which they need each other."""
+    database = Database.open(data / RECORDS)
+    try:
+        epoch = now_us()
+        book = Book(database, epoch)
+        left_behind = await book.end_those_left_behind()
+        if left_behind:
+            _LOG.warning("executions of a service that died are lost", count=left_behind)
+        async with LocalBus(data / NODE_SOCKET) as bus:
+            measures = Measures()
+            gate = Gate(service.concurrency, waiting_max=service.queue)
+            executions = Executions(book, bus, gate, maximum=service.maximum, on_end=measures.observe_end)
+            parts = State(
+                config=service,
+                database=database,
+                bus=bus,
+                tenancy=Tenancy(database),
+                executions=executions,
+                measures=measures,
+            )
+            async with Upkeep(parts):
+                yield parts
+    finally:
+        await database.close()
+
+
+class Server(uvicorn.Server):
+    """uvicorn on a socket that somebody else keeps; it ends when we say so, not by handlers of signals of its own."""
+
+    def __init__(self, parts: State, service: Service, on_ready: Callable[[], None]) -> None:
+        self._parts = parts
+        self._drain_s = service.drain_s
+        self._on_ready = on_ready
+        self._ending: asyncio.Task[None] | None = None
+        super().__init__(
+            uvicorn.Config(
+                create_app(parts),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                http="httptools",
+                loop="asyncio",
+                ws="none",
+                server_header=False,
+                timeout_keep_alive=limits.KEEP_ALIVE_S,
+                timeout_graceful_shutdown=limits.STREAMS_END_S,
+                limit_concurrency=limits.CONNECTIONS_MAX,
+                backlog=limits.BACKLOG,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """None."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so."""
+        await super().startup(sockets)
+        self._on_ready()
+
+    def end(self) -> None:
+        """Take nothing more; let what runs come to its end, then go. Idempotent."""
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        await self._parts.executions.close(self._drain_s)
+        self.should_exit = True
+
+
+def _announce(fd: int, *, operator_key: str = "", ready: bool = False) -> None:
+    """A line for the supervisor, which tells people."""
+    if fd >= 0 and (operator_key or ready):
+        told = {"operator_key": operator_key, "ready": ready}
+        os.write(fd, msgspec.json.encode(told) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

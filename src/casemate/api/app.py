@@ -1,0 +1,77 @@
+"""The HTTP application: its routes and layers over the parts of the service, which others open and close."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
+
+from casemate import __version__
+from casemate.api import problems
+from casemate.api.body import BadBody
+from casemate.api.edge import Edge
+from casemate.api.models import Problem
+from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
+from casemate.api.routes import executions, health, tenants
+from casemate.api.state import State
+
+ROUTERS: Final = (health.router, executions.router, tenants.router)
+_ERRORS: Final = {
+    "401": "No key, or none that is known.",
+    "403": "The key lacks a scope.",
+    "404": "There is no such thing, or it is another tenant's.",
+    "409": "It contradicts what is there already.",
+    "413": "The request is too large.",
+    "422": "A field is wrong; the problem names it.",
+    "429": "Over a rate or a bound; Retry-After says when to ask again.",
+    "500": "A mistake of ours.",
+    "503": "A part of the service is down.",
+}
+_OPEN: Final = frozenset({"/healthz", "/readyz"})
+"""Addresses that ask for no key."""
+
+
+def create_app(parts: State) -> FastAPI:
+    """The application over its parts."""
+    app = FastAPI(
+        title="Casemate",
+        version=__version__,
+        summary="Runs code that nobody should trust.",
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=parts.config.request_max_bytes,
+    )
+    app.state.parts = parts
+    for router in ROUTERS:
+        app.include_router(router)
+    problems.install(app)
+    app.add_exception_handler(BadBody, _bad_body)
+    app.add_middleware(Edge, observe=parts.measures.observe_request)
+    document = _openapi(app)
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    return app
+
+
+async def _bad_body(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BadBody)  # noqa: S101  (as registered)
+    return problem(error.error, request_id_of(request))
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document, with the one shape of errors at every operation."""
+    document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            errors = {"500": _ERRORS["500"]} if path in _OPEN else _ERRORS
+            answers = operation["responses"]
+            answers.pop("422", None)
+            for status, description in errors.items():
+                answers.setdefault(status, {"description": description, "content": content})
+    return document

@@ -1,0 +1,52 @@
+"""Who asks, and whether they may: every route but health says which scope it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Final
+
+import structlog
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from casemate.api.state import Parts
+from casemate.errors import TooManyRequests, Unauthenticated
+from casemate.tenancy.terms import Principal
+
+_BEARER: Final = "bearer "
+_SCHEME = HTTPBearer(auto_error=False, description="A key, as `casemate key create` shows it once.")
+
+
+async def principal(request: Request, parts: Parts, _: Annotated[object, Depends(_SCHEME)]) -> Principal:
+    """Whose key it is. Raises Unauthenticated, and TooManyRequests beyond the key's rate.
+
+    A request is counted once, however often it is asked whose it is.
+    """
+    known: Principal | None = getattr(request.state, "principal", None)
+    if known is not None:
+        return known
+    header = request.headers.get("authorization", "")
+    if header[: len(_BEARER)].lower() != _BEARER:
+        raise Unauthenticated("there is no key", hint="send it as `Authorization: Bearer cm_…`")
+    found = await parts.tenancy.authenticate(header[len(_BEARER) :].strip())
+    structlog.contextvars.bind_contextvars(tenant=found.tenant_id, key=found.key_id)
+    try:
+        parts.tenancy.admit(found)
+    except TooManyRequests:
+        parts.measures.refused.labels("rate").inc()
+        raise
+    request.state.principal = found
+    return found
+
+
+Who = Annotated[Principal, Depends(principal)]
+
+
+def allowed(scope: str) -> Callable[[Principal], Awaitable[Principal]]:
+    """A dependency that lets pass whose key has the scope. Raises PermissionDenied."""
+
+    async def checked(who: Who) -> Principal:
+        who.scopes.require(scope)
+        return who
+
+    return checked

@@ -1,0 +1,65 @@
+"""What Prometheus reads: counted here, in one process, with labels of which there is a bounded number."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from casemate.store.executions import Execution
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BYTES = tuple(float(2**power) for power in range(22, 35))
+_SECOND_US = 1_000_000
+
+
+class Measures:
+    """Counters of one service. No tenant, key or id is a label: there may be any number of them."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        made = {"registry": self.registry}
+        self._requests = Histogram(
+            "casemate_http_request_seconds",
+            "Requests by route and status",
+            ("method", "route", "status"),
+            buckets=_SECONDS,
+            **made,
+        )
+        self._executions = Counter(
+            "casemate_executions", "Executions that have ended", ("kind", "runtime", "reason"), **made
+        )
+        self._seconds = Histogram(
+            "casemate_execution_seconds",
+            "Time of executions by the clock",
+            ("kind", "runtime"),
+            buckets=_SECONDS,
+            **made,
+        )
+        self._waiting_s = Histogram(
+            "casemate_execution_wait_seconds", "From acceptance to start", ("kind",), buckets=_SECONDS, **made
+        )
+        self._memory = Histogram(
+            "casemate_execution_memory_bytes", "Most memory of executions", ("runtime",), buckets=_BYTES, **made
+        )
+        self.refused = Counter("casemate_refused", "Requests refused for a bound", ("why",), **made)
+        self.waiting = Gauge("casemate_executions_waiting", "Executions that wait for their turn", **made)
+        self.running = Gauge("casemate_executions_running", "Executions that have their turn", **made)
+        self.node_up = Gauge("casemate_node_up", "Whether there is a connection to the node", **made)
+        self.workers = Gauge("casemate_workers", "Sandboxes and workers made ahead", ("label", "state"), **made)
+        self.restarts = Counter("casemate_worker_retirements", "Workers retired", ("reason",), **made)
+
+    def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def observe_end(self, row: Execution) -> None:
+        """Count an execution that has ended."""
+        self._executions.labels(row.kind, row.runtime, row.reason or "").inc()
+        if row.wall_us is not None:
+            self._seconds.labels(row.kind, row.runtime).observe(row.wall_us / _SECOND_US)
+        if row.started_us is not None:
+            self._waiting_s.labels(row.kind).observe(max(0, row.started_us - row.created_us) / _SECOND_US)
+        if row.memory_peak_bytes is not None:
+            self._memory.labels(row.runtime).observe(row.memory_peak_bytes)
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' format."""
+        return generate_latest(self.registry)

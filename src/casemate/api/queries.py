@@ -1,0 +1,48 @@
+"""What lists are asked for: a page, and a time range."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import msgspec
+from fastapi import Depends, Query
+
+from casemate import limits
+from casemate.errors import InvalidInput
+
+_SECOND_US: Final = 1_000_000
+
+
+class PageAsked(msgspec.Struct, frozen=True):
+    """How much of a list, and from where on."""
+
+    limit: int
+    cursor: str | None
+
+
+def page_asked(
+    limit: Annotated[int, Query(ge=1, le=limits.PAGE_MAX_COUNT)] = limits.PAGE_DEFAULT_COUNT,
+    cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")] = None,
+) -> PageAsked:
+    """From the query string."""
+    return PageAsked(limit, cursor)
+
+
+Listed = Annotated[PageAsked, Depends(page_asked)]
+
+
+def moments(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Two times in microseconds. Raises InvalidInput for what is no RFC 3339 time."""
+    return _moment(since, "since"), _moment(until, "until")
+
+
+def _moment(text: str | None, field: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+        aware = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return int(aware.timestamp() * _SECOND_US)
+    except (ValueError, OverflowError) as error:
+        raise InvalidInput(field, "is not a time such as 2030-01-31T12:00:00Z") from error

@@ -1,0 +1,133 @@
+"""Every route of the service: bodies are checked, and a POST that is sent twice with one key is done once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from casemate import limits
+from casemate.api.auth import principal
+from casemate.api.body import CheckedRequest
+from casemate.api.problems import problem, request_id_of
+from casemate.api.state import State, state_of
+from casemate.errors import CasemateError, Conflict, InvalidInput
+from casemate.executions.book import now_us
+from casemate.store import idempotency
+from casemate.store.idempotency import Answered, Begun
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+HEADER: Final = "Idempotency-Key"
+REPLAYED: Final = "Idempotency-Replayed"
+_KEY: Final = rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_MAX_CHARS}}}"
+_KEPT_HEADERS: Final = ("content-type", "location", "retry-after", "preference-applied")
+_SERVER_ERROR: Final = 500
+_TOO_MANY: Final = 429
+
+
+class CheckedRoute(APIRoute):
+    """A route whose requests are `CheckedRequest`s, and whose POSTs take an idempotency key."""
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+
+        async def checked(request: Request) -> Response:
+            request = CheckedRequest(request.scope, request.receive)
+            key = request.headers.get(HEADER)
+            if key is None or request.method != "POST":
+                return await handle(request)
+            return await once(request, key, handle)
+
+        return checked
+
+
+async def once(request: Request, key: str, handle: Handler) -> Response:
+    """What the first request with that key was answered, or is answered now.
+
+    What failed for reasons that may pass (429, 5xx), or because its client went away, is done again.
+    """
+    if not re.fullmatch(_KEY, key):
+        raise InvalidInput(HEADER, f"must be 1 to {limits.IDEMPOTENCY_KEY_MAX_CHARS} printable characters")
+    parts = state_of(request)
+    who = await principal(request, parts, None)
+    digest = await _digest(request)
+    begun = await parts.database.write(
+        lambda connection: idempotency.begin(
+            connection,
+            who.tenant_id,
+            key,
+            route=request.url.path,
+            body_digest=digest,
+            epoch=parts.executions.book.epoch,
+            at_us=now_us(),
+        )
+    )
+    if isinstance(begun, Answered):
+        return _replayed(begun)
+    if begun is not Begun.NEW:
+        raise _contradiction(begun)
+    return await _done_once(request, parts, who.tenant_id, key, handle)
+
+
+async def _digest(request: Request) -> bytes:
+    asked = hashlib.sha256(f"{request.url.path}?{request.url.query}\n".encode())
+    asked.update(await request.body())
+    return asked.digest()
+
+
+def _contradiction(begun: Begun) -> Conflict:
+    if begun is Begun.IN_PROGRESS:
+        return Conflict("a request with this idempotency key is under way", hint="ask again when it has been answered")
+    return Conflict("another request was sent with this idempotency key", hint="take a new key for a new request")
+
+
+async def _done_once(request: Request, parts: State, tenant_id: str, key: str, handle: Handler) -> Response:
+    response: Response | None = None
+    try:
+        try:
+            response = await handle(request)
+        except CasemateError as error:
+            response = problem(error, request_id_of(request))
+        return response
+    finally:
+        await _kept_or_forgotten(parts, tenant_id, key, response)
+
+
+async def _kept_or_forgotten(parts: State, tenant_id: str, key: str, response: Response | None) -> None:
+    if response is None or response.status_code >= _SERVER_ERROR or response.status_code in {_TOO_MANY, _GONE}:
+        await parts.database.write(lambda connection: idempotency.forget(connection, tenant_id, key))
+        return
+    kept = _kept(response)
+    await parts.database.write(lambda connection: idempotency.finish(connection, tenant_id, key, kept))
+
+
+_GONE: Final = 499
+"""Of a client that did not wait for its answer; nobody sees it."""
+
+
+def _kept(response: Response) -> Answered:
+    """The answer for whoever asks again: a stream goes on at its own address."""
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    if isinstance(response, StreamingResponse):
+        if "location" in headers:
+            return Answered(status_code=303, headers=headers, body=b"")
+        return _not_kept("the answer was streamed")
+    body = bytes(response.body)
+    if len(body) > limits.IDEMPOTENCY_BODY_MAX_BYTES:
+        return _not_kept("the answer was large")
+    return Answered(status_code=response.status_code, headers=headers, body=body)
+
+
+def _not_kept(why: str) -> Answered:
+    error = Conflict(f"this was done, but {why} and is not kept", hint="look up what it did")
+    found: JSONResponse = problem(error, "")
+    return Answered(status_code=found.status_code, headers=dict(found.headers), body=bytes(found.body))
+
+
+def _replayed(answered: Answered) -> Response:
+    return Response(answered.body, answered.status_code, {**answered.headers, REPLAYED: "true"})

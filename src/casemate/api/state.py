@@ -1,0 +1,35 @@
+"""What the service is made of, made once and handed to every route."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from fastapi import Depends, Request
+
+from casemate.api.measures import Measures
+from casemate.cluster.local import LocalBus
+from casemate.executions.service import Executions
+from casemate.service_config import Service
+from casemate.store.database import Database
+from casemate.tenancy.tenants import Tenancy
+
+
+class State(msgspec.Struct, kw_only=True):
+    """The parts of the service."""
+
+    config: Service
+    database: Database
+    bus: LocalBus
+    tenancy: Tenancy
+    executions: Executions
+    measures: Measures
+
+
+def state_of(request: Request) -> State:
+    """The parts that answer this request."""
+    found: State = request.app.state.parts
+    return found
+
+
+Parts = Annotated[State, Depends(state_of)]

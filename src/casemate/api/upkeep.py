@@ -1,0 +1,63 @@
+"""What the service does by itself now and then: forgetting what is older than it is to be kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, Self
+
+import structlog
+
+from casemate import limits
+from casemate.api.state import State
+from casemate.errors import CasemateError
+from casemate.executions.book import now_us
+from casemate.store import executions, idempotency, nonces
+
+_LOG: Final = structlog.get_logger("casemate.upkeep")
+_DAY_US: Final = 24 * 3600 * 1_000_000
+_SECOND_US: Final = 1_000_000
+
+
+class Upkeep:
+    """Runs for as long as it is open."""
+
+    def __init__(self, parts: State) -> None:
+        self._parts = parts
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="upkeep")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await sweep(self._parts, now_us())
+            except CasemateError as error:
+                _LOG.warning("sweeping failed", code=error.code, reason=str(error))
+            await asyncio.sleep(limits.UPKEEP_PERIOD_S)
+
+
+async def sweep(parts: State, at_us: int) -> None:
+    """Delete what is older than it is to be kept, a part at a time, so that nobody waits long for the writer."""
+    kept_us = parts.config.log_retention_days * _DAY_US
+    idempotency_us = int(limits.IDEMPOTENCY_KEPT_S * _SECOND_US)
+    for delete in (
+        lambda connection: executions.delete_older(connection, None, ended_before_us=at_us - kept_us),
+        lambda connection: idempotency.sweep(connection, before_us=at_us - idempotency_us),
+        lambda connection: nonces.sweep(connection, at_us=at_us),
+    ):
+        await _all(parts, delete)
+
+
+async def _all(parts: State, delete: Callable[[Any], int]) -> None:
+    while await parts.database.write(delete):
+        pass

@@ -1,0 +1,153 @@
+"""The records of executions: each is accepted before anything of it runs, and ends once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import msgspec
+
+from casemate import limits
+from casemate.model.document import result_document
+from casemate.model.ids import new_id
+from casemate.model.result import Event, GuestError, Isolation, JsonValue, Reason, Result, Status, Usage
+from casemate.store import executions as rows
+from casemate.store.database import Database
+from casemate.store.executions import Ending, Execution
+
+NO_LABELS: Final[Mapping[str, str]] = {}
+_SECOND_US: Final = 1_000_000
+
+
+def now_us() -> int:
+    """Microseconds since 1970, by the wall clock: for records alone."""
+    return time.time_ns() // 1000
+
+
+class Caller(Protocol):
+    """Who asks, as far as executions care."""
+
+    @property
+    def tenant_id(self) -> str: ...
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def concurrency_max(self) -> int: ...
+    @property
+    def queue_max(self) -> int: ...
+
+
+class Book:
+    """Accepts and ends executions in the database. `epoch` is that of this process."""
+
+    def __init__(self, database: Database, epoch: int, clock: Callable[[], int] = now_us) -> None:
+        self.database = database
+        self.epoch = epoch
+        self._clock = clock
+
+    async def accept(
+        self,
+        caller: Caller,
+        *,
+        kind: str,
+        runtime: str,
+        request_id: str,
+        function: str = "",
+        version: int | None = None,
+        priority: int = limits.PRIORITY_DEFAULT,
+        labels: Mapping[str, str] = NO_LABELS,
+        spec: bytes | None = None,
+    ) -> Execution:
+        """Record an execution. From here on it has an end, whatever happens."""
+        row = Execution(
+            id=new_id("exe"),
+            tenant_id=caller.tenant_id,
+            key_id=caller.key_id,
+            kind=kind,
+            runtime=runtime,
+            function=function,
+            version=version,
+            priority=priority,
+            labels=dict(labels),
+            request_id=request_id,
+            created_us=self._clock(),
+            epoch=self.epoch,
+            spec=spec,
+        )
+        await self.database.write(lambda connection: rows.insert_execution(connection, row))
+        return row
+
+    def started(self, row: Execution) -> Execution:
+        """Note that it runs; nobody waits for that to be written."""
+        at_us = self._clock()
+        self.database.post(lambda connection: rows.start(connection, row.tenant_id, row.id, at_us=at_us))
+        return msgspec.structs.replace(row, state=rows.RUNNING, started_us=at_us)
+
+    async def ended(self, row: Execution, result: Result, *, stored: bytes | None = None) -> Execution:
+        """Record its end. `stored` is kept in place of the Result's document."""
+        ending = ending_of(result, self._clock(), stored_result(result) if stored is None else stored)
+        await self.database.write(lambda connection: rows.end(connection, row.tenant_id, row.id, ending))
+        return msgspec.structs.replace(row, state=rows.ENDED, **msgspec.structs.asdict(ending))
+
+    async def end_those_left_behind(self) -> int:
+        """Give every execution of a service that has died its Result: nobody knows how it would have ended."""
+        result = stored_result(ended_by_us(Reason.LOST, "the service ended before the execution had"))
+        at_us = self._clock()
+        lost = await self.database.write(
+            lambda connection: rows.mark_lost(connection, epoch=self.epoch, at_us=at_us, result=result)
+        )
+        return len(lost)
+
+
+def ended_by_us(reason: Reason, detail: str, error: GuestError | None = None) -> Result:
+    """The Result of an execution of which nothing has come back."""
+    return Result(
+        status=Status.FAILED,
+        reason=reason,
+        error=error,
+        isolation=Isolation(backend="", layers=()),
+        events=(Event(kind="service", detail=detail),),
+    )
+
+
+def stored_result(result: Result) -> bytes:
+    """The Result's document as it is kept: without the content of files where that would be too much."""
+    document = msgspec.json.encode(result_document(result))
+    if len(document) <= limits.RESULT_STORED_MAX_BYTES:
+        return document
+    return msgspec.json.encode(result_document(result, saved={}))
+
+
+def ending_of(result: Result, at_us: int, stored: bytes) -> Ending:
+    """What the record says of a Result."""
+    return Ending(
+        status=result.status,
+        reason=result.reason,
+        ended_us=at_us,
+        error_category=category(result.status, result.reason, result.error),
+        result=stored,
+        **measured(result.usage),
+    )
+
+
+def measured(usage: Usage) -> dict[str, JsonValue]:
+    """Usage in the units of records."""
+    return {
+        "wall_us": round(usage.wall_s * _SECOND_US),
+        "cpu_us": round((usage.cpu_user_s + usage.cpu_system_s) * _SECOND_US),
+        "memory_peak_bytes": usage.memory_peak_bytes,
+    }
+
+
+def category(status: str, reason: str, error: GuestError | None) -> str | None:
+    """What kind of failure it was, in one word; None for a success."""
+    if status == Status.SUCCEEDED:
+        return None
+    if error is not None and error.type in _SYNTAX_ERRORS:
+        return "syntax"
+    return "runtime" if reason in _OWN_ENDS else str(reason)
+
+
+_OWN_ENDS: Final = frozenset({Reason.EXIT, Reason.EXCEPTION, Reason.SIGNAL})
+_SYNTAX_ERRORS: Final = frozenset({"SyntaxError", "IndentationError", "TabError"})

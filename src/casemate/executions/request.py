@@ -1,0 +1,90 @@
+"""What a tenant asks to have run, checked as far as can be without a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from casemate import limits as bound
+from casemate.errors import InvalidInput
+from casemate.model.resources import ATTRIBUTES, Limits
+from casemate.model.result import JsonValue
+
+NO_INPUT: Final = msgspec.UNSET
+"""Not given, which is not the same as null."""
+
+
+class ExecutionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of code. Fields are those of `casemate.run`, and what the service does with it besides.
+
+    `files` and `stdin` are bytes. `check`: the language reads the code before anything of it runs. `sanitize`: what is
+    run is the code as `casemate.executions.sanitize` leaves it. `patterns`: refuse code with the shipped or configured
+    forbidden patterns.
+    """
+
+    runtime: str
+    code: str
+    input: JsonValue | msgspec.UnsetType = NO_INPUT
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    stdin: bytes | None = None
+    files: dict[str, bytes] = {}
+    collect: tuple[str, ...] = ()
+    limits: dict[str, Any] = {}
+    require: tuple[str, ...] = ()
+    filename: str | None = None
+    fresh: bool = False
+    function: str = ""
+    spread: bool = False
+    values: str = ""
+    debug: dict[str, bool] = {}
+    check: bool = False
+    sanitize: bool = False
+    patterns: bool = False
+    priority: int = bound.PRIORITY_DEFAULT
+    labels: dict[str, str] = {}
+    live: bool = False
+
+
+_OPTIONS: Final = frozenset(
+    {"args", "env", "collect", "require", "filename", "fresh", "function", "spread", "values", "debug"}
+)
+
+
+def engine_options(request: ExecutionRequest, limits: dict[str, Any]) -> dict[str, Any]:
+    """The options of the run as the engine takes them: those that say something."""
+    found: dict[str, Any] = {"limits": limits} if limits else {}
+    for name in sorted(_OPTIONS):
+        value = getattr(request, name)
+        if value not in ((), {}, "", None, False):
+            found[name] = value
+    if request.input is not NO_INPUT:
+        found["input"] = request.input
+    return found
+
+
+def check_labels(labels: dict[str, str]) -> None:
+    """Raise InvalidInput for labels beyond their bounds."""
+    if len(labels) > bound.LABELS_MAX:
+        raise InvalidInput("labels", f"more than {bound.LABELS_MAX}")
+    for name, value in labels.items():
+        if not name or max(len(name), len(value)) > bound.LABEL_MAX_CHARS:
+            raise InvalidInput(f"labels.{name}"[:80], f"name and value have 1 to {bound.LABEL_MAX_CHARS} characters")
+
+
+def check_priority(priority: int) -> None:
+    """Raise InvalidInput for a priority that there is not."""
+    if not 0 <= priority <= bound.PRIORITY_MAX:
+        raise InvalidInput("priority", f"must be 0 to {bound.PRIORITY_MAX}; more comes first")
+
+
+def check_maximum(wanted: Mapping[str, Any], maximum: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a limit that is no limit, or above what this service allows."""
+    asked = msgspec.structs.asdict(Limits().replacing(wanted))
+    most = msgspec.structs.asdict(Limits().replacing(maximum))
+    for name, allowed in maximum.items():
+        value = asked[ATTRIBUTES[name]]
+        if name in wanted and value is not None and value > most[ATTRIBUTES[name]]:
+            raise InvalidInput(f"limits.{name}", f"is above the {allowed} that this service allows")

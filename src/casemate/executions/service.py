@@ -1,0 +1,246 @@
+"""Executions of code: accepted, given their turn, carried out by a node, and recorded, whoever waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing, suppress
+from typing import Any, Final
+
+import msgspec
+
+from casemate import limits
+from casemate.cluster.bus import Bus
+from casemate.cluster.messages import Answer, Cancel, Ended, Output, Question, Refused, RunCode, Started
+from casemate.cluster.refusals import error_of
+from casemate.errors import CasemateError, InvalidInput, NodeLost, NodeUnavailable, ServiceUnavailable
+from casemate.executions.book import Book, Caller, ended_by_us
+from casemate.executions.live import Live
+from casemate.executions.request import ExecutionRequest, check_labels, check_maximum, check_priority, engine_options
+from casemate.model.document import result_document
+from casemate.model.result import GuestError, Reason, Result
+from casemate.queue.fairness import Bounds
+from casemate.queue.gate import Gate
+from casemate.store.executions import Execution
+
+CODE: Final = "code"
+
+
+class Running(Live):
+    """An execution that this process carries out."""
+
+    def __init__(self, row: Execution, bounds: Bounds) -> None:
+        super().__init__(row.id, row.tenant_id)
+        self.row = row
+        self.bounds = bounds
+        self.is_asked = False
+        self.document: bytes | None = None
+        self.refusal: CasemateError | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Executions:
+    """Carries out executions. Open it with `async with`; what runs when it is closed ends as `lost`."""
+
+    def __init__(
+        self,
+        book: Book,
+        bus: Bus,
+        gate: Gate,
+        *,
+        maximum: dict[str, Any] | None = None,
+        on_end: Callable[[Execution], None] = lambda _: None,
+    ) -> None:
+        self.book = book
+        self.bus = bus
+        self.gate = gate
+        self._maximum = maximum or {}
+        self._on_end = on_end
+        self._running: dict[str, Running] = {}
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._is_open = True
+
+    # For those who ask --------------------------------------------------------------------------
+
+    async def accept(self, caller: Caller, request: ExecutionRequest, request_id: str) -> Running:
+        """Record an execution and begin to carry it out. Raises InvalidInput, TooManyRequests, ServiceUnavailable."""
+        self.check_open()
+        check_labels(request.labels)
+        check_priority(request.priority)
+        check_maximum(request.limits, self._maximum)
+        self.gate.check(caller.tenant_id, request.priority, bounds_of(caller))
+        row = await self.book.accept(
+            caller,
+            kind=CODE,
+            runtime=request.runtime,
+            priority=request.priority,
+            labels=request.labels,
+            request_id=request_id,
+            spec=stored_spec(request),
+        )
+        return self._begin(Running(row, bounds_of(caller)), request)
+
+    def running(self, tenant_id: str, identity: str) -> Running | None:
+        """One that goes on, or has just ended."""
+        found = self._running.get(identity)
+        return found if found is not None and found.tenant == tenant_id else None
+
+    async def cancel(self, running: Running) -> Result:
+        """End it, and wait for its Result. Idempotent."""
+        if running.result is None and not running.is_cancelled:
+            running.is_cancelled = True
+            if running.is_asked:
+                await self._hurry(running)
+            elif running.task is not None:
+                running.task.cancel()
+        return await running.ended()
+
+    def leave(self, running: Running) -> None:
+        """Whoever followed it has gone; if nobody comes back in time, it is cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(limits.FOLLOWER_GRACE_S, lambda: self._cancel_unfollowed(running))
+
+    def _cancel_unfollowed(self, running: Running) -> None:
+        if running.result is None and not running.followers:
+            self._spawn(self.cancel(running))
+
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def check_open(self) -> None:
+        """Raise ServiceUnavailable while shutting down."""
+        if not self._is_open:
+            raise ServiceUnavailable("the service is shutting down", hint="ask again in a moment")
+
+    async def close(self, drain_s: float) -> None:
+        """Take nothing more, let what runs end within `drain_s`, and end the rest as lost. Idempotent."""
+        self._is_open = False
+        tasks = [each.task for each in self._running.values() if each.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=drain_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    @property
+    def in_progress(self) -> int:
+        """How many have not ended."""
+        return sum(each.result is None for each in self._running.values())
+
+    # Carrying out -------------------------------------------------------------------------------
+
+    def _begin(self, running: Running, request: ExecutionRequest) -> Running:
+        self._running[running.id] = running
+        running.task = asyncio.create_task(self._carry_out(running, request), name=running.id)
+        return running
+
+    async def _carry_out(self, running: Running, request: ExecutionRequest) -> None:
+        try:
+            result = await self._result(running, request)
+        except asyncio.CancelledError:
+            reason = Reason.CANCELLED if running.is_cancelled else Reason.LOST
+            result = ended_by_us(reason, "it had not begun" if running.is_cancelled else "the service was shut down")
+        await asyncio.shield(self._conclude(running, result))
+
+    async def _conclude(self, running: Running, result: Result) -> None:
+        """Record the end before anybody hears of it; one that cannot be recorded is told nonetheless."""
+        running.document = msgspec.json.encode(result_document(result))
+        try:
+            running.row = await self.book.ended(running.row, result)
+        except CasemateError as error:
+            running.refusal = running.refusal or error
+        self._on_end(running.row)
+        running.end(result)
+        asyncio.get_running_loop().call_later(limits.ENDED_KEPT_S, self._running.pop, running.id, None)
+
+    async def _result(self, running: Running, request: ExecutionRequest) -> Result:
+        try:
+            async with self.gate.turn(running.tenant, request.priority, bounds=running.bounds):
+                return await self._asked(running, question_of(running, request))
+        except NodeLost as error:
+            return with_output(running, ended_by_us(Reason.LOST, error.message))
+        except CasemateError as error:
+            running.refusal = error
+            reason = Reason.VALIDATION if isinstance(error, InvalidInput) else Reason.INTERNAL
+            return ended_by_us(reason, "it was refused", GuestError(type=error.code, message=error.message))
+
+    async def _asked(self, running: Running, question: RunCode) -> Result:
+        async with aclosing(answers(self.bus, question)) as found:
+            async for answer in found:
+                if not running.is_asked:
+                    running.is_asked = True
+                    running.row = self.book.started(running.row)
+                match answer:
+                    case Started():
+                        running.start()
+                    case Output():
+                        running.feed(answer.chunk)
+                    case Ended():
+                        return answer.result
+                    case Refused():
+                        raise error_of(answer)
+                    case _:
+                        raise NodeLost("the node answered something else")
+        raise NodeLost("the node did not answer")
+
+    async def _hurry(self, running: Running) -> None:
+        """Ask the node for the end; one that does not give it is given up."""
+        with suppress(CasemateError):
+            async for _ in self.bus.call(Cancel(id=running.id)):
+                pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.CANCEL_TIMEOUT_S):
+                await running.ended()
+        if running.result is None and running.task is not None:
+            running.task.cancel()
+
+
+async def answers(bus: Bus, question: Question) -> AsyncGenerator[Answer, None]:
+    """What a node answers; while it is being started again, it is waited for."""
+    deadline_s = asyncio.get_running_loop().time() + limits.NODE_WAIT_MAX_S
+    while True:
+        try:
+            async for answer in bus.call(question):
+                yield answer
+        except NodeUnavailable:
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                raise
+            with suppress(TimeoutError):
+                await asyncio.wait_for(bus.connected.wait(), left_s)
+        else:
+            return
+
+
+def bounds_of(caller: Caller) -> Bounds:
+    """What the tenant may have at once."""
+    return Bounds(running_max=caller.concurrency_max, waiting_max=caller.queue_max)
+
+
+def question_of(running: Running, request: ExecutionRequest) -> RunCode:
+    """What the node is asked."""
+    return RunCode(
+        id=running.id,
+        tenant=running.tenant,
+        request_id=running.row.request_id,
+        runtime=request.runtime,
+        code=request.code,
+        options=engine_options(request, request.limits),
+        files=request.files,
+        stdin=request.stdin,
+        live=request.live,
+    )
+
+
+def with_output(live: Live, result: Result) -> Result:
+    """With what it had printed when the node was lost."""
+    stdout, stderr = live.captured()
+    return msgspec.structs.replace(result, stdout=stdout, stderr=stderr)
+
+
+def stored_spec(request: ExecutionRequest) -> bytes | None:
+    """What was asked for, for whoever looks it up later: without files and stdin, and only if it is not large."""
+    found = msgspec.json.encode(msgspec.structs.replace(request, files={}, stdin=None))
+    return found if len(found) <= limits.SPEC_STORED_MAX_BYTES else None
