@@ -22,6 +22,9 @@ from casemate.model.units import parse_bytes, parse_duration
 PREFIX: Final = "CASEMATE_"
 SERVICE_PREFIX: Final = "CASEMATE_SERVICE_"
 TEST_PREFIX: Final = "CASEMATE_TEST_"
+NODE_SOCKET: Final = "run/node.sock"
+"""Where the node listens, below the service's data directory."""
+
 KNOWN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, CGROUP_VARIABLE, DATA_VARIABLE})
 LANGUAGE_ALIASES: Final = {"js": "javascript"}
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")

@@ -17,9 +17,6 @@ from casemate.cluster.frames import BadFrame, GivenUp, Taken, ToNode, decode_ans
 from casemate.cluster.messages import LAST, Answer, Cancel, Question
 from casemate.errors import Conflict, InvalidInput, NodeLost, NodeUnavailable
 
-NODE_SOCKET: Final = "run/node.sock"
-"""Where a node listens, below the service's data directory."""
-
 _CREDENTIALS: Final = struct.Struct("3i")
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,7 @@ class NodeServer:
         """Listen at `path`, for our own user alone, for as long as this lasts; then end every connection."""
         server = await asyncio.start_unix_server(self._accept, sock=_bound(path), limit=bound.READ_CHUNK_BYTES)
         self._is_open = True
-        ours = os.stat(path).st_ino
+        ours = _inode(path)
         try:
             yield
         finally:
@@ -47,9 +47,8 @@ class NodeServer:
                 task.cancel()
             if self._connections:
                 await asyncio.wait(self._connections, timeout=bound.NODE_CLOSE_TIMEOUT_S)
-            with suppress(FileNotFoundError):
-                if os.stat(path).st_ino == ours:  # a node that was started since may listen there
-                    path.unlink()
+            if _inode(path) == ours:  # a node that was started since may listen there
+                path.unlink()  # noqa: ASYNC240 - of a directory that is ours alone
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._is_open:  # what connected in the last moment
@@ -79,6 +78,13 @@ def _bound(path: Path) -> socket.socket:
     finally:
         os.umask(previous)
     return listener
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 class _Connection:

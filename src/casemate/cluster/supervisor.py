@@ -26,7 +26,7 @@ import msgspec
 from casemate import limits as bound
 from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE
 from casemate.errors import ConfigError, Conflict, ServiceUnavailable
-from casemate.service_config import SERVICE_PREFIX, Service
+from casemate.service_config import NODE_SOCKET, SERVICE_PREFIX, Service
 
 ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PASSED_ON: Final = frozenset(
@@ -39,7 +39,6 @@ LOCK_NAME: Final = "lock"
 _PRIVATE: Final = 0o700
 _FOR_OTHERS: Final = 0o077
 _UNIX_PATH_MAX_BYTES: Final = 107
-_SOCKET_PATH: Final = "run/node.sock"
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +56,9 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     pause_min_s: float = bound.RESTART_MIN_S
     pause_max_s: float = bound.RESTART_MAX_S
     end_s: float = bound.CHILD_END_TIMEOUT_S
+
+
+PATIENCE: Final = Patience()
 
 
 class Child:
@@ -95,8 +97,7 @@ class Child:
 
     def collect(self) -> int:
         """The status of one that has ended."""
-        assert self.process is not None
-        status = self.process.wait()
+        status = 0 if self.process is None else self.process.wait()
         os.close(self.pidfd)
         self.process, self.pidfd = None, -1
         return status
@@ -122,7 +123,7 @@ class Supervisor:
         say: Callable[[str], None],
         *,
         modules: Mapping[str, Sequence[str]] | None = None,
-        patience: Patience = Patience(),
+        patience: Patience = PATIENCE,
     ) -> None:
         self._service = service
         self._environment = environment
@@ -318,7 +319,7 @@ def data_lock(data: Path) -> Iterator[None]:
 
 
 def _make_directories(data: Path) -> None:
-    if len(os.fsencode(data / _SOCKET_PATH)) > _UNIX_PATH_MAX_BYTES:
+    if len(os.fsencode(data / NODE_SOCKET)) > _UNIX_PATH_MAX_BYTES:
         raise ConfigError("service.data", "is too long a path for the socket in it", hint="name a shorter one")
     try:
         data.parent.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from casemate.cluster.lifeline import watch
-from casemate.cluster.local import NODE_SOCKET
 from casemate.cluster.server import NodeServer
 from casemate.engine.engine import Engine
 from casemate.errors import CasemateError
 from casemate.node.daemon import Node
 from casemate.node.log import log_to_stderr
+from casemate.service_config import NODE_SOCKET
 
 _OURS_ALONE: Final = 0o077
 _LOG: Final = logging.getLogger(__name__)
