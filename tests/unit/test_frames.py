@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -67,7 +68,7 @@ def test_questions_with_files_arrive_as_they_are(stdin: bytes, files: dict[str, 
 def test_garbage_is_no_message(data: bytes) -> None:
     for decode in (decode_answer, decode_question):
         with pytest.raises(BadFrame):
-            decode(data)  # type: ignore[operator]
+            decode(data)
 
 
 @given(VALUES)
@@ -89,10 +90,8 @@ def _is_big(value: Any) -> bool:
 def test_changed_frames_are_messages_or_refused(noise: bytes, place: int) -> None:
     frame = encode(RunCode(id="a", tenant="t", request_id="r", runtime="r", code="c", files={"f": b"x"}))[HEAD:]
     place %= len(frame)
-    try:
+    with suppress(BadFrame):
         decode_question(frame[:place] + noise + frame[place + len(noise) :])
-    except BadFrame:
-        pass
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from casemate.runtimes.interpreter import find_interpreter
 
 T = TypeVar("T")
 _LOG: Final = logging.getLogger(__name__)
-_APART: Final = frozenset({"files", "stdin", "tenant"})
+_APART: Final = frozenset({"files", "stdin", "tenant", "live", "runtime", "code", "engine"})
 """Fields of the question itself, in a form that names nothing of this machine: no path, no descriptor."""
 
 _EPOCH_BYTES: Final = 16
