@@ -161,8 +161,9 @@ def test_s1_3_a_lost_connection_kills_the_run(engine: casemate.Engine, tmp_path:
         async with server.listening(tmp_path / "node.sock"):
             async with LocalBus(tmp_path / "node.sock") as bus:
                 await bus.connected.wait()
-                call = bus.call(question("sleep 1000", runtime="bash"))
-                await anext(call)
+                call = bus.call(question("echo; sleep 1000", runtime="bash", live=True))
+                assert isinstance(await anext(call), Started)
+                assert isinstance(await anext(call), Output)
                 assert server.running_count == 1
             with pytest.raises(NodeLost):
                 await anext(call)

@@ -16,7 +16,7 @@ from tests.service.serving import WAIT_S, Serving
 
 from casemate import limits
 from casemate.cluster.local import LocalBus
-from casemate.cluster.messages import Answer, Ended, RunCode, Started
+from casemate.cluster.messages import Answer, Ended, Output, RunCode, Started
 from casemate.errors import NodeLost
 from casemate.kernel.processes import process_tree
 from casemate.service_config import NODE_SOCKET
@@ -58,11 +58,19 @@ def all_end(pidfds: list[int], within_s: float) -> bool:
 
 
 def run(code: str) -> RunCode:
-    return RunCode(id=f"run-{time.monotonic_ns()}", tenant="t", request_id="r", runtime="bash", code=code)
+    return RunCode(id=f"run-{time.monotonic_ns()}", tenant="t", request_id="r", runtime="bash", code=code, live=True)
 
 
 async def last_of(answers: AsyncGenerator[Answer, None]) -> Answer:
     return [answer async for answer in answers][-1]
+
+
+async def begun(bus: LocalBus) -> AsyncGenerator[Answer, None]:
+    """A run that goes on for long, and whose program is there."""
+    call = bus.call(run("echo; sleep 1000"))
+    assert isinstance(await anext(call), Started)
+    assert isinstance(await anext(call), Output)
+    return call
 
 
 async def run_to_end(bus: LocalBus) -> Ended:
@@ -119,8 +127,7 @@ def test_s1_24_a_killed_node_is_started_again(serving: Serving) -> None:
     async def main() -> None:
         async with LocalBus(serving.data / NODE_SOCKET) as bus:
             await run_to_end(bus)
-            call = bus.call(run("sleep 1000"))
-            assert isinstance(await anext(call), Started)
+            call = await begun(bus)
             before = serving.node_pid()
             tree = process_tree(before)
             with watched(tree) as pidfds:
@@ -167,8 +174,7 @@ def test_a_signal_ends_everything_within_seconds(serving: Serving, number: signa
     async def main() -> None:
         async with LocalBus(serving.data / NODE_SOCKET) as bus:
             await run_to_end(bus)
-            call = bus.call(run("sleep 1000"))
-            await anext(call)
+            call = await begun(bus)
             with watched(serving.children()) as pidfds:
                 serving.process.send_signal(number)
                 assert await asyncio.to_thread(serving.wait) == 0
@@ -196,7 +202,7 @@ def test_a_second_signal_does_not_wait_for_what_runs(data: Path, slowness: float
     with Serving(data, CASEMATE_SERVICE_DRAIN="1h") as serving:
         serving.ready()
         serving.process.send_signal(signal.SIGTERM)
-        time.sleep(0.05)  # two signals at once may be taken for one
+        serving.until("another signal")
         serving.process.send_signal(signal.SIGTERM)
         serving.until("the api process is killed")
         assert serving.wait() == 0
@@ -208,8 +214,7 @@ def test_killing_the_supervisor_leaves_nothing(serving: Serving) -> None:
     async def main() -> None:
         async with LocalBus(serving.data / NODE_SOCKET) as bus:
             await run_to_end(bus)
-            call = bus.call(run("sleep 1000"))
-            await anext(call)
+            call = await begun(bus)
             with watched(serving.children()) as pidfds:
                 assert len(pidfds) >= 4
                 serving.process.kill()

@@ -253,6 +253,7 @@ class Supervisor:
 
     def _end(self) -> None:
         """First the API, which lets what runs come to its end; then the node, with whatever still runs."""
+        self._say("ending; another signal does not wait for what runs")
         self._end_child(self._api, self._service.drain_s + self._patience.end_s)
         self._end_child(self._node, self._patience.end_s)
         self._close_announcements()
@@ -261,7 +262,7 @@ class Supervisor:
         """A second signal to us is impatience."""
         child.signal(signal.SIGTERM)
         until_s = time.monotonic() + within_s
-        so_far = max(1, self._ending_signals)
+        so_far = 1
         while child.is_running and not _has_ended(child.pidfd):
             if time.monotonic() >= until_s or self._ending_signals > so_far:
                 self._say(f"the {child.name} process is killed")
