@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import struct
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -17,6 +17,7 @@ from casemate.cluster.frames import BadFrame, GivenUp, Taken, ToNode, decode_ans
 from casemate.cluster.messages import LAST, Answer, Cancel, Question
 from casemate.errors import Conflict, InvalidInput, NodeLost, NodeUnavailable
 
+_LOG: Final = logging.getLogger(__name__)
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
@@ -104,10 +105,14 @@ class LocalBus:
     async def _keep_connected(self) -> None:
         pause_s = bound.NODE_RETRY_MIN_S
         while True:
-            with suppress(OSError, TimeoutError, BadFrame):
+            try:
                 reader, writer = await self._connect()
                 pause_s = bound.NODE_RETRY_MIN_S
                 await self._serve(reader, writer)
+            except BadFrame as error:
+                _LOG.warning("the node was cut off: %s", error)
+            except OSError as error:
+                _LOG.debug("no connection to the node: %s", error)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, bound.NODE_RETRY_MAX_S)
 

@@ -289,7 +289,8 @@ def _signals(on_signal: Callable[[], None]) -> Iterator[int]:
     """A descriptor that becomes readable when a signal asks to end, which `on_signal` is told of."""
     readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wake_before = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    before = {number: signal.signal(number, lambda *_: on_signal()) for number in ENDING}
+    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup leaves one
+    before = {number: signal.signal(number, lambda *_: on_signal()) for number in heard}
     try:
         yield readable
     finally:
