@@ -70,13 +70,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Everything that can be configured.
 
     `limits` are the defaults of every run, written as people write them; `runtimes` declares more
-    languages or replaces built-in ones.
+    languages or replaces built-in ones. `service` and `languages` are the service's alone, see `service_config`.
     """
 
     limits: dict[str, Any] = {}
     engine: EngineConfig = EngineConfig()
     pool: PoolConfig = PoolConfig()
     runtimes: dict[str, Runtime] = {}
+    service: dict[str, Any] = {}
+    languages: dict[str, Any] = {}
 
     def default_limits(self) -> Limits:
         """The limits of a run that asks for nothing. Raises ConfigError naming the key."""
@@ -164,6 +166,10 @@ def check_config(config: Config) -> None:
     config.pool.bounds()
     for name, runtime in config.runtimes.items():
         _check_runtime(name, runtime)
+    if config.service or config.languages:
+        from casemate.service_config import check_tables  # a run has nothing to do with it
+
+        check_tables(config.service, config.languages)
 
 
 def _in_file(hint: str, name: str) -> str:

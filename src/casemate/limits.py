@@ -350,3 +350,56 @@ STREAMS_END_S: Final = 3
 CONNECTIONS_MAX: Final = 2048
 BACKLOG: Final = 2048
 UPKEEP_PERIOD_S: Final = 60.0
+
+
+# Between the service and its node ----------------------------------------------------------------------
+FRAME_MAX_BYTES: Final = 320 * MIB
+"""One question or answer. The largest is a Result: its output, its streams and displays, and all collected files."""
+
+CALL_WINDOW_BYTES: Final = 4 * MIB
+"""Answers of one call that are under way and not taken yet; then live output is dropped and the rest waits."""
+
+CALL_TAKEN_STEP_BYTES: Final = 256 * KIB
+"""How much of a call is taken before the node is told."""
+
+CALL_ID_MAX_CHARS: Final = 128
+NODE_CONNECTIONS_MAX: Final = 8
+NODE_CALLS_MAX: Final = 4096
+"""Under way at a time on one node. What queues, queues in the service; this only bounds a mistake."""
+
+NODE_CONNECT_TIMEOUT_S: Final = 5.0
+NODE_RETRY_MIN_S: Final = 0.02
+NODE_RETRY_MAX_S: Final = 1.0
+NODE_CLOSE_TIMEOUT_S: Final = 5.0
+
+# The service's processes ---------------------------------------------------------------------------------
+RESTART_MIN_S: Final = 0.1
+RESTART_MAX_S: Final = 5.0
+CRASHES_MAX: Final = 8
+"""Of one process within CRASHES_WITHIN_S; then the service ends and says so."""
+
+CRASHES_WITHIN_S: Final = 60.0
+CHILD_END_TIMEOUT_S: Final = 5.0
+"""How long the node may take to end after SIGTERM, and the API beyond `drain`; then it is killed."""
+
+ANNOUNCEMENT_MAX_BYTES: Final = 64 * KIB
+LISTEN_BACKLOG: Final = 1024
+SERVICE_DRAIN_S: Final = 10.0
+SERVICE_DRAIN_MAX_S: Final = 3600.0
+SERVICE_PORT: Final = 8700
+SERVICE_CONCURRENCY_MAX: Final = 1024
+SERVICE_QUEUE: Final = 1000
+SERVICE_QUEUE_MAX: Final = 100_000
+SERVICE_REQUEST_BYTES: Final = 32 * MIB
+SERVICE_REQUEST_MAX_BYTES: Final = 256 * MIB
+SERVICE_RATE_PER_S: Final = 100.0
+SERVICE_BURST: Final = 200
+SERVICE_RATE_MAX_PER_S: Final = 1_000_000.0
+SERVICE_RETENTION_DAYS: Final = 7
+SERVICE_RETENTION_MAX_DAYS: Final = 3650
+SERVICE_PATTERNS_MAX: Final = 200
+SERVICE_PATTERN_MAX_CHARS: Final = 500
+SERVICE_TAGS_MAX: Final = 50
+SERVICE_TAG_MAX_CHARS: Final = 256
+SERVICE_NAME_MAX_CHARS: Final = 63
+LANGUAGE_MEMORY_MAX_MB: Final = MEMORY_MAX_BYTES // MIB

@@ -19,6 +19,7 @@ from casemate.model.layers import REQUIRED, Layer
 from casemate.model.resources import Limits
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.units import format_bytes, format_duration
+from casemate.service_config import LanguageConfig, ServiceConfig
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -192,6 +193,21 @@ def test_defaults_of_a_runtime_are_those_of_the_code() -> None:
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         expected = "required" if field.required else f"`{msgspec.json.encode(default).decode()}`"
         assert shown[field.name].partition(", ")[0] == expected, field.name
+
+
+@pytest.mark.parametrize(
+    ("head", "table"),
+    [("key of the service", ServiceConfig), ("key of a language", LanguageConfig)],
+    ids=["service", "languages"],
+)
+def test_keys_of_the_service_have_the_defaults_of_the_code(head: str, table: type[msgspec.Struct]) -> None:
+    shown = {row[0]: row[2].strip("`") for row in first_column("configuration.md", head)}
+    assert set(shown) == fields(table)
+    for field in msgspec.structs.fields(table):
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        assert shown[field.name] == ("required" if field.required else msgspec.json.encode(default).decode()), (
+            field.name
+        )
 
 
 def test_defaults_of_the_pool_are_those_of_the_code() -> None:

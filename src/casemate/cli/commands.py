@@ -335,6 +335,55 @@ SELFTEST: Final = Command(
     examples=(Example("casemate selftest", "after installing, and after an upgrade of the kernel"),),
     notes=("Exit status: 0 when every wall held, 1 otherwise.",),
 )
+CONFIG_FILE: Final = Option(
+    names=("--config",), metavar="FILE", values="file", group="Configuration", help="read this file and no other"
+)
+SERVE: Final = Command(
+    name="serve",
+    module="casemate.cli.serve",
+    summary="serve executions, functions and the dashboard over HTTP",
+    about="Starts the service and serves until it is told to end: by SIGTERM or Ctrl-C, after which what runs gets a "
+    "while to end (`service.drain`). Everything that lasts is in the data directory. The first start shows the key "
+    "of the operator, once.",
+    options=(
+        Option(
+            names=("--data",),
+            metavar="DIR",
+            values="directory",
+            group="Service",
+            help="where everything that lasts is kept; made if it is missing, for this user alone",
+        ),
+        Option(names=("--host",), metavar="ADDRESS", group="Service", default="127.0.0.1", help="where to listen"),
+        Option(
+            names=("--port",), metavar="NUMBER", group="Service", default=str(bound.SERVICE_PORT), help="0 takes any"
+        ),
+        CONFIG_FILE,
+        Option(names=("--check",), group="Configuration", help="only check the configuration and the environment"),
+        HELP,
+    ),
+    examples=(
+        Example("casemate serve --data /var/lib/casemate", "serve on this machine's own address"),
+        Example("casemate serve --host 0.0.0.0 --port 80", "for others, behind something that speaks TLS"),
+        Example("casemate serve --check --config casemate.toml", "before a restart"),
+    ),
+    notes=(
+        "Exit status: 0 when it was told to end, 125 when it cannot begin or a part of it crashes again and again.",
+    ),
+)
+CONFIG: Final = Command(
+    name="config",
+    module="casemate.cli.config",
+    summary="show or check the configuration",
+    about="`show` prints what the file and the environment say together, with every default and without secrets; "
+    "`check` only says whether it is right.",
+    arguments=(Argument(metavar="ACTION", help="show or check", values="config-action"),),
+    options=(CONFIG_FILE, JSON, HELP),
+    examples=(
+        Example("casemate config show", "one line for each key"),
+        Example("casemate config check --config casemate.toml", "a file that is not in use yet"),
+    ),
+    notes=("Exit status: 0 when it is right, 125 otherwise.",),
+)
 COMPLETION: Final = Command(
     name="completion",
     module="casemate.cli.completion",
@@ -356,5 +405,6 @@ COMPLETE: Final = Command(
     hidden=True,
 )
 COMMANDS: Final = {
-    command.name: command for command in (RUN, EXEC, SHELL, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
+    command.name: command
+    for command in (RUN, EXEC, SHELL, SERVE, CONFIG, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
 }

@@ -20,6 +20,7 @@ WORDS: Final = ":words"
 FILES: Final = ":files"
 DIRECTORIES: Final = ":directories"
 ACTIONS: Final = ("list", "show", "build", "update", "remove")
+CONFIG_ACTIONS: Final = ("check", "show")
 SHELLS: Final = ("bash", "fish", "zsh")
 
 
@@ -116,6 +117,7 @@ def _variables(ours: Mapping[str, str] = os.environ) -> list[str]:
 VALUES: Final[Mapping[str, Callable[[], Sequence[str]]]] = {
     "runtime": _runtimes,
     "action": lambda: ACTIONS,
+    "config-action": lambda: CONFIG_ACTIONS,
     "set": _sets,
     "layer": lambda: list(Layer),
     "variable": _variables,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from casemate.cluster.messages import Answer, Question
@@ -16,7 +16,7 @@ class Bus(Protocol):
     there was none to ask, and nothing was started.
     """
 
-    def call(self, question: Question) -> AsyncIterator[Answer]: ...
+    def call(self, question: Question) -> AsyncGenerator[Answer, None]: ...
 
     @property
     def is_connected(self) -> bool: ...
