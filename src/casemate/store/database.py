@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +18,8 @@ from casemate.store.sqlite import make_file, open_engine
 from casemate.store.writer import Write, Writer, told
 
 T = TypeVar("T")
+Records: TypeAlias = Connection
+"""What operations are functions of, for those who do not import SQLAlchemy."""
 
 
 class Database:

@@ -79,6 +79,9 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
     until_us: int | None = None
 
 
+EVERY: Final = Filters()
+
+
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """What statistics are made of: one ended execution."""
 
@@ -127,16 +130,16 @@ def end(connection: Connection, tenant_id: str, execution_id: str, ending: Endin
 
 def get(connection: Connection, tenant_id: str | None, execution_id: str) -> Execution:
     """One, with all of it. Raises NotFound, also for another tenant's."""
-    row = connection.execute(select(table).where(*_one(tenant_id, execution_id))).one_or_none()
+    row = connection.execute(select(table).where(*_one(tenant_id, execution_id))).mappings().one_or_none()
     if row is None:
         raise NotFound(f"there is no execution {execution_id!r}")
-    return Execution(**row._mapping)
+    return Execution(**row)
 
 
 def list_executions(
     connection: Connection,
     tenant_id: str | None,
-    filters: Filters = Filters(),
+    filters: Filters = EVERY,
     *,
     limit: int = PAGE_DEFAULT_COUNT,
     cursor: str | None = None,
@@ -145,7 +148,7 @@ def list_executions(
     query = newest_first(
         select(*_LISTED).where(*_of(tenant_id), *_matching(filters)), table, limit=limit, cursor=cursor
     )
-    rows = [Execution(**row._mapping) for row in connection.execute(query)]
+    rows = [Execution(**row) for row in connection.execute(query).mappings()]
     return page_of(rows, limit, [(row.created_us, row.id) for row in rows])
 
 
@@ -175,7 +178,7 @@ def statistics_rows(
     """Executions that ended in a time range, the latest first; no more than `limit` of them."""
     in_range = (table.c.ended_us >= since_us, table.c.ended_us < until_us)
     query = select(*_MEASURED).where(*_of(tenant_id), *in_range).order_by(table.c.ended_us.desc()).limit(limit)
-    return tuple(Measured(**row._mapping) for row in connection.execute(query))
+    return tuple(Measured(**row) for row in connection.execute(query).mappings())
 
 
 def delete_older(connection: Connection, tenant_id: str | None, *, ended_before_us: int) -> int:

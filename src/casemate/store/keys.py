@@ -63,30 +63,39 @@ def get(connection: Connection, tenant_id: str | None, key_id: str) -> Key:
     query = select(table).where(table.c.id == key_id)
     if tenant_id is not None:
         query = query.where(table.c.tenant_id == tenant_id)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         raise NotFound(f"there is no key {key_id!r}")
-    return Key(**row._mapping)
+    return Key(**row)
 
 
 def with_digest(connection: Connection, digest: bytes) -> Owned | None:
     """The key with that digest, revoked or not, and its tenant."""
     query = select(*_OWNED).join(tenants, tenants.c.id == table.c.tenant_id).where(table.c.digest == digest)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         return None
-    values = row._mapping
     return Owned(
-        Key(**{name: values[f"key_{name}"] for name in Key.__struct_fields__}),
-        Tenant(**{name: values[f"tenant_{name}"] for name in Tenant.__struct_fields__}),
+        Key(**{name: row[f"key_{name}"] for name in Key.__struct_fields__}),
+        Tenant(**{name: row[f"tenant_{name}"] for name in Tenant.__struct_fields__}),
     )
+
+
+def live_keys(connection: Connection, tenant_id: str, *, now_us: int) -> tuple[Key, ...]:
+    """All of a tenant's that may be used."""
+    query = select(table).where(table.c.tenant_id == tenant_id, table.c.revoked_us.is_(None))
+    rows = [Key(**row) for row in connection.execute(query.limit(KEYS_A_TENANT_MAX)).mappings()]
+    return tuple(key for key in rows if key.is_live(now_us))
 
 
 def list_keys(
     connection: Connection, tenant_id: str | None, *, limit: int = PAGE_DEFAULT_COUNT, cursor: str | None = None
 ) -> Page[Key]:
+    """Of a tenant, or of all; newest first, the revoked ones, too."""
+    """Of a tenant, or of all; newest first, the revoked ones, too."""
     query = select(table) if tenant_id is None else select(table).where(table.c.tenant_id == tenant_id)
-    rows = [Key(**row._mapping) for row in connection.execute(newest_first(query, table, limit=limit, cursor=cursor))]
+    query = newest_first(query, table, limit=limit, cursor=cursor)
+    rows = [Key(**row) for row in connection.execute(query).mappings()]
     return page_of(rows, limit, [(row.created_us, row.id) for row in rows])
 
 

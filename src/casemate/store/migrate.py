@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, insert, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 
 from casemate.errors import ConfigError
 from casemate.store.schema import REVISIONS, metadata

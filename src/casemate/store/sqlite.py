@@ -8,15 +8,28 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    create_engine,
+    event,
+    exists,
+    func,
+    literal_column,
+    select,
+)
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import CasemateError, InternalError, RecordsDamaged, RecordsUnavailable
 from casemate.limits import READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
 
 FILE_MODE: Final = 0o600
 PRAGMAS: Final = (
@@ -59,7 +72,7 @@ def open_engine(path: Path, *, writes: bool) -> Engine:
     return engine
 
 
-def _to_json(value: Any) -> str:
+def _to_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
@@ -90,12 +103,21 @@ def is_in_transaction(connection: Connection) -> bool:
     return isinstance(driver, sqlite3.Connection) and driver.in_transaction
 
 
+def has_member(column: ColumnElement[Any], name: str, value: str) -> ColumnElement[bool]:
+    """That an object of JSON has a member of that name, whatever it is written with, and that value."""
+    members = func.json_each(column).table_valued("key", "value")
+    one: Select[Any] = select(literal_column("1")).select_from(members)
+    return exists(one.where(members.c.key == name, members.c.value == value))
+
+
 def translated(error: DBAPIError) -> CasemateError:
     """The error of our tree that an error of the database is."""
     name = str(getattr(error.orig, "sqlite_errorname", ""))
     kind = "_".join(name.split("_")[:2])
     if kind in FULL:
-        return RecordsUnavailable("full", "the records take no more: the disk is full", hint="make room; nothing is lost")
+        return RecordsUnavailable(
+            "full", "the records take no more: the disk is full", hint="make room; nothing is lost"
+        )
     if kind in LOCKED:
         return RecordsUnavailable("locked", "the records are locked by another process")
     if kind in DAMAGED:

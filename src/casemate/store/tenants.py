@@ -39,22 +39,24 @@ def insert_tenant(connection: Connection, tenant: Tenant) -> None:
 
 
 def get(connection: Connection, tenant_id: str) -> Tenant:
-    row = connection.execute(select(table).where(table.c.id == tenant_id)).one_or_none()
+    """Raises NotFound."""
+    row = connection.execute(select(table).where(table.c.id == tenant_id)).mappings().one_or_none()
     if row is None:
         raise NotFound(f"there is no tenant {tenant_id!r}")
-    return Tenant(**row._mapping)
+    return Tenant(**row)
 
 
 def named(connection: Connection, name: str) -> Tenant | None:
-    row = connection.execute(select(table).where(table.c.name == name)).one_or_none()
-    return None if row is None else Tenant(**row._mapping)
+    """The tenant of that name, if there is one."""
+    row = connection.execute(select(table).where(table.c.name == name)).mappings().one_or_none()
+    return None if row is None else Tenant(**row)
 
 
-def list_tenants(
-    connection: Connection, *, limit: int = PAGE_DEFAULT_COUNT, cursor: str | None = None
-) -> Page[Tenant]:
+def list_tenants(connection: Connection, *, limit: int = PAGE_DEFAULT_COUNT, cursor: str | None = None) -> Page[Tenant]:
+    """Newest first."""
+    """Newest first."""
     query = newest_first(select(table), table, limit=limit, cursor=cursor)
-    rows = [Tenant(**row._mapping) for row in connection.execute(query)]
+    rows = [Tenant(**row) for row in connection.execute(query).mappings()]
     return page_of(rows, limit, [(row.created_us, row.id) for row in rows])
 
 

@@ -13,14 +13,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import CasemateError, InternalError, RecordsUnavailable
 from casemate.limits import WRITE_TRANSACTION_MAX_S, WRITES_A_TRANSACTION_MAX, WRITES_WAITING_MAX
 from casemate.store.sqlite import is_in_transaction, translated
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
 
 
 class Write:

@@ -47,14 +47,16 @@ def shown(text: str) -> str:
 
 
 def checksum(body: str) -> str:
+    """What comes behind a key, so that mistyped ones are known."""
     return base62(zlib.crc32(body.encode()), CHECKSUM_CHARS)
 
 
 def base62(number: int, width: int) -> str:
-    """A number as that many characters, which must be enough for it."""
+    """A number as that many characters. Raises ValueError where they are not enough for it."""
     digits = []
     for _ in range(width):
         number, digit = divmod(number, len(_ALPHABET))
         digits.append(_ALPHABET[digit])
-    assert number == 0, "the width is for every number that there can be"
+    if number:
+        raise ValueError("the number has more digits")
     return "".join(reversed(digits))
