@@ -409,4 +409,3 @@ TURN_TYPICAL_S: Final = 0.1
 
 TURN_RETRY_MIN_S: Final = 1.0
 TURN_RETRY_MAX_S: Final = 60.0
-

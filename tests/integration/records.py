@@ -25,8 +25,8 @@ def opened(path: Path) -> Iterator[Database]:
 
 
 def tenant(name: str = "one", **changes: Any) -> Tenant:
-    values = {"id": new_id("ten"), "state": "active", "concurrency_max": 4, "queue_max": 10, "created_us": 1} | changes
-    return Tenant(name=name, **values)
+    values: dict[str, Any] = {"state": "active", "concurrency_max": 4, "queue_max": 10, "created_us": 1}
+    return Tenant(id=new_id("ten"), name=name, **(values | changes))
 
 
 def with_tenant(database: Database, name: str = "one") -> str:
@@ -37,8 +37,8 @@ def with_tenant(database: Database, name: str = "one") -> str:
 
 
 def execution(tenant_id: str, **changes: Any) -> Execution:
-    values = {"id": new_id("exe"), "key_id": "key_x", "kind": "code", "runtime": "python", "created_us": 1, "epoch": 1}
-    return Execution(tenant_id=tenant_id, **(values | changes))
+    values: dict[str, Any] = {"key_id": "key_x", "kind": "code", "runtime": "python", "created_us": 1, "epoch": 1}
+    return Execution(tenant_id=tenant_id, **({"id": new_id("exe")} | values | changes))
 
 
 def with_execution(database: Database, tenant_id: str, **changes: Any) -> str:
@@ -49,4 +49,5 @@ def with_execution(database: Database, tenant_id: str, **changes: Any) -> str:
 
 
 def ending(**changes: Any) -> Ending:
-    return Ending(**({"status": "succeeded", "reason": "exit", "ended_us": 100} | changes))
+    values: dict[str, Any] = {"status": "succeeded", "reason": "exit", "ended_us": 100}
+    return Ending(**(values | changes))

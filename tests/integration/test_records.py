@@ -7,23 +7,32 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
 from tests.integration.records import ending, execution, opened, tenant, with_execution, with_tenant
 
-from casemate.errors import Conflict, ConfigError, InternalError, InvalidInput, NotFound, RecordsDamaged
-from casemate.errors import RecordsUnavailable
+from casemate.errors import (
+    ConfigError,
+    Conflict,
+    InternalError,
+    InvalidInput,
+    NotFound,
+    RecordsUnavailable,
+)
 from casemate.limits import PAGE_MAX_COUNT, WRITES_WAITING_MAX
-from casemate.store import executions, migrate, tenants
+from casemate.store import executions, tenants
 from casemate.store.database import Database
 from casemate.store.executions import Filters
-from casemate.store.schema import REVISIONS, metadata, settings
+from casemate.store.schema import settings
 
 JOIN_TIMEOUT_S = 30
+
+Operations: TypeAlias = list[Callable[[Connection], str]]
 
 
 @pytest.fixture
@@ -81,7 +90,13 @@ def test_a_write_that_fails_fails_alone(database: Database) -> None:
         def is_wrong(connection: Connection) -> str:
             return str(connection.execute(text("select nonsense from nowhere")).scalar())
 
-        wanted = [partial(put, name="a"), partial(put, name="a"), fails_late, is_wrong, partial(put, name="b")]
+        wanted: Operations = [
+            partial(put, name="a"),
+            partial(put, name="a"),
+            fails_late,
+            is_wrong,
+            partial(put, name="b"),
+        ]
         return await asyncio.gather(*(database.write(each) for each in wanted), return_exceptions=True)
 
     outcomes = asyncio.run(scenario())
@@ -130,8 +145,7 @@ def test_a_write_whose_caller_gave_up_is_done_nonetheless(database: Database) ->
 
     async def scenario() -> None:
         blocking = asyncio.create_task(database.write(slow))
-        while not entered.is_set():
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(entered.wait, JOIN_TIMEOUT_S)
         waiting = asyncio.create_task(database.write(partial(put, name="a")))
         await asyncio.sleep(0)
         waiting.cancel()
@@ -225,7 +239,7 @@ def test_an_execution_is_accepted_started_and_ended_once(database: Database) -> 
     asked = execution(owner, labels={"a": "b"}, spec=b"asked", priority=7, function="f", version=3)
     database.write_now(partial(executions.insert_execution, execution=asked))
     assert database.read_now(partial(executions.get, tenant_id=owner, execution_id=asked.id)) == asked
-    one = {"tenant_id": owner, "execution_id": asked.id}
+    one: dict[str, Any] = {"tenant_id": owner, "execution_id": asked.id}
     assert database.write_now(partial(executions.start, **one, at_us=5))
     assert not database.write_now(partial(executions.start, **one, at_us=6))
     assert database.write_now(partial(executions.end, **one, ending=ending(result=b"first", wall_us=9)))
@@ -257,7 +271,7 @@ def test_x10_another_tenants_execution_is_not_there(database: Database) -> None:
         assert not database.write_now(partial(executions.end, tenant_id=mine, execution_id=wrong, ending=ending()))
     assert database.read_now(partial(executions.list_executions, tenant_id=mine)).items == ()
     assert database.read_now(partial(executions.unfinished, tenant_id=mine)) == 0
-    ended = {"since_us": 0, "until_us": 10**18}
+    ended: dict[str, Any] = {"since_us": 0, "until_us": 10**18}
     database.write_now(partial(executions.end, tenant_id=theirs, execution_id=found, ending=ending()))
     assert database.read_now(partial(executions.statistics_rows, tenant_id=mine, **ended)) == ()
     assert database.write_now(partial(executions.delete_older, tenant_id=mine, ended_before_us=10**18)) == 0
@@ -304,12 +318,12 @@ def test_lists_are_narrowed_by_every_filter(database: Database) -> None:
         partial(executions.end, tenant_id=owner, execution_id=found, ending=ending(status="failed", reason="memory"))
     )
 
-    def listed(**wanted: object) -> list[str]:
-        filters = Filters(**wanted)  # type: ignore[arg-type]
+    def listed(**wanted: Any) -> list[str]:
+        filters = Filters(**wanted)
         page = database.read_now(partial(executions.list_executions, tenant_id=owner, filters=filters))
         return [each.id for each in page.items]
 
-    for wanted in (
+    narrowing: list[dict[str, Any]] = [
         {"state": "ended"},
         {"status": "failed"},
         {"reason": "memory"},
@@ -320,7 +334,8 @@ def test_lists_are_narrowed_by_every_filter(database: Database) -> None:
         {"since_us": 50},
         *({"labels": {name: value}} for name, value in odd.items()),
         {"labels": odd},
-    ):
+    ]
+    for wanted in narrowing:
         assert listed(**wanted) == [found], wanted
     assert listed(until_us=50) == [other]
     assert listed(labels={"a": "b"}) == []
@@ -374,7 +389,9 @@ def test_names_of_tenants_are_taken_once(database: Database) -> None:
         with_tenant(database, "one")
     with pytest.raises(Conflict):
         database.write_now(partial(tenants.change, tenant_id=second, values={"name": "one"}))
-    changed = database.write_now(partial(tenants.change, tenant_id=first, values={"queue_max": 3, "labels": {"a": "b"}}))
+    changed = database.write_now(
+        partial(tenants.change, tenant_id=first, values={"queue_max": 3, "labels": {"a": "b"}})
+    )
     assert (changed.queue_max, changed.labels) == (3, {"a": "b"})
     with pytest.raises(NotFound):
         database.write_now(partial(tenants.change, tenant_id="ten_x", values={"name": "new"}))

@@ -67,8 +67,7 @@ def test_no_tenant_starves_whoever_floods(slots: int, others: list[int], moves: 
     running = [line.take() for _ in range(min(slots, line.waiting))]
     ahead = sum(1 for waiting, _ in line.counts().values() if waiting)
     mine = line.add("mine", WIDE, 0)
-    overtaken = 0
-    for which, newcomer in moves:
+    for overtaken, (which, newcomer) in enumerate(moves):
         line.add(f"t{newcomer}", WIDE, 9)
         if running:
             ended = running.pop(which % len(running))
@@ -78,8 +77,7 @@ def test_no_tenant_starves_whoever_floods(slots: int, others: list[int], moves: 
         if taken is mine:
             return
         running.append(taken)
-        overtaken += 1
-        assert overtaken <= ahead
+        assert overtaken < ahead
 
 
 def test_turns_are_shared_evenly_or_by_share() -> None:

@@ -69,6 +69,7 @@ def test_base62_refuses_what_it_has_no_room_for() -> None:
 
 NAMES = [*SCOPES, "functions:invoke:python", "functions:invoke:clean", "functions:invoke:clean-up"]
 PATTERNS = [*NAMES, "*", "functions:*", "executions:*", "functions:invoke:*", "functions:invoke:cl*", "tenants:*"]
+CLEAN_IN_PYTHON = ["functions:invoke:clean", "functions:invoke:python"]
 scopes = st.builds(
     Scopes, allow=st.lists(st.sampled_from(PATTERNS)).map(tuple), deny=st.lists(st.sampled_from(PATTERNS)).map(tuple)
 )
@@ -84,9 +85,19 @@ scopes = st.builds(
         (["executions:read"], ["executions:*"], ["executions:read"], False),
         (["admin"], [], ["functions:invoke:anything"], True),
         (["admin"], ["functions:invoke:*"], ["functions:invoke:anything"], False),
-        (["functions:invoke:python"], [], ["functions:invoke:clean", "functions:invoke:python"], True),
-        (["functions:invoke:python"], ["functions:invoke:clean"], ["functions:invoke:clean", "functions:invoke:python"], False),
-        (["functions:invoke:*"], ["functions:invoke:python"], ["functions:invoke:clean", "functions:invoke:python"], False),
+        (["functions:invoke:python"], [], CLEAN_IN_PYTHON, True),
+        (
+            ["functions:invoke:python"],
+            ["functions:invoke:clean"],
+            ["functions:invoke:clean", "functions:invoke:python"],
+            False,
+        ),
+        (
+            ["functions:invoke:*"],
+            ["functions:invoke:python"],
+            ["functions:invoke:clean", "functions:invoke:python"],
+            False,
+        ),
         ([], [], ["executions:run"], False),
         (["functions:invoke:cl*"], [], ["functions:invoke:clean"], True),
         (["functions:invoke:cl*"], [], ["functions:invoke:other"], False),

@@ -35,8 +35,8 @@ class Keyring:
         self._generation = 0
 
     async def authenticate(self, text: str) -> Principal:
-        """Who a key is. Raises Unauthenticated for every key that is none (unknown, revoked, expired), in the same words
-        and after the same look-up.
+        """Who a key is. Raises Unauthenticated for every key that is none (unknown, revoked, expired), in the same
+        words and after the same look-up.
         """
         wanted = digest(text)
         owned = self._remembered(wanted)
