@@ -20,7 +20,9 @@
     ├── TooManyRequests            over a rate or a quota; says when to try again
     ├── ServiceUnavailable         a part of the service is down, or it is shutting down
     │   ├── NodeUnavailable        there is no node to ask; nothing was started
-    │   └── NodeLost               the node ended before it had answered
+    │   ├── NodeLost               the node ended before it had answered
+    │   └── RecordsUnavailable     the records cannot be read or written just now
+    │       └── RecordsDamaged     the records are not what was written
     └── InternalError              a mistake of ours
 
 Each class has a stable `code`; messages say what happened, hints say what to do about it.
@@ -225,6 +227,23 @@ class NodeLost(ServiceUnavailable):
     """The node ended, or the way to it, before it had answered."""
 
     code = "node_lost"
+    retryable = False
+
+
+class RecordsUnavailable(ServiceUnavailable):
+    """The records cannot be read or written just now: nothing was. `problem` is `full`, `locked`, `io` or `closed`."""
+
+    code = "records_unavailable"
+
+    def __init__(self, problem: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.problem = problem
+
+
+class RecordsDamaged(RecordsUnavailable):
+    """The records are not what was written, or no records at all. `problem` is `damaged`."""
+
+    code = "records_damaged"
     retryable = False
 
 

@@ -392,8 +392,8 @@ SERVICE_QUEUE: Final = 1000
 SERVICE_QUEUE_MAX: Final = 100_000
 SERVICE_REQUEST_BYTES: Final = 32 * MIB
 SERVICE_REQUEST_MAX_BYTES: Final = 256 * MIB
-SERVICE_RATE_PER_S: Final = 100.0
-SERVICE_BURST: Final = 200
+SERVICE_RATE_PER_S: Final = 10.0
+SERVICE_BURST: Final = 20
 SERVICE_RATE_MAX_PER_S: Final = 1_000_000.0
 SERVICE_RETENTION_DAYS: Final = 7
 SERVICE_RETENTION_MAX_DAYS: Final = 3650
@@ -403,3 +403,64 @@ SERVICE_TAGS_MAX: Final = 50
 SERVICE_TAG_MAX_CHARS: Final = 256
 SERVICE_NAME_MAX_CHARS: Final = 63
 LANGUAGE_MEMORY_MAX_MB: Final = MEMORY_MAX_BYTES // MIB
+# Records: what the database takes and keeps --------------------------------------------------------
+RECORDS_BUSY_TIMEOUT_S: Final = 5.0
+"""How long another process may hold the database before ours gives up for the moment."""
+
+RECORDS_LOG_MAX_BYTES: Final = 64 * MIB
+"""To what the write-ahead log is cut when it has been written back."""
+
+WRITES_WAITING_MAX: Final = 10_000
+WRITES_A_TRANSACTION_MAX: Final = 256
+WRITE_TRANSACTION_MAX_S: Final = 0.05
+"""After that a transaction takes no further write: the first in it is waiting."""
+
+READERS: Final = 4
+READS_WAITING_MAX: Final = 1_000
+RECORDS_CLOSE_TIMEOUT_S: Final = 30.0
+SWEEP_MAX_COUNT: Final = 500
+"""Of rows that one write deletes, so that others are not kept waiting."""
+
+CURSOR_MAX_CHARS: Final = 200
+STATISTICS_ROWS_MAX: Final = 100_000
+SAMPLES_READ_MAX: Final = 10_000
+FUNCTION_LOG_TEXT_MAX_CHARS: Final = 64 * KIB
+FUNCTION_VERSIONS_MAX: Final = 10_000
+FUNCTIONS_A_TENANT_MAX: Final = 10_000
+ALIASES_A_FUNCTION_MAX: Final = 100
+
+# Tenants and keys ------------------------------------------------------------------------------
+TENANT_NAME_MAX_CHARS: Final = 64
+KEY_NAME_MAX_CHARS: Final = 100
+TENANT_CONCURRENCY_DEFAULT: Final = 16
+TENANT_CONCURRENCY_MAX: Final = 10_000
+TENANT_QUEUE_DEFAULT: Final = 1_000
+TENANT_QUEUE_MAX: Final = 100_000
+KEYS_A_TENANT_MAX: Final = 1_000
+KEY_RATE_DEFAULT_PER_S: Final = 10.0
+KEY_RATE_MAX_PER_S: Final = 1_000_000.0
+KEY_BURST_DEFAULT: Final = 20
+KEY_BURST_MAX: Final = 1_000_000
+KEY_LIFE_MAX_S: Final = 100 * 365 * 24 * 3600.0
+KEYS_CACHED_MAX: Final = 10_000
+KEY_CACHED_S: Final = 5.0
+"""How long a key that another process has revoked may go on; those revoked in this one end at once."""
+
+KEY_USE_NOTED_S: Final = 60.0
+"""How exact the time is at which a key was last used."""
+
+RATE_BUCKETS_MAX: Final = 10_000
+SCOPES_A_KEY_MAX: Final = 64
+SCOPE_MAX_CHARS: Final = 200
+
+# Whose turn it is ------------------------------------------------------------------------------
+PRIORITY_MIN: Final = 0
+TURNS_WAITING_MAX: Final = 10_000
+TURN_TYPICAL_S: Final = 0.1
+"""How long a turn takes, before any has been seen."""
+
+TURN_RETRY_MIN_S: Final = 1.0
+TURN_RETRY_MAX_S: Final = 60.0
+
+# The service: functions -------------------------------------------------------------------------------
+BATCH_ITEMS_MAX: Final = 5000

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -111,7 +111,7 @@ class Live:
             self._changed = None
 
 
-async def follow(live: Live, place: Place) -> AsyncIterator[Piece]:
+async def follow(live: Live, place: Place) -> AsyncGenerator[Piece, None]:
     """Everything after a place, as it comes, up to the end."""
     live.followers += 1
     try:

@@ -1,0 +1,121 @@
+"""The records of the service: one file, one thread that writes, a few that read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from casemate.errors import RecordsUnavailable
+from casemate.limits import READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
+from casemate.store.migrate import prepare
+from casemate.store.sqlite import make_file, open_engine
+from casemate.store.writer import Write, Writer, told
+
+T = TypeVar("T")
+Records: TypeAlias = Connection
+"""What operations are functions of, for those who do not import SQLAlchemy."""
+
+
+class Database:
+    """Writes and reads are functions of a connection, each in a transaction; asked from event loops or from threads.
+
+    An acknowledged write outlives the process. What the computer's own end may take with it is the last moments.
+    """
+
+    def __init__(self, path: Path, writing: Engine, reading: Engine) -> None:
+        self.path = path
+        self._writing = writing
+        self._reading = reading
+        self._writer = Writer(writing)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="casemate-reader")
+        self._reads_waiting = 0
+        self._is_open = True
+
+    @classmethod
+    def open(cls, path: str | Path) -> Database:
+        """Open the file, or make it, and bring its schema up to date. Raises RecordsUnavailable and ConfigError."""
+        path = Path(path).absolute()
+        writing = open_engine(path, writes=True)
+        try:
+            make_file(path)
+            with writing.begin() as connection:
+                prepare(connection, path)
+        except (DBAPIError, OSError) as error:
+            writing.dispose()
+            if isinstance(error, OSError):
+                raise RecordsUnavailable("io", f"{path} cannot be opened: {error.strerror}") from error
+            raise told(error) from error
+        except BaseException:
+            writing.dispose()
+            raise
+        return cls(path, writing, open_engine(path, writes=False))
+
+    @property
+    def writes_waiting(self) -> int:
+        return self._writer.waiting_count
+
+    # From an event loop ---------------------------------------------------------------------------
+
+    async def write(self, operation: Callable[[Connection], T]) -> T:
+        """Carry out an operation that writes, and come back when it is committed.
+
+        One that is cancelled while it waits is carried out nonetheless.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[T] = loop.create_future()
+        self._writer.submit(Write(operation, waiter, loop))
+        return await waiter
+
+    async def read(self, operation: Callable[[Connection], T]) -> T:
+        """Carry out an operation that only reads: it sees what was committed before it began."""
+        if self._reads_waiting >= READS_WAITING_MAX:
+            raise RecordsUnavailable("busy", f"more than {READS_WAITING_MAX} reads are waiting")
+        self._reads_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, operation)
+        except RuntimeError as error:
+            if self._is_open:
+                raise
+            raise RecordsUnavailable("closed", "the records are closed") from error
+        finally:
+            self._reads_waiting -= 1
+
+    async def close(self) -> None:
+        """Carry out the writes that wait, and close the file. Later operations raise RecordsUnavailable."""
+        await asyncio.get_running_loop().run_in_executor(None, self.close_now)
+
+    # From a thread --------------------------------------------------------------------------------
+
+    def write_now(self, operation: Callable[[Connection], T]) -> T:
+        """As `write`, for callers without an event loop."""
+        waiter: Future[T] = Future()
+        self._writer.submit(Write(operation, waiter))
+        return waiter.result()
+
+    def read_now(self, operation: Callable[[Connection], T]) -> T:
+        """As `read`, in the thread that calls."""
+        if not self._is_open:
+            raise RecordsUnavailable("closed", "the records are closed")
+        try:
+            with self._reading.begin() as connection:
+                return operation(connection)
+        except DBAPIError as error:
+            raise told(error) from error
+
+    def post(self, operation: Callable[[Connection], Any]) -> None:
+        """Have a write carried out that nobody waits for, and that may be lost."""
+        self._writer.submit(Write(operation, None))
+
+    def close_now(self) -> None:
+        """As `close`."""
+        self._is_open = False
+        self._writer.close(RECORDS_CLOSE_TIMEOUT_S)
+        self._readers.shutdown(wait=True)
+        self._reading.dispose()
+        self._writing.dispose()

@@ -1,0 +1,127 @@
+"""All that is particular to SQLite: how it is opened, how transactions begin, what its errors mean.
+
+This is the seam for another database: statements are written in what SQLite and PostgreSQL have in common.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    create_engine,
+    event,
+    exists,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy.engine import URL
+
+from casemate.errors import CasemateError, InternalError, RecordsDamaged, RecordsUnavailable
+from casemate.limits import READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
+
+FILE_MODE: Final = 0o600
+PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA busy_timeout = {int(RECORDS_BUSY_TIMEOUT_S * 1000)}",
+    f"PRAGMA journal_size_limit = {RECORDS_LOG_MAX_BYTES}",
+    "PRAGMA trusted_schema = OFF",
+)
+READ_ONLY: Final = "PRAGMA query_only = ON"
+
+FULL: Final = frozenset({"SQLITE_FULL"})
+LOCKED: Final = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
+DAMAGED: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"})
+FAILING: Final = frozenset({"SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_NOMEM", "SQLITE_PERM"})
+
+
+def make_file(path: Path) -> None:
+    """Make the file before SQLite does, for its owner alone; its companions get the same mode."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        os.fchmod(descriptor, FILE_MODE)
+    finally:
+        os.close(descriptor)
+
+
+def open_engine(path: Path, *, writes: bool) -> Engine:
+    """An engine for one writing thread, or for the reading ones. Nothing is opened yet."""
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"check_same_thread": False},
+        json_serializer=_to_json,
+        json_deserializer=msgspec.json.decode,
+        pool_size=1 if writes else READERS,
+        max_overflow=0,
+    )
+    event.listen(engine, "connect", _prepare_writing if writes else _prepare_reading)
+    event.listen(engine, "begin", _begin_writing if writes else _begin_reading)
+    return engine
+
+
+def _to_json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _prepare_writing(connection: sqlite3.Connection, _: object) -> None:
+    """The driver begins transactions when it likes to, and never for a savepoint: we begin them ourselves."""
+    connection.isolation_level = None
+    for pragma in PRAGMAS:
+        connection.execute(pragma)
+
+
+def _prepare_reading(connection: sqlite3.Connection, record: object) -> None:
+    _prepare_writing(connection, record)
+    connection.execute(READ_ONLY)
+
+
+def _begin_writing(connection: Connection) -> None:
+    """A deferred transaction that reads and then writes fails at once, whatever the timeout, if another has written."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def is_in_transaction(connection: Connection) -> bool:
+    """Whether the database still is in the transaction: some errors end it, and with it all that was done in it."""
+    driver = connection.connection.driver_connection
+    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+
+
+def has_member(column: ColumnElement[Any], name: str, value: str) -> ColumnElement[bool]:
+    """That an object of JSON has a member of that name, whatever it is written with, and that value."""
+    members = func.json_each(column).table_valued("key", "value")
+    one: Select[Any] = select(literal_column("1")).select_from(members)
+    return exists(one.where(members.c.key == name, members.c.value == value))
+
+
+def translated(error: DBAPIError) -> CasemateError:
+    """The error of our tree that an error of the database is."""
+    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    kind = "_".join(name.split("_")[:2])
+    if kind in FULL:
+        return RecordsUnavailable(
+            "full", "the records take no more: the disk is full", hint="make room; nothing is lost"
+        )
+    if kind in LOCKED:
+        return RecordsUnavailable("locked", "the records are locked by another process")
+    if kind in DAMAGED:
+        return RecordsDamaged("damaged", f"the records are damaged ({name})", hint="put a backup in their place")
+    if kind in FAILING:
+        return RecordsUnavailable("io", f"the records cannot be read or written ({name})")
+    return InternalError(f"a statement failed: {error.orig}")
