@@ -20,7 +20,9 @@ ROOT: Final = Path(__file__).parents[1]
 CASES_FILE: Final = ROOT / "tools" / "attacks.toml"
 PAGE: Final = ROOT / "docs" / "reference" / "attacks.md"
 TESTS: Final = ROOT / "tests"
-NAMED_AFTER_CASES: Final = re.compile(r"test_((?:[fpmcnkiosx]\d+_)+)")
+NAMED_AFTER_CASES: Final = re.compile(r"test_((?:[fpmcnkiosx]\d+_(?!\d))+)")
+"""Not those named after a line of a checklist, such as `test_s1_24_…`."""
+
 CHAPTERS: Final = "FPMCNKIOSX"
 STATUSES: Final = ("done", "later", "not testable", "open")
 HEAD: Final = """# Attacks and their tests
