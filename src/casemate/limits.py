@@ -351,7 +351,6 @@ CONNECTIONS_MAX: Final = 2048
 BACKLOG: Final = 2048
 UPKEEP_PERIOD_S: Final = 60.0
 
-
 # Between the service and its node ----------------------------------------------------------------------
 FRAME_MAX_BYTES: Final = 320 * MIB
 """One question or answer. The largest is a Result: its output, its streams and displays, and all collected files."""
@@ -442,6 +441,9 @@ KEY_RATE_MAX_PER_S: Final = 1_000_000.0
 KEY_BURST_DEFAULT: Final = 20
 KEY_BURST_MAX: Final = 1_000_000
 KEY_LIFE_MAX_S: Final = 100 * 365 * 24 * 3600.0
+KEY_GRACE_MAX_S: Final = 30 * 24 * 3600.0
+"""How long a key may go on that has been replaced by another."""
+
 KEYS_CACHED_MAX: Final = 10_000
 KEY_CACHED_S: Final = 5.0
 """How long a key that another process has revoked may go on; those revoked in this one end at once."""

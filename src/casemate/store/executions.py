@@ -159,8 +159,11 @@ def unfinished(connection: Connection, tenant_id: str | None) -> int:
 
 
 def mark_lost(connection: Connection, *, epoch: int, at_us: int, result: bytes | None = None) -> tuple[Lost, ...]:
-    """End those that a service of an earlier epoch has left behind, and say which they were."""
-    abandoned = [table.c.state != ENDED, table.c.epoch < epoch]
+    """End those that a service of another epoch has left behind, and say which they were.
+
+    Of another and not of an earlier: a clock that was set back must not leave any without an end.
+    """
+    abandoned = [table.c.state != ENDED, table.c.epoch != epoch]
     rows = connection.execute(select(table.c.id, table.c.tenant_id).where(*abandoned)).all()
     ending = Ending(status=FAILED, reason=LOST, ended_us=at_us, error_category=LOST, result=result)
     connection.execute(update(table).where(*abandoned).values(state=ENDED, **msgspec.structs.asdict(ending)))
