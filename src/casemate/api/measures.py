@@ -34,16 +34,28 @@ class Measures:
             registry=self.registry,
         )
         self._waiting_s = Histogram(
-            "casemate_execution_wait_seconds", "From acceptance to start", ("kind",), buckets=_SECONDS, registry=self.registry
+            "casemate_execution_wait_seconds",
+            "From acceptance to start",
+            ("kind",),
+            buckets=_SECONDS,
+            registry=self.registry,
         )
         self._memory = Histogram(
-            "casemate_execution_memory_bytes", "Most memory of executions", ("runtime",), buckets=_BYTES, registry=self.registry
+            "casemate_execution_memory_bytes",
+            "Most memory of executions",
+            ("runtime",),
+            buckets=_BYTES,
+            registry=self.registry,
         )
         self.refused = Counter("casemate_refused", "Requests refused for a bound", ("why",), registry=self.registry)
-        self.waiting = Gauge("casemate_executions_waiting", "Executions that wait for their turn", registry=self.registry)
+        self.waiting = Gauge(
+            "casemate_executions_waiting", "Executions that wait for their turn", registry=self.registry
+        )
         self.running = Gauge("casemate_executions_running", "Executions that have their turn", registry=self.registry)
         self.node_up = Gauge("casemate_node_up", "Whether there is a connection to the node", registry=self.registry)
-        self.workers = Gauge("casemate_workers", "Sandboxes and workers made ahead", ("label", "state"), registry=self.registry)
+        self.workers = Gauge(
+            "casemate_workers", "Sandboxes and workers made ahead", ("label", "state"), registry=self.registry
+        )
         self.restarts = Counter("casemate_worker_retirements", "Workers retired", ("reason",), registry=self.registry)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:

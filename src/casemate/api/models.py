@@ -286,7 +286,7 @@ class KeyIn(Sent):
 class KeyRotateIn(Sent):
     """How a key is replaced."""
 
-    grace_s: float = Field(0.0, ge=0, le=bound.KEY_LIFE_MAX_S, description="How long the old one goes on.")
+    grace_s: float = Field(0.0, ge=0, le=bound.KEY_GRACE_MAX_S, description="How long the old one goes on.")
 
 
 class KeyOut(BaseModel):
