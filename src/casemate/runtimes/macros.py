@@ -20,7 +20,7 @@ MACRO_NAMES: Final = (
 
 
 def macros_source(suffix: str) -> str | None:
-    """The text for the language of that suffix (`.py`, `.js`, `.R`), which defines `MACRO_NAMES`; None if it has none."""
+    """The text that defines `MACRO_NAMES` in the language of a suffix (`.py`, `.js`, `.R`); None if there is none."""
     path = FOLDER / f"macros{suffix}"
     if not path.is_file():
         return None

@@ -19,7 +19,16 @@ VECTORS: list[dict[str, Any]] = []
 SIX = [1, 2, 3, 4, 5, 6]
 MEASURED = [1, 2, 3, 4.5]
 WIDE = [1e15, 1, -1e15, 2.5, 1e-3]
-SAMPLES = [MEASURED, [2], [1, 2], [3, 3, 3], [0.1, 0.1, 0.1], [-1.5, 0, 2.25, 1e9, 1e9 + 1], WIDE, [5, 4, 3, 2, 1]]
+SAMPLES: list[list[Any]] = [
+    MEASURED,
+    [2],
+    [1, 2],
+    [3, 3, 3],
+    [0.1, 0.1, 0.1],
+    [-1.5, 0, 2.25, 1e9, 1e9 + 1],
+    WIDE,
+    [5, 4, 3, 2, 1],
+]
 
 
 def says(function: str, *arguments: Any, value: Any, only: str = "") -> None:
@@ -79,7 +88,7 @@ def rest(y: list[Fraction], fitted: list[Fraction]) -> Fraction:
 # The parts --------------------------------------------------------------------------------------
 
 
-def arrays() -> None:
+def arrays() -> None:  # noqa: PLR0915
     says("ArrayNth", SIX, 2, 2, value=[3, 5])
     says("ArrayNth", SIX, value=SIX)
     says("ArrayNth", SIX, 4, value=[1, 5])
@@ -186,9 +195,9 @@ def statistics() -> None:
     for value in (10, 1, 0.5, 1e-300, 12345.678):
         says("MathLN", value, value=float(Decimal(value).ln()))
         says("MathLOG", value, value=float(Decimal(value).log10()))
-    for value in (0, -1, None):
-        says("MathLN", value, value=None)
-        says("MathLOG", value, value=None)
+    for nothing in (0, -1, None):
+        says("MathLN", nothing, value=None)
+        says("MathLOG", nothing, value=None)
     fails("MathLN", "10", error="value is text, not a number")
     fails("MathLOG", [10], error="value is an array, not a number")
 
@@ -222,18 +231,21 @@ def regressions() -> None:
         found = {"m": float(m), "b": float(mean(b) - m * mean(a)), "r": r}
         says("MathLINREG", x, y, value=found | {"r2": float(across**2 / squares(a) / squares(b))})
     says("MathLINREG", [1, 2, 3], [4, 4, 4], value={"m": 0, "b": 4, "r": None, "r2": None})
-    for x, y in (([1, 1], [2, 3]), ([1], [2]), ([], []), ([1, None], [2, 3]), ([1, 2], [2, None])):
-        says("MathLINREG", x, y, value=None)
+    undefined: list[Any] = [([1, 1], [2, 3]), ([1], [2]), ([], []), ([1, None], [2, 3]), ([1, 2], [2, None])]
+    for pair in undefined:
+        says("MathLINREG", *pair, value=None)
     fails("MathLINREG", [1, 2, 3], [1, 2], error="x has 3 values and y has 2")
     fails("MathLINREG", [1, 2], [1, "2"], error="y[1] is text, not a number")
-    for rows in (
+    tables: list[list[list[Any]]] = [
         [[1, 2, 3], [2, 1, 5], [3, 7, 1], [4, 4, 4]],
         [[1, 1], [2, 3], [3, 2], [4.5, 6]],
         [[1, 4, 9, 2], [2, 3, 1, 5], [0.5, 2, 2, 1], [4, 4, 4, 8], [1, 0, 3, 2.5], [6, 2, 1, 1]],
-    ):
-        *columns, y = [exact(list(column)) for column in zip(*rows, strict=True)]
-        multiple(rows, columns, y)
-    for rows in ([[1, 1, 2], [2, 2, 3], [3, 3, 5]], [[1, 2, 3], [2, 1, 5]], [[1, None], [2, 3]], []):
+    ]
+    for rows in tables:
+        *columns, response = [exact(list(column)) for column in zip(*rows, strict=True)]
+        multiple(rows, columns, response)
+    singular: list[Any] = [[[1, 1, 2], [2, 2, 3], [3, 3, 5]], [[1, 2, 3], [2, 1, 5]], [[1, None], [2, 3]], []]
+    for rows in singular:
         says("MathMULTREG", rows, value=None)
     fails("MathMULTREG", [[1, 2], [1, 2, 3]], error="input[1] has 3 values, not 2")
     fails("MathMULTREG", [[1], [2]], error="input[0] has 1 values, not 2")
@@ -346,7 +358,7 @@ def arctan(x: Decimal) -> Decimal:
     for k in range(1, 80, 2):
         total += term / k
         term *= -x * x
-    return total * 2**halvings
+    return total * Decimal(2**halvings)
 
 
 def summary(y: list[Decimal], fitted: list[Decimal]) -> tuple[Decimal, float]:
@@ -357,7 +369,7 @@ def summary(y: list[Decimal], fitted: list[Decimal]) -> tuple[Decimal, float]:
 
 def curves() -> None:
     noise = [0.01, -0.02, 0.005, 0.013, -0.011, 0.002, -0.007, 0.016, -0.004, 0.008]
-    data = {
+    data: dict[str, tuple[list[list[Any]], list[float]]] = {
         "b + a * e(- x / c)": ([[i, round(3 + 2 * 0.8**i + e, 6)] for i, e in enumerate(noise)], [2, 3, 4]),
         "( a - c ) * e( - b * t ) + c": ([[i, round(1 + 4 * 0.6**i + e, 6)] for i, e in enumerate(noise)], [5, 0.5, 1]),
         "( c + a / ( 1 + b / x ) )": ([[i, round(1 + 5 * i / (i + 3) + e, 6)] for i, e in enumerate(noise)], [5, 3, 1]),
@@ -436,9 +448,12 @@ def bad_curves() -> None:
 # Traces, the sun, messages ----------------------------------------------------------------------
 
 
-def traces() -> None:
+def traces() -> None:  # noqa: PLR0915
     trace = [1.5, 2, 3, 4]
-    say = lambda *arguments, value: says("TransformTrace", *arguments, value=value)  # noqa: E731
+
+    def say(*arguments: Any, value: Any) -> None:
+        says("TransformTrace", *arguments, value=value)
+
     say("subtract", [1, 2, 3, 4], [0, 1, 2, 1], value=[1, 1, 1, 3])
     say("-", [1, 2, 3, 4], 1, value=[0, 1, 2, 3])
     say("add", [1, 2, 3, 4], 5, value=[6, 7, 8, 9])
@@ -470,7 +485,8 @@ def traces() -> None:
     say("add", [1, 2], [None, 1], value=[None, 3])
     say("normToMax", [1, None, 3], value=[None, None, None])
     say("ma", [1, 2, None, 4, 5, 6], value=[float(Fraction(4, 3)), None, None, None, 5, float(Fraction(17, 3))])
-    known = "add, +, subtract, -, multiply, *, divide, /, normToMin, normToMax, normToRange, normToIdx, normToVal, ma, sgf, abs"
+    known = "add, +, subtract, -, multiply, *, divide, /, normToMin, normToMax, normToRange, "
+    known += "normToIdx, normToVal, ma, sgf, abs"
     fails("TransformTrace", "cube", trace, error=f"fn is none of: {known}")
     fails("TransformTrace", None, trace, error=f"fn is none of: {known}")
     fails("TransformTrace", "add", trace, [1, 2, 3], error="a1 has 4 values and a2 has 3")

@@ -230,7 +230,7 @@ def _added(p: list[float], step: list[float]) -> list[float]:
 
 
 def _fitted(curve: _Curve, x: list[float], y: list[float], start: list[float], most: int) -> tuple[_Fit, int] | None:
-    """Levenberg's and Marquardt's way until the steps are small, then Gauss's and Newton's until they stop shrinking."""
+    """Levenberg's and Marquardt's way to small steps, then Gauss's and Newton's until they stop shrinking."""
     if len(y) < 3 or max(y) == min(y):
         return None
     size, fit, damping = _root(_dot(y, y)), _Fit(curve, x, y, start), 1e-3
