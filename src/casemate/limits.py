@@ -466,3 +466,28 @@ TURN_RETRY_MAX_S: Final = 60.0
 
 # The service: functions -------------------------------------------------------------------------------
 BATCH_ITEMS_MAX: Final = 5000
+# Functions ------------------------------------------------------------------------------------------
+FUNCTION_NAME_MAX_CHARS: Final = 255
+RUNNER_SCRIPT_MAX_BYTES: Final = 1 * MIB
+RUNNER_ITEMS_MAX: Final = 1000
+RUNNER_TIMEOUT_DEFAULT_S: Final = 10.0
+RUNNER_TIMEOUT_MIN_S: Final = 10.0
+RUNNER_TIMEOUT_MAX_S: Final = 60.0
+RUNNER_OUTPUT_MAX_BYTES: Final = 10 * MIB
+RUNNER_UNPACKED_MAX_BYTES: Final = 50 * MIB
+BATCH_ITEMS_MAX: Final = 5000
+BATCH_TIMEOUT_DEFAULT_S: Final = 30.0
+BATCH_TIMEOUT_MIN_S: Final = 1.0
+BATCH_TIMEOUT_MAX_S: Final = 60.0
+WEBHOOK_CLOCK_MAX_S: Final = 300.0
+"""How far the time of a signed request may be from ours, either way."""
+
+SCHEMA_MAX_BYTES: Final = 64 * KIB
+SCHEMA_DEPTH_MAX: Final = 32
+SCHEMA_EXPANDED_MAX: Final = 10_000
+"""Objects, arrays and values, with each reference replaced by what it refers to."""
+
+SCHEMA_PROBLEMS_MAX: Final = 10
+SCHEMA_PROBLEM_MAX_CHARS: Final = 300
+SCHEMA_PATTERN_MAX_BYTES: Final = 1 * MIB
+"""Compiled: counted repetitions can make much of a short pattern."""
