@@ -28,6 +28,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         interpreter=("engine", "python3"),
         command=("{interpreter}", "-S", "{guest}/python.py"),
         session=("{interpreter}", "-S", "{guest}/python_session.py"),
+        runner=("{interpreter}", "-S", "{guest}/python_runner.py", "{zygote}"),
         channel=Channel.FRAMES,
         aliases=("py", "python3"),
         extensions=(".py",),
