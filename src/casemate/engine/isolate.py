@@ -62,7 +62,6 @@ def make_pool(engine: Engine, announce: Callable[[], None]) -> WorkerPool:
         return start_worker(engine, kind)
 
     return WorkerPool(
-        "isolates",
         start,
         lambda kind: drive(start(kind)),
         most=decide.most_workers(len(os.sched_getaffinity(0)), memory_bytes),

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
+from importlib import import_module
+from pathlib import PurePosixPath
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
@@ -278,6 +280,7 @@ def runner_kind(source: Source, runtime: Runtime, interpreter: Interpreter, want
         "function": source.function,
         "spread": source.spread,
         "macros": source.macros,
+        "library": _library(runtime) if source.macros else "",
     }
     return Kind(
         tenant=tenant,
@@ -286,6 +289,15 @@ def runner_kind(source: Source, runtime: Runtime, interpreter: Interpreter, want
         spec=SandboxSpec(limits=sandbox_limits, mounts=(GUEST_MOUNT, LIBRARY_MOUNT, *interpreter.mounts)),
         setup=msgspec.json.encode(setup),
     )
+
+
+def _library(runtime: Runtime) -> str:
+    """The text of the helper functions in the language of a runtime; nothing where there is none."""
+    try:
+        macros = import_module("casemate.runtimes.macros")
+    except ModuleNotFoundError:
+        return ""
+    return macros.macros_source(PurePosixPath(runtime.filename).suffix) or ""
 
 
 def _request(item: Item) -> bytes | GuestError:

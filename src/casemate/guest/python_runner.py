@@ -108,20 +108,14 @@ class Function:
         self.is_empty = True
         self.module: ModuleType = harness.program._make_main(self.path, source["code"])
         self.names: dict[str, Any] = vars(self.module)
-        if source["macros"]:
-            self._load_macros()
+        self._load_library(source["library"])
 
-    def _load_macros(self) -> None:
-        """The library of helpers: its names are globals of the program, each with a fresh start in each item."""
-        try:
-            sys.path.insert(0, f"{HERE}/macros")
-            macros = _imported("macros")
-        except ModuleNotFoundError:
-            return
-        finally:
-            sys.path.remove(f"{HERE}/macros")
-        public = getattr(macros, "__all__", None) or [name for name in vars(macros) if not name.startswith("_")]
-        self.names.update({name: getattr(macros, name) for name in public})
+    def _load_library(self, text: str) -> None:
+        """Helper functions, whose names are globals of the program."""
+        module = type(sys)("macros")
+        exec(compile(text, "macros.py", "exec", dont_inherit=True), vars(module))
+        for name in getattr(module, "__all__", ()):
+            self.names[name] = getattr(module, name)
 
     def compile(self) -> None:
         """Raises SyntaxError as the compiler does."""

@@ -33,7 +33,12 @@ class WorkerPool:
     """Hands out workers and takes them back. Safe to use from many threads and tasks."""
 
     def __init__(
-        self, label: str, start: Callable[[Kind], Steps[Worker]], start_here: Callable[[Kind], Worker], *, most: int
+        self,
+        start: Callable[[Kind], Steps[Worker]],
+        start_here: Callable[[Kind], Worker],
+        *,
+        most: int,
+        label: str = "isolates",
     ) -> None:
         """`start` makes a worker in the steps of whoever needs it, `start_here` in the calling thread."""
         self._label = label
