@@ -35,13 +35,15 @@
 #define ENTRIES_MAX 2000 /* of what an item has left behind, that is removed; with more the runner retires */
 #define DEPTH_MAX 32
 #define DIRECTORIES 5
+#define SCHEDULING_BYTES 128
+#define SOCKETS_BYTES 1024
 #define MILLISECOND_NS 1000000
 #define SECOND_NS 1000000000
 #define EXPORTED __attribute__((visibility("default")))
 
 enum { FRAME_BEGUN = 1, FRAME_ANSWER, FRAME_STDOUT, FRAME_STDERR, FRAME_END, FRAME_READY };
 enum { STOPPED_TIME = 1, STOPPED_OUTPUT, STOPPED_ANSWER }; /* why an item was killed; the engine has the same numbers */
-enum { LEFT_FILES = 1, LEFT_IPC = 2 };
+enum { LEFT_FILES = 1, LEFT_IPC = 2, LEFT_LIMITS = 4, LEFT_SOCKETS = 8 }; /* what an item has changed for good */
 enum { OUT, ERR, ANSWER, ENDED, WATCHED };
 
 /* What comes before the text of a request. */
@@ -67,6 +69,11 @@ struct directory {
 static struct directory directories[DIRECTORIES] = {
     {.path = "/work"}, {.path = "/code"}, {.path = "/tmp"}, {.path = "/dev/shm"}, {.path = "/home/guest"}};
 static struct statfs empty;
+static int sockets_fd;
+static struct settings {
+    struct rlimit limits[RLIM_NLIMITS];
+    unsigned char scheduling[SCHEDULING_BYTES];
+} settings;
 static unsigned char *buffer; /* children do not get it */
 static unsigned char *request;
 static uint32_t request_bytes;
@@ -130,13 +137,19 @@ static void be_killed_first(void) {
     close(fd);
 }
 
+/* An open file has state of its own, which all who have inherited it would share. */
+static bool open_stdin(void) {
+    close(STDIN_FILENO);
+    return open("/dev/null", O_RDONLY) == STDIN_FILENO;
+}
+
 /* Everything of the runner's is gone before anything of the program runs. */
 static void become_item(const struct head *head, int out, int err, int answer) {
     setsid();
     request = malloc(head->size + 1);
     request_bytes = head->size;
     if (request == NULL || dup2(out, STDOUT_FILENO) < 0 || dup2(err, STDERR_FILENO) < 0 ||
-        dup3(answer, ANSWER_FD, O_CLOEXEC) < 0 || !read_all(REQUEST_FD, request, head->size))
+        dup3(answer, ANSWER_FD, O_CLOEXEC) < 0 || !open_stdin() || !read_all(REQUEST_FD, request, head->size))
         _exit(1);
     close_others();
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
@@ -251,6 +264,38 @@ static bool ipc_is_gone(void) {
     semctl(0, 0, SEM_INFO, argument);
     msgctl(0, MSG_INFO, (struct msqid_ds *)(void *)&queues);
     return memory.used_ids == 0 && semaphores.semusz == 0 && queues.msgpool == 0;
+}
+
+/* Anybody of the same user can change these of another process. */
+static void read_settings(struct settings *now) {
+    memset(now, 0, sizeof *now);
+    for (int number = 0; number < RLIM_NLIMITS; number++)
+        getrlimit(number, &now->limits[number]);
+    syscall(SYS_sched_getattr, 0, now->scheduling, SCHEDULING_BYTES, 0);
+}
+
+static bool settings_are_the_same(void) {
+    struct settings now;
+    read_settings(&now);
+    return memcmp(&now, &settings, sizeof now) == 0;
+}
+
+/* Signals that are never delivered take room of what the user may have waiting. */
+static void forget_signals(void) {
+    const struct timespec at_once = {0, 0};
+    sigset_t all;
+    sigfillset(&all);
+    while (sigtimedwait(&all, NULL, &at_once) > 0)
+        continue;
+}
+
+/* A connection that has been closed keeps its port for a minute, whoever it was. Without the file there is no TCP. */
+static bool sockets_are_gone(void) {
+    char text[SOCKETS_BYTES];
+    ssize_t size = sockets_fd < 0 ? 0 : pread(sockets_fd, text, sizeof text - 1, 0);
+    text[size < 0 ? 0 : size] = '\0';
+    const char *waiting = strstr(text, " tw ");
+    return size >= 0 && (waiting == NULL || atoi(waiting + 4) == 0);
 }
 
 static bool remember_directories(void) {
@@ -386,7 +431,9 @@ static bool run_item(const struct head *head) {
     for (int which = 0; which < 3; which++)
         if (ours[which] >= 0)
             close(ours[which]);
-    end.left = (files_are_gone() ? 0 : LEFT_FILES) | (ipc_is_gone() ? 0 : LEFT_IPC);
+    forget_signals();
+    end.left = (files_are_gone() ? 0 : LEFT_FILES) | (ipc_is_gone() ? 0 : LEFT_IPC) |
+               (settings_are_the_same() ? 0 : LEFT_LIMITS) | (sockets_are_gone() ? 0 : LEFT_SOCKETS);
     end.wall_us = (uint64_t)(now_ns() - started_ns) / 1000;
     send_frame(FRAME_END, &end, sizeof end);
     return false;
@@ -398,6 +445,8 @@ static bool prepare(void) {
     if (buffer == MAP_FAILED || madvise(buffer, BUFFER_BYTES, MADV_DONTFORK) < 0)
         return false;
     sigfillset(&all);
+    read_settings(&settings);
+    sockets_fd = open("/proc/self/net/sockstat", O_RDONLY | O_CLOEXEC);
     return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 && prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0 &&
            signal(SIGCHLD, SIG_DFL) != SIG_ERR && sigprocmask(SIG_SETMASK, &all, &mask_before) == 0 &&
            remember_directories();

@@ -162,6 +162,7 @@ class Call:
         if timeout_s is not None:
             self._deadline_s = time.monotonic() + parse_duration(timeout_s, field="timeout_s")
         self._waiting = deque(range(len(items)))
+        self._attempts: dict[int, int] = {}
         self._serving_since_s = _NEVER_S
         self._lanes_max = len(os.sched_getaffinity(0))
 
@@ -182,6 +183,14 @@ class Call:
 
     def _left_s(self) -> float:
         return self._deadline_s - time.monotonic()
+
+    def _tries_again(self, place: int) -> bool:
+        """What had not begun when its runner was lost has no part in that."""
+        self._attempts[place] = self._attempts.get(place, 1) + 1
+        if self._attempts[place] > limits.ITEM_ATTEMPTS:
+            return False
+        self._waiting.appendleft(place)
+        return True
 
     def _item_limits(self) -> Limits:
         """No item may go on for longer than the call."""
@@ -226,6 +235,9 @@ class Call:
                 worker.served(_memory_bytes(worker))
                 if ended.end is None:
                     self._engine.check_open()
+                    if not ended.begun and ended.stopped is None and self._tries_again(place):
+                        retire = Retirement.CRASHED
+                        return
                 yield place, item_result(item, ended, self._runtime)
                 if not ended.is_clean:
                     retire = Retirement.CRASHED if ended.end is None else Retirement.DISTRUSTED

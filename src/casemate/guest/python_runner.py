@@ -38,15 +38,13 @@ def main() -> None:
     runner = _load(library)
     harness.program._complete_builtins()
     harness.program._set_arguments(f"{posix.getcwd()}/{source['filename']}", [source["filename"]])
-    for name in modules:
-        __import__(name)
     function = Function(harness, source)
     try:
         function.compile()
     except BaseException as error:
         posix.write(REPLY_FD, _frame(harness.failed(error, function.path, source["code"])))
         posix._exit(0)
-    function.import_ahead()
+    function.import_ahead(modules)
     request = runner.next_item()
     posix._exit(function.run(request))
 
@@ -121,9 +119,10 @@ class Function:
         """Raises SyntaxError as the compiler does."""
         self.parts = self.harness.program._compile_program(HERE, self.source["code"], self.path)
 
-    def import_ahead(self) -> None:
+    def import_ahead(self, modules: "list[str]") -> None:
         """What the source imports, each item would import again. Not what could not be forked after that."""
-        if "import" not in self.source["code"] or not (found := _imports(self.source["code"])):
+        found = modules + (_imports(self.source["code"]) if "import" in self.source["code"] else [])
+        if not found:
             return
         _silence()
         trial = posix.fork()
@@ -131,7 +130,7 @@ class Function:
             signal.alarm(IMPORT_MAX_S)
             posix.close(REPLY_FD)
             _import_all(found)
-            posix._exit(len(posix.listdir("/proc/self/task")) > 1)
+            posix._exit(len(posix.listdir("/proc/self/task")) > 1 or _shares_memory())
         if posix.waitpid(trial, 0)[1] == 0:
             _import_all(found)
             _flush()
@@ -253,6 +252,12 @@ def _import_all(names: "list[str]") -> None:
             __import__(name)
         except BaseException:  # noqa: S112  (the program itself is to find that out)
             continue
+
+
+def _shares_memory() -> bool:
+    """Whether something is mapped that a write changes for all who have it."""
+    with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123 - another module to import
+        return any(b"w" in modes and b"s" in modes for modes in (line.split()[1] for line in maps))
 
 
 def _silence() -> None:
