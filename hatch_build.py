@@ -20,10 +20,10 @@ LAUNCHER: Final = Path("src/casemate/_native/casemate-launcher")
 LIBRARY: Final = LAUNCHER.with_name("casemate-zygote.so")
 FLAGS: Final = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
 KINDS: Final = {
-    LAUNCHER: (("-static",), "zygote.c"),
-    LIBRARY: (("-shared", "-fPIC", "-fvisibility=hidden"), "main.c"),
+    LAUNCHER: (("-static",), ("zygote.c", "runner.c")),
+    LIBRARY: (("-shared", "-fPIC", "-fvisibility=hidden"), ("main.c",)),
 }
-"""What is made: its own flags, and the source that only the other one has."""
+"""What is made: its own flags, and the sources that only the other one has."""
 
 COMPILERS: Final = ("gcc", "cc", "clang")
 WHEEL_TAG: Final = "py3-none-linux_x86_64"
@@ -92,7 +92,7 @@ def build_native(root: Path) -> list[Path]:
     inputs = [*sources, *sorted(native.glob("*.h")), root / "hatch_build.py"]
     for name, (flags, without) in KINDS.items():
         if not is_current(root / name, inputs):
-            compile_native([source for source in sources if source.name != without], root / name, flags)
+            compile_native([source for source in sources if source.name not in without], root / name, flags)
     return [root / name for name in KINDS]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from casemate.engine.cancel import CancelToken
     from casemate.engine.engine import Engine
     from casemate.engine.fork import AsyncFork, Fork
+    from casemate.engine.items import arun_items, run_items
     from casemate.engine.sandbox import Sandbox, Terminal
     from casemate.errors import (
         BuildFailed,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         UnknownRuntime,
     )
     from casemate.model.display import Display
+    from casemate.model.function import Item, ItemResult, Source
     from casemate.model.layers import Layer, Tier
     from casemate.model.packages import PackageSet
     from casemate.model.resources import Limits
@@ -76,6 +78,8 @@ __all__ = [
     "InternalError",
     "InvalidInput",
     "Isolation",
+    "Item",
+    "ItemResult",
     "LaunchError",
     "Layer",
     "LayerMissing",
@@ -98,6 +102,7 @@ __all__ = [
     "ServiceUnavailable",
     "SetDamaged",
     "Sets",
+    "Source",
     "StateLost",
     "Status",
     "Stream",
@@ -109,11 +114,13 @@ __all__ = [
     "Usage",
     "aexecute",
     "arun",
+    "arun_items",
     "astream",
     "execute",
     "load_config",
     "read_config",
     "run",
+    "run_items",
     "stream",
 ]
 
@@ -127,12 +134,14 @@ if not TYPE_CHECKING:
             ("engine.cancel", "CancelToken"),
             ("engine.engine", "Engine"),
             ("engine.fork", "AsyncFork Fork"),
+            ("engine.items", "arun_items run_items"),
             ("engine.sandbox", "Sandbox Terminal"),
             ("errors", "BuildFailed CapacityError CasemateError ConfigError FileTransferError InternalError"),
             ("errors", "Conflict InvalidInput NodeLost NodeUnavailable NotFound PermissionDenied ServiceUnavailable"),
             ("errors", "RecordsDamaged RecordsUnavailable SetDamaged StateLost TooManyRequests Unauthenticated"),
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
             ("model.display", "Display"),
+            ("model.function", "Item ItemResult Source"),
             ("model.layers", "Layer Tier"),
             ("model.packages", "PackageSet"),
             ("model.resources", "Limits"),

@@ -293,6 +293,27 @@ WORKERS_KEPT_AFTER_RUNS: Final = 2
 
 TENANT_MAX_BYTES: Final = 128
 
+# Items, and the runners that fork for each ------------------------------------------------------------
+ITEMS_MAX: Final = 10_000
+"""Of one call."""
+
+ITEM_KEPT_BYTES: Final = 64 * KIB
+"""What is kept of stdout and of stderr of one item: the beginning of each."""
+
+ITEM_GRACE_S: Final = 1.0
+"""What a runner may take beside the time of an item, to end it and to clear up after it; then the runner is ended."""
+
+ITEM_ATTEMPTS: Final = 2
+"""An item whose runner was lost before the item had begun is given to another one."""
+
+RUNNER_START_TIMEOUT_S: Final = 20.0
+RUNNER_FRAME_MAX_BYTES: Final = 128 * KIB
+RUNNER_STAGGER_S: Final = 0.05
+"""A call uses a runner more for each time that it lasts so long and has items left that nobody has begun."""
+
+RUNNER_TURN_S: Final = 0.25
+"""After that whoever has a runner gives it back between two items, if somebody waits in line."""
+
 # Interpreters that stay -------------------------------------------------------------------------------
 SESSION_GRACE_S: Final = 2.0
 """How long code that is interrupted may take to stop; then its interpreter is killed, and what it held is lost."""

@@ -56,6 +56,7 @@ class Engine:
             check_config(config)
         self._closed = False
         self._isolates: WorkerPool | None = None
+        self._runners: WorkerPool | None = None
         self._publisher: Publisher | None = None
         self._is_unheard = False
         self.config = load_config() if config is None else config
@@ -137,7 +138,7 @@ class Engine:
 
     def pools(self) -> tuple[PoolStatistics, ...]:
         """The kinds of sandboxes that are made ahead, and how many of each there are."""
-        pools = (self._warm, self._isolates)
+        pools = (self._warm, self._isolates, self._runners)
         return tuple(each for pool in pools if pool is not None for each in pool.statistics())
 
     @contextmanager
@@ -208,11 +209,24 @@ class Engine:
                 self._stack.callback(self._isolates.close)
             return self._isolates
 
+    @property
+    def runners(self) -> WorkerPool:
+        """The runners of functions; the pool itself is made when it is first needed."""
+        self._check_process()
+        with self._opening:
+            if self._runners is None:
+                from casemate.engine.runner import make_pool  # of use only where functions are called
+
+                self._runners = make_pool(self, self._publish)
+                self._stack.callback(self._runners.close)
+            return self._runners
+
     def rest(self) -> None:
         """End everything that only waits for the next run, and wait until that is gone."""
         self._check_process()
-        if self._isolates is not None:
-            self._isolates.clear()
+        for pool in (self._isolates, self._runners):
+            if pool is not None:
+                pool.clear()
         if self._warm is not None:
             self._warm.clear()
         self.backend.settle()

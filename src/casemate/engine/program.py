@@ -175,6 +175,18 @@ def _placed_names(runtime: Runtime, filename: str) -> tuple[str, ...]:
     return (filename, *(PurePosixPath(filename).stem + ending for ending in runtime.copies))
 
 
+def filled_command(argv: tuple[str, ...], interpreter: Interpreter) -> tuple[str, ...]:
+    """A command of a declaration for a harness that takes its code later."""
+    words = {
+        "{interpreter}": interpreter.path,
+        "{guest}": GUEST_DIRECTORY,
+        "{harness}": HARNESS_FILE,
+        "{addon}": ADDON_DIRECTORY,
+        "{zygote}": ZYGOTE_LIBRARY,
+    }
+    return tuple(_filled(word, words) for word in argv)
+
+
 def _filled(word: str, words: dict[str, str]) -> str:
     """In one pass, so that a file name which reads like a placeholder stays a file name."""
     return _PLACEHOLDER.sub(lambda found: words.get(found[0], found[0]), word)

@@ -61,6 +61,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `waits`: the harness writes an empty frame when it waits for its request, so that a process can be
     started ahead of its program. `early_variables` are how the names of variables begin that the
     interpreter looks at when it starts: a run that sets one of them gets a process of its own.
+    `runner` is the command of a harness that takes a source once and runs it for one item after the other, each in a
+    fork that {zygote} makes.
     `zygote` is the command of a process that loads {zygote}, imports what follows its own arguments, and forks into
     sandboxes made ahead.
     `sets` says how sets of packages are made for it, `library` is such a set in a runtime that has one, and
@@ -73,6 +75,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     command: tuple[str, ...]
     channel: Channel = Channel.NONE
     session: tuple[str, ...] = ()
+    runner: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     extensions: tuple[str, ...] = ()
     filename: str = "main"

@@ -33,9 +33,15 @@ class WorkerPool:
     """Hands out workers and takes them back. Safe to use from many threads and tasks."""
 
     def __init__(
-        self, start: Callable[[Kind], Steps[Worker]], start_here: Callable[[Kind], Worker], *, most: int
+        self,
+        start: Callable[[Kind], Steps[Worker]],
+        start_here: Callable[[Kind], Worker],
+        *,
+        most: int,
+        label: str = "isolates",
     ) -> None:
         """`start` makes a worker in the steps of whoever needs it, `start_here` in the calling thread."""
+        self._label = label
         self._start = start
         self._start_here = start_here
         self._most = most
@@ -83,6 +89,11 @@ class WorkerPool:
                 self._keep()
         self._end(doomed)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether somebody waits in line."""
+        return bool(self._waiting)
+
     def status(self) -> WorkersStatus:
         """What there is and what happened."""
         now_s = time.monotonic()
@@ -106,7 +117,7 @@ class WorkerPool:
         states = Counter(worker.state for worker in found.workers)
         return (
             PoolStatistics(
-                label="isolates",
+                label=self._label,
                 ready=states["idle"],
                 starting=found.starting,
                 busy=states["busy"],

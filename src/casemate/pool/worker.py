@@ -21,12 +21,13 @@ _numbers: Final = itertools.count(1)
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """What workers are alike in: whose they are, what they run, and their sandbox."""
+    """What workers are alike in: whose they are, what they run, their sandbox, what they are told at their start."""
 
     tenant: str
     argv: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     spec: SandboxSpec
+    setup: bytes = b""
 
 
 class Worker:

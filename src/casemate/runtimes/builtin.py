@@ -28,6 +28,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         interpreter=("engine", "python3"),
         command=("{interpreter}", "-S", "{guest}/python.py"),
         session=("{interpreter}", "-S", "{guest}/python_session.py"),
+        runner=("{interpreter}", "-S", "{guest}/python_runner.py", "{zygote}"),
         channel=Channel.FRAMES,
         aliases=("py", "python3"),
         extensions=(".py",),
@@ -69,6 +70,10 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
     "r": Runtime(
         interpreter=("R",),
         command=("{interpreter}", "--no-echo", "--no-restore", "--no-environ", "--no-init-file", "-e", "#"),
+        runner=(
+            *("{interpreter}", "--no-echo", "--no-restore", "--no-environ", "--no-site-file", "--no-init-file"),
+            *("-f", "{guest}/r_runner.R", "--args", "{zygote}"),
+        ),
         harness_environment={"R_PROFILE": f"{GUEST_DIRECTORY}/r.R"},
         channel=Channel.FRAMES,
         waits=True,
