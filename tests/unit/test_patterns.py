@@ -84,7 +84,9 @@ def test_every_language_has_a_list(language: str, code: str) -> None:
     assert len(messages(code, language)) == 1
 
 
-@pytest.mark.parametrize("wrong", ["eval(", [""], [" "], [3], ["x" * 501], ["a\nb"], ["x"] * (limits.SERVICE_PATTERNS_MAX + 1)])
+@pytest.mark.parametrize(
+    "wrong", ["eval(", [""], [" "], [3], ["x" * 501], ["a\nb"], ["x"] * (limits.SERVICE_PATTERNS_MAX + 1)]
+)
 def test_what_is_no_list_of_patterns_is_refused(wrong: list[str]) -> None:
     with pytest.raises(InvalidInput, match="patterns"):
         check_forbidden(wrong)
