@@ -10,8 +10,9 @@ import pytest
 
 import casemate
 from casemate import InvalidInput, Reason, SyntaxReport, limits
+from casemate.executions.answer import answer
 from casemate.executions.patterns import SHIPPED
-from casemate.executions.validate import find_problems
+from casemate.executions.validate import find_problems, validation
 from casemate.model.runtime import Ability, Runtime
 
 if TYPE_CHECKING:
@@ -532,3 +533,148 @@ def test_what_is_forbidden_would_have_found_nothing(isolate: Run, name: str) -> 
     word = name.strip("(.{*'\" ")
     found = isolate(f"return typeof {word}").output if word not in {"import", "eval", "Function"} else "undefined"
     assert found == "undefined"
+
+
+# Limits, and what is told of how it ended ----------------------------------------------------------
+
+
+def test_a1_12_the_next_call_finds_the_worker_and_idle_ones_end(slowness: float) -> None:
+    with casemate.Engine() as engine:
+        for _ in range(3):
+            assert casemate.run("return 1", "javascript", engine=engine, limits={"timeout": 10 * slowness}).ok
+        workers = engine.isolates.status()
+        assert sum(each.runs for each in workers.workers) == 3
+        assert len(workers.workers) <= 2
+        engine.rest()
+        assert engine.isolates.status().workers == ()
+
+
+@pytest.mark.parametrize("language", ["cobol", "JAVASCRIPT"])
+def test_a1_13_a_language_that_there_is_not_is_refused(run: Run, language: str) -> None:
+    with pytest.raises(casemate.UnknownRuntime, match="unknown runtime"):
+        run("1", language)
+
+
+def test_s1_04_memory_is_limited_and_16_mib_by_default(isolate: Run, engine: casemate.Engine) -> None:
+    assert engine.runtimes.get("javascript").limits["memory"] == "16Mi"
+    greedy = "const a = []; for (;;) a.push(new Array(1e4).fill(a.length))"
+    ended = isolate(greedy)
+    assert (ended.reason, answer(ended).error) == (Reason.MEMORY, "Memory limit exceeded")
+    assert isolate("return new Array(4e6).fill(1).length", limits={"memory": "128Mi"}).output == 4_000_000
+
+
+def test_s1_05_time_is_limited_and_500_ms_by_default(engine: casemate.Engine) -> None:
+    assert engine.runtimes.get("javascript").limits["timeout"] == "500ms"
+    ended = casemate.run("for (;;);", "javascript", engine=engine)
+    assert (ended.reason, answer(ended).error) == (Reason.TIMEOUT, "Execution timeout")
+    assert 0.4 < ended.usage.wall_s < 5
+
+
+@pytest.mark.parametrize("code", ["process.pid", "process.env.PATH", "globalThis.process.argv"])
+def test_s1_06_there_is_no_process(isolate: Run, code: str) -> None:
+    assert not isolate(f"return {code}").ok
+
+
+@pytest.mark.parametrize("code", ["require('fs').readFileSync('/etc/passwd')", "(await import('fs')).readdirSync('/')"])
+def test_s1_07_there_are_no_files(isolate: Run, code: str) -> None:
+    assert not isolate(f"return {code}").ok
+
+
+@pytest.mark.parametrize("code", ["fetch('http://127.0.0.1/')", "new WebSocket('ws://x')", "new XMLHttpRequest()"])
+def test_s1_08_there_is_no_network(isolate: Run, code: str) -> None:
+    error = isolate(f"return {code}").error
+    assert error is not None
+    assert error.message.endswith("is not defined")
+
+
+@pytest.mark.parametrize("limits", [{"memory": "4Mi"}, {"timeout": 0}, {"cpu": 0}, {"memory": "8Gi"}])
+def test_s1_37_limits_are_checked(isolate: Run, limits: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match=r"limits\."):
+        isolate("1", limits=limits)
+
+
+def test_s1_37_limits_are_bytes_seconds_and_shares(isolate: Run) -> None:
+    assert isolate("return 1", limits={"memory": 32 * limits.MIB, "timeout": 5.0, "cpu": 0.5}).output == 1
+
+
+def test_s1_46_a_timeout_ends_the_worker(slowness: float) -> None:
+    with casemate.Engine() as engine:
+        assert casemate.run("return 1", "javascript", engine=engine, limits={"timeout": 10 * slowness}).ok
+        ended = casemate.run("for (;;);", "javascript", engine=engine)
+        assert answer(ended).error == "Execution timeout"
+        assert engine.isolates.status().retired["stopped"] == 1
+
+
+def test_s1_47_limits_of_a_run_come_before_those_of_the_runtime(isolate: Run) -> None:
+    assert (
+        isolate("for (;;);", limits={"timeout": "100ms"}).usage.wall_s
+        < isolate("for (;;);", limits={"timeout": "600ms"}).usage.wall_s
+    )
+
+
+@pytest.mark.parametrize(
+    "code", ["const a = {}; a.a = a; return a", "return new WeakMap()", "return function* () {}()"]
+)
+def test_s1_48_an_output_that_cannot_be_written_is_refused(isolate: Run, code: str) -> None:
+    ended = isolate(code)
+    assert (ended.reason, answer(ended).error) == (Reason.VALIDATION, "Invalid output format")
+
+
+def test_s1_49_a_success_has_its_output_time_and_memory(isolate: Run) -> None:
+    document = answer(isolate("return [1]")).document()
+    assert list(document) == ["success", "output", "executionTime", "memoryUsed"]
+    assert (document["success"], document["output"]) == (True, [1])
+    assert 0 < document["executionTime"] < 30_000
+    assert 100_000 < document["memoryUsed"] < 64 * limits.MIB
+
+
+@pytest.mark.parametrize("with_stack", [False, True])
+def test_s1_50_a_failure_has_a_stack_only_where_that_is_wanted(isolate: Run, *, with_stack: bool) -> None:
+    document = answer(isolate("throw new TypeError('odd')"), with_stack=with_stack).document()
+    assert (document["success"], document["error"]) == (False, "odd")
+    assert ("stack" in document) is with_stack
+    assert not with_stack or document["stack"].startswith("TypeError: odd\n    at main.js:1:7")
+
+
+def test_s1_44_what_is_refused_is_told_in_one_text() -> None:
+    assert validation(find_problems("eval(", ["eval("])).error == "Forbidden pattern: eval("
+
+
+@pytest.mark.parametrize(
+    ("code", "language", "text"),
+    [
+        ("exit 3", "bash", "Worker exited with code 3"),
+        ("kill -9 $$", "bash", "Worker exited with signal 9"),
+        ("raise ValueError", "python", "ValueError"),
+    ],
+)
+def test_an_end_without_words_has_a_text_too(run: Run, code: str, language: str, text: str) -> None:
+    assert answer(run(code, language)).error == text
+
+
+def test_s1_64_records_are_mapped(isolate: Run) -> None:
+    code = """
+    return input.map(({ id, name, price, quantity }) => ({ id, name: name.toUpperCase(), total: price * quantity }));
+    """
+    items = [{"id": 1, "name": "a", "price": 2.5, "quantity": 2}, {"id": 2, "name": "b", "price": 1.5, "quantity": 3}]
+    assert isolate(code, input=items).output == [
+        {"id": 1, "name": "A", "total": 5},
+        {"id": 2, "name": "B", "total": 4.5},
+    ]
+
+
+def test_s1_65_a_record_is_validated(isolate: Run) -> None:
+    code = """
+    const errors = [];
+    if (!input.email) errors.push('email is missing');
+    if (input.age < 18) errors.push('too young');
+    output = { valid: errors.length === 0, errors };
+    """
+    assert isolate(code, input={"age": 17}).output == {"valid": False, "errors": ["email is missing", "too young"]}
+
+
+def test_s1_66_an_expression_is_computed(isolate: Run) -> None:
+    assert (
+        isolate("return Math.sqrt(input.x ** 2 + input.y ** 2 + input.z ** 2)", input={"x": 1, "y": 2, "z": 2}).output
+        == 3
+    )
