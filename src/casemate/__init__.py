@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from casemate.engine.api import AsyncStream, Stream, aexecute, arun, astream, execute, run, stream
     from casemate.engine.async_sandbox import AsyncSandbox, AsyncTerminal
     from casemate.engine.cancel import CancelToken
+    from casemate.engine.check import acheck_syntax, check_syntax
     from casemate.engine.engine import Engine
     from casemate.engine.fork import AsyncFork, Fork
     from casemate.engine.items import arun_items, run_items
@@ -49,12 +50,14 @@ if TYPE_CHECKING:
     from casemate.model.packages import PackageSet
     from casemate.model.resources import Limits
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
-    from casemate.model.runtime import Channel, Runtime
+    from casemate.model.runtime import Ability, Channel, Runtime
+    from casemate.model.syntax import SyntaxReport
     from casemate.sets.api import Sets
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ability",
     "AsyncFork",
     "AsyncSandbox",
     "AsyncStream",
@@ -106,16 +109,19 @@ __all__ = [
     "StateLost",
     "Status",
     "Stream",
+    "SyntaxReport",
     "Terminal",
     "Tier",
     "TooManyRequests",
     "Unauthenticated",
     "UnknownRuntime",
     "Usage",
+    "acheck_syntax",
     "aexecute",
     "arun",
     "arun_items",
     "astream",
+    "check_syntax",
     "execute",
     "load_config",
     "read_config",
@@ -132,6 +138,7 @@ if not TYPE_CHECKING:
             ("engine.api", "AsyncStream Stream aexecute arun astream execute run stream"),
             ("engine.async_sandbox", "AsyncSandbox AsyncTerminal"),
             ("engine.cancel", "CancelToken"),
+            ("engine.check", "acheck_syntax check_syntax"),
             ("engine.engine", "Engine"),
             ("engine.fork", "AsyncFork Fork"),
             ("engine.items", "arun_items run_items"),
@@ -146,7 +153,8 @@ if not TYPE_CHECKING:
             ("model.packages", "PackageSet"),
             ("model.resources", "Limits"),
             ("model.result", "Chunk Event GuestError Isolation OutputFile Reason Result Status Usage"),
-            ("model.runtime", "Channel Runtime"),
+            ("model.runtime", "Ability Channel Runtime"),
+            ("model.syntax", "SyntaxReport"),
             ("sets.api", "Sets"),
         )
         for name in names.split()

@@ -69,6 +69,13 @@ FILES_MAX: Final = 1000
 FILE_NAME_MAX_BYTES: Final = 255
 PATH_MAX_BYTES: Final = 4095
 
+FUNCTION_NAME_MAX_BYTES: Final = 256
+
+# Code that is looked at before it is run ------------------------------------------------------------
+PATTERNS_COMPILED_MAX: Final = 1024
+CHANGES_MAX: Final = 1000
+"""So many changes of a sanitised program are told one by one."""
+
 # What is collected afterwards -----------------------------------------------------------------
 COLLECT_FILES_MAX: Final = 1000
 COLLECT_DEPTH_MAX: Final = 32
@@ -485,8 +492,6 @@ TURN_TYPICAL_S: Final = 0.1
 TURN_RETRY_MIN_S: Final = 1.0
 TURN_RETRY_MAX_S: Final = 60.0
 
-# The service: functions -------------------------------------------------------------------------------
-BATCH_ITEMS_MAX: Final = 5000
 # Functions ------------------------------------------------------------------------------------------
 FUNCTION_NAME_MAX_CHARS: Final = 255
 RUNNER_SCRIPT_MAX_BYTES: Final = 1 * MIB

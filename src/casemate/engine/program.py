@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -32,6 +32,7 @@ STREAMS: Final = ("stdout", "stderr")
 GUEST_MOUNT: Final = Mount(str(Path(__file__).parent.parent / "guest"), GUEST_DIRECTORY)
 HARNESS_FILE: Final = f"{CODE_DIRECTORY}/{HARNESS_NAME}"
 INPUT_VARIABLE: Final = "CASEMATE_INPUT"
+NOTHING: Final[Mapping[str, Any]] = {}
 _PLACEHOLDER: Final = re.compile(r"\{\w+\}")
 OUTPUT_VARIABLE: Final = "CASEMATE_OUTPUT"
 
@@ -118,10 +119,11 @@ def make_program(
     stdin: BytesOrFd | None,
     live: bool = False,
     heap_bytes: int = 0,
+    asked: Mapping[str, Any] = NOTHING,
 ) -> Program:
     """The command that runs this code with this input, and its files. Raises InvalidInput.
 
-    `live`: lines come when they are printed.
+    `live`: lines come when they are printed. `asked`: what else the harness is asked, see `Ability`.
     """
     if runtime.channel is Channel.NONE and value is not None:
         raise InvalidInput("input", "this runtime takes none", hint='its declaration has `channel = "none"`')
@@ -155,9 +157,9 @@ def make_program(
             },
             cwd=WORK_DIRECTORY,
             stdin=stdin,
-            request=_isolate_request(code, filename, value, heap_bytes)
+            request=_isolate_request(code, filename, value, heap_bytes, asked)
             if runtime.channel is Channel.ISOLATE
-            else _request(runtime.channel, code, filename, arguments, value, extra, live=live),
+            else _request(runtime.channel, code, filename, arguments, value, extra, live=live, asked=asked),
         ),
         files=tuple(files),
         channel=runtime.channel,
@@ -208,6 +210,7 @@ def _request(  # noqa: PLR0917 - the parts of one message
     extra: dict[str, str],
     *,
     live: bool,
+    asked: Mapping[str, Any],
 ) -> bytes | None:
     if channel is Channel.NONE:
         return None
@@ -220,11 +223,12 @@ def _request(  # noqa: PLR0917 - the parts of one message
         "env": extra,
         "live": live,
         "has_input": value is not None,
+        **asked,
     }
     return frame({**request, "input": msgspec.Raw(value or b"null")})
 
 
-def _isolate_request(code: str, filename: str, value: bytes | None, heap_bytes: int) -> bytes:
+def _isolate_request(code: str, filename: str, value: bytes | None, heap_bytes: int, asked: Mapping[str, Any]) -> bytes:
     """Two frames: the worker passes the input on as the text that it is."""
     head = {"code": code, "filename": filename, "has_input": value is not None, "heap_mib": heap_bytes // limits.MIB}
-    return frame(head) + frame(msgspec.Raw(value or b"null"))
+    return frame({**head, **asked}) + frame(msgspec.Raw(value or b"null"))

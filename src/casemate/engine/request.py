@@ -31,7 +31,9 @@ EMPTY: Final[Mapping[str, str]] = {}
 PARAMETERS: Final = ("cancel", "engine", "on_output")
 """What is no option of a run but may stand beside them, unless one is asynchronous or of a sandbox that has them."""
 
-ISOLATE_OPTIONS: Final = frozenset({"filename", "input", "limits", "require", "fresh", "tenant"})
+ISOLATE_OPTIONS: Final = frozenset(
+    {"filename", "input", "limits", "require", "fresh", "tenant", "function", "spread", "values"}
+)
 _ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
@@ -82,6 +84,9 @@ class CodeOptions(ProgramOptions, total=False):
     require: Iterable[Layer | str]
     fresh: bool
     tenant: str
+    function: str
+    spread: bool
+    values: str
 
 
 class InputFile(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, Unpack
 
 import msgspec
 
+from casemate.engine.calling import AS_EVER, Calling, check_calling
 from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
 from casemate.engine.engine import Engine
 from casemate.engine.program import (
@@ -78,17 +79,29 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = ""
 
 
-def prepare_code(engine: Engine, code: str, *, runtime: str, live: bool = False, **options: Unpack[CodeOptions]) -> Run:
+def prepare_code(
+    engine: Engine,
+    code: str,
+    *,
+    runtime: str,
+    live: bool = False,
+    calling: Calling | None = None,
+    **options: Unpack[CodeOptions],
+) -> Run:
     """Check everything about a run of code. Raises InvalidInput or RuntimeUnavailable; nothing is started.
 
-    `live`: somebody follows the output, so lines are to come when they are printed.
+    `live`: somebody follows the output, so lines are to come when they are printed. `calling`: what the harness is
+    asked besides, if it is not what the options say.
     """
     check_options(options, CODE_OPTIONS)
     declared, interpreter = find_runtime(engine, runtime)
     wanted = runtime_limits(engine, declared, options.get("limits"))
     if declared.channel is Channel.ISOLATE:
         check_isolate(options, wanted, declared.instead)
-    program = check_program(declared, interpreter, code, options, live=live, heap_bytes=wanted.memory_bytes)
+    calling = calling or check_calling(declared, options)
+    program = check_program(
+        declared, interpreter, code, options, live=live, heap_bytes=wanted.memory_bytes, calling=calling
+    )
     require = check_layers(options.get("require", ()))
     spec = SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require)
     return Run(
@@ -139,7 +152,14 @@ def runtime_limits(engine: Engine, runtime: Runtime, wanted: LimitsLike) -> Limi
 
 
 def check_program(
-    runtime: Runtime, interpreter: Interpreter, code: str, options: ProgramOptions, *, live: bool, heap_bytes: int = 0
+    runtime: Runtime,
+    interpreter: Interpreter,
+    code: str,
+    options: ProgramOptions,
+    *,
+    live: bool,
+    heap_bytes: int = 0,
+    calling: Calling = AS_EVER,
 ) -> Program:
     """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
     filename = options.get("filename")
@@ -155,6 +175,7 @@ def check_program(
         stdin=check_stdin(options.get("stdin")),
         live=live,
         heap_bytes=heap_bytes,
+        asked=calling.fields(),
     )
 
 

@@ -15,21 +15,24 @@ const { types } = require('util');
 const [, , addon, heapAtStart] = process.argv;
 const { Callback, Isolate } = require(addon).ivm;
 const { clip } = require('./values.js')({ types });
+const { firstFunction, isName } = require('./functions.js');
 
 const REQUEST_FD = 3;
 const REPLY_FD = 4;
 const HEARTBEAT_MS = 500;
 const EMPTY = Buffer.alloc(4);
-const PARTS = ['values.js', 'inspect.js', 'isolate_program.js'];
+const PARTS = ['values.js', 'rich.js', 'inspect.js', 'isolate_program.js'];
 const HARNESS = `(function ($0, $1) {${PARTS.map((name) => fs.readFileSync(path.join(__dirname, name), 'utf8')).join('\n')}})`;
 const BEGIN = '$casemate$begin';
 const PEEK = '$casemate$peek';
+const ALONE = 'try { new Function($0) } catch { new (async function () {}).constructor($0) }';
 const BLANK_OR_COMMENT = /\s+|#!.*|\/\/.*|\/\*[^]*?\*\//y;
 const USE_STRICT = /(['"])use strict\1/y;
 const PLACE = /^ \[(.*:\d+:\d+)\]$/;
 const PLACE_MAX_CHARS = 4096;
 const BOUNDARY = '    at (<isolated-vm boundary>)';
 const FRAME = /^ +at (?!(?:.* \()?casemate:)(?!.*:-\d+\)?$)/; // not ours, and not where ours calls the program
+const NO_FUNCTION = { type: 'FunctionNotFound', message: 'Function name not found', traceback: '' };
 const SPOILT = { type: 'SpoiltReply', message: 'the program has changed what makes its reply', traceback: '' };
 const STDOUT = 1;
 const STDERR = 2;
@@ -96,6 +99,7 @@ async function observed(ready, request) {
 
 async function execute(ready, request) {
   try {
+    if (request.check) return { reply: { kind: 'value', output: await syntaxOf(ready, request) } };
     const failure = await run(ready, request);
     if (failure !== undefined) return { reply: exceptionReply(failure) };
     // All that was left to be done has been done by now: the next call enters anew.
@@ -108,23 +112,54 @@ async function execute(ready, request) {
 }
 
 // Returns what is wrong with a program that does not compile. What else goes wrong has happened to the program itself.
-async function run({ isolate, context }, { code, filename, has_input: hasInput, input }) {
-  const text = code.replace(/^#!/, '//');
-  const end = hasInput ? `\n}, ${JSON.stringify(input)})` : '\n})';
-  const [script, mistake] = await compile(isolate, filename, text, end);
-  if (script === undefined) return describeMistake(await plainMistake(context, filename, text, mistake));
-  await script.run(context);
+async function run(ready, request) {
+  const { code, function: wanted, has_input: hasInput, input } = request;
+  const asked = { calls: Boolean(wanted), spread: request.spread, values: request.values };
+  // Texts: with an object V8 would give the program's function a name, which would be in every stack.
+  const given = [hasInput ? input : undefined, JSON.stringify(asked)].map((text) => JSON.stringify(text) ?? 'undefined');
+  const end = `\n}, ${given.join(', ')})`;
+  const named = wanted === '*' ? firstFunction(code) : wanted;
+  const callee = wanted && named !== null && isName(named) ? named : 'main';
+  const { script, mistake } = await compiledProgram(ready, request, callee, end);
+  if (script === undefined) return mistake;
+  if (wanted && callee !== named) return NO_FUNCTION;
+  await script.run(ready.context);
   return undefined;
+}
+
+async function compiledProgram({ isolate, context }, { code, filename }, callee, end) {
+  const text = code.replace(/^#!/, '//');
+  const [script, mistake] = await compile(isolate, filename, text, callee, end);
+  if (script !== undefined) return { script };
+  return { mistake: describeMistake(await plainMistake(context, filename, text, mistake)) };
+}
+
+// Only whether it compiles, and else where it does not: nothing of the program is run.
+async function syntaxOf(ready, request) {
+  const { mistake = await mistakeAlone(ready, request) } = await compiledProgram(ready, request, 'main', '\n})');
+  if (mistake === undefined) return { valid: true, message: '', line: null, column: null };
+  const place = /:(\d+):(\d+)$/.exec(mistake.traceback.split('\n').at(-1));
+  return { valid: false, message: mistake.message, line: place && Number(place[1]), column: place && Number(place[2]) };
 }
 
 // A program is the body of a function, so that it may return. If it says `await` anywhere, that is an async one: in
 // another, `await (x)` is a call. Only what uses the word as a name of its own does not fit there.
-async function compile(isolate, filename, text, end) {
+// Whether it is the body of a function by itself, too, and does not end ours and begin another.
+async function mistakeAlone({ context }, { code }) {
+  try {
+    await context.evalClosure(ALONE, [code.replace(/^#!/, '//')]);
+    return undefined;
+  } catch (error) {
+    return described('SyntaxError', String(error.message).replace(/ \[<[^\n]*\]$/, ''), []);
+  }
+}
+
+async function compile(isolate, filename, text, callee, end) {
   const kinds = /\bawait\b/.test(text) ? ['async function', 'function'] : ['function'];
   let mistake;
   for (const kind of kinds) {
     try {
-      return [await compileAs(kind, isolate, filename, text, end)];
+      return [await compileAs(kind, isolate, filename, text, callee, end)];
     } catch (error) {
       if (isolate.isDisposed) throw error;
       mistake ??= error;
@@ -134,9 +169,9 @@ async function compile(isolate, filename, text, end) {
 }
 
 // Messages count lines and columns as in the text that its author knows: the offset takes our beginning away.
-function compileAs(kind, isolate, filename, text, end) {
+function compileAs(kind, isolate, filename, text, callee, end) {
   const strict = isStrict(text) ? '"use strict";' : '';
-  const start = `${BEGIN}(${kind} (${PEEK}) {${strict}${PEEK}(() => output, () => main);`;
+  const start = `${BEGIN}(${kind} (${PEEK}) {${strict}${PEEK}(() => output, () => ${callee});`;
   return isolate.compileScript(start + text + end, { filename, columnOffset: -start.length });
 }
 

@@ -12,7 +12,9 @@ const OURS = /^ +at (?:(?:.* \()?casemate:|.*:-\d+\)?$)/; // ours, and where our
 const { parse } = JSON;
 const types = brands();
 const replies = repliesWith({ types, isBuffer: () => false, toBase64, byteLength });
+const rich = richWith(types);
 const program = { peekOutput: undefined, peekMain: undefined, failure: null, pending: 0, returned: undefined, result: undefined };
+let asked = {};
 
 for (const name of ['WebAssembly', 'SharedArrayBuffer', 'Atomics']) delete globalThis[name];
 give('console', consoleFor(write, inspectorFor(types)));
@@ -35,17 +37,38 @@ function write(fd, text) {
 
 // The program -----------------------------------------------------------------------------------
 
-function begin(body, inputText) {
+function begin(body, inputText, given) {
   delete globalThis[$1];
+  asked = parse(given);
   const hasInput = inputText !== undefined;
-  const input = hasInput ? parse(inputText) : undefined;
-  if (hasInput) give('input', input);
-  attend(() => body(peek), (returned) => {
+  let input;
+  attend(() => {
+    if (hasInput) give('input', (input = read(inputText)));
+    return body(peek);
+  }, (returned) => {
     program.returned = returned;
+    if (asked.calls) {
+      if (returned === undefined) callNamed(hasInput ? (asked.spread ? input : [input]) : []);
+      return;
+    }
     if (!hasInput || returned !== undefined || currentOutput() !== undefined) return;
     const main = attempt(program.peekMain);
     if (typeof main === 'function' && main.length === 1) attend(() => main(input), keepResult);
   });
+}
+
+function read(text) {
+  return asked.values === 'rich' ? rich.decode(parse(text)) : parse(text);
+}
+
+// The function that was asked for, with these arguments. What it returns is the output.
+function callNamed(args) {
+  const callee = attempt(program.peekMain);
+  if (typeof callee === 'function') return attend(() => callee(...args), keepResult);
+  const error = new Error('Function name not found');
+  error.name = 'FunctionNotFound';
+  error.stack = '';
+  return fail(error);
 }
 
 function keepResult(result) {
@@ -99,7 +122,9 @@ function finish() {
     program.failure.error.stack = '';
   }
   if (program.failure) return reportFailure(replies.describe(program.failure.error));
-  return replies.textOfValue([program.returned, currentOutput(), program.result].find((each) => each !== undefined));
+  const own = asked.calls ? undefined : currentOutput();
+  const value = [program.returned, own, program.result].find((each) => each !== undefined);
+  return asked.values === 'rich' ? replies.textOfRich(value, rich.encode) : replies.textOfValue(value);
 }
 
 function reportFailure(error) {

@@ -17,13 +17,14 @@ const REQUEST_FD = 3;
 const REPLY_FD = 4;
 const PROGRAM = Symbol.for('casemate.program');
 const OURS = 'globalThis[Symbol.for("casemate.program")]';
-const HEADER = `${OURS}?.begin(() => output, () => main);`;
-const EPILOGUE = `\n;${OURS}?.end(() => output, () => main) && ${OURS}.settle(main(${OURS}.input));`;
+const headerFor = (callee) => `${OURS}?.begin(() => output, () => ${callee});`;
+const epilogueFor = (callee, args) =>
+  `\n;${OURS}?.end(() => output, () => ${callee}) && ${OURS}.settle(${callee}(${args}));`;
 const BLANK_OR_COMMENT = /\s+|#!.*|\/\/.*|\/\*[^]*?\*\//y;
 const USE_STRICT = /(['"])use strict\1/y;
 const WRAPPER_NAMES = ['exports', 'require', 'module', '__filename', '__dirname'];
 const { parse, stringify } = JSON;
-const { describe, textOfError, textOfValue } = require('./values.js')({
+const { describe, textOfError, textOfRich, textOfValue } = require('./values.js')({
   types,
   isBuffer: Buffer.isBuffer,
   toBase64: (bytes) => Buffer.from(bytes).toString('base64'),
@@ -33,6 +34,8 @@ const { describe, textOfError, textOfValue } = require('./values.js')({
 const program = { ended: false, failure: null, returned: undefined, result: undefined, output: null, main: null };
 const placed = [];
 let isReplied = false;
+let callee = 'main';
+let rich;
 const { SourceTextModule } = vm;
 const { emit, reallyExit } = process;
 // With one of them Node has more to do at its end.
@@ -45,21 +48,51 @@ for (const name of ['Module', 'SourceTextModule', 'SyntheticModule']) delete vm[
 if (!process.chdir.disabled) start(parse(readFrame().toString()));
 
 function start(request) {
+  if (request.check) return leaveWith(textOfValue(syntaxOf(request)));
   const filename = path.resolve(request.filename);
   process.argv = [process.argv[0], filename, ...request.args];
   process.execArgv = [];
   Object.assign(process.env, request.env);
   for (const file of [__filename, require.resolve('./values.js')]) delete require.cache[file];
-  if (request.has_input) globalThis.input = request.input;
-  // Modules are strict: there an assignment to `output` needs the name to exist.
-  Object.defineProperty(globalThis, 'output', { value: undefined, writable: true, configurable: true });
-  const observer = { input: request.input, begin, end: (output, main) => end(request, output, main), settle };
-  Object.defineProperty(globalThis, PROGRAM, { value: observer, configurable: true });
   process.on('uncaughtExceptionMonitor', (error) => {
     if (process.listenerCount('uncaughtException') === 0) program.failure = { error };
   });
   process.on('exit', leave);
+  if (request.function) choose(request);
+  if (request.values === 'rich') rich = neighbour('./rich.js')(types);
+  if (rich && request.has_input) request.input = rich.decode(request.input);
+  if (request.has_input) globalThis.input = request.input;
+  // Modules are strict: there an assignment to `output` needs the name to exist.
+  Object.defineProperty(globalThis, 'output', { value: undefined, writable: true, configurable: true });
+  const observer = { input: request.input, args: argumentsOf(request), begin, settle };
+  observer.end = (output, main) => end(request, output, main);
+  Object.defineProperty(globalThis, PROGRAM, { value: observer, configurable: true });
   serve(request, filename);
+}
+
+// Without a trace in the program's modules.
+function neighbour(name) {
+  const found = require(name);
+  delete require.cache[require.resolve(name)];
+  return found;
+}
+
+// The name of the function that is to be called.
+function choose(request) {
+  const { firstFunction, isName } = neighbour('./functions.js');
+  const name = request.function === '*' ? firstFunction(request.code) : request.function;
+  if (name === null || !isName(name)) throw functionNotFound();
+  callee = name;
+}
+
+function argumentsOf({ has_input: hasInput, spread, input }) {
+  if (!hasInput) return [];
+  return spread ? input : [input];
+}
+
+function leaveWith(text) {
+  sendText(text);
+  reallyExit.call(process, 0);
 }
 
 function readFrame() {
@@ -79,7 +112,7 @@ function rehearse() {
   const code = 'let output = 1;';
   compiles(() => new vm.Script(code));
   compiles(() => vm.compileFunction(code, WRAPPER_NAMES));
-  observed(code, false);
+  observed(code, false, false);
   inModulePackage(`${__filename}/nowhere`);
   parse(stringify({ path: path.resolve('nowhere') }));
   textOfValue({ a: [1] });
@@ -104,7 +137,7 @@ function serve(request, filename) {
   const returns = isCommon && !isScript;
   const asModule = filename.endsWith('.mjs') || (!filename.endsWith('.cjs') && (!isCommon || inModulePackage(filename)));
   // What is no program at all stays as it is: Node shall complain about the text that its author knows.
-  const source = (asModule ? isModule(code) : isCommon) ? observed(code, returns) : code;
+  const source = (asModule ? isModule(code) : isCommon) ? observed(code, returns, Boolean(request.function)) : code;
   place(filename, code);
   let main = filename;
   let text = source;
@@ -148,6 +181,38 @@ function isModule(code) {
   }
 }
 
+// Whether a text is a program of any kind that `serve` knows, and else where it is not.
+function syntaxOf({ code, filename }) {
+  const asCommon = () => vm.compileFunction(code, WRAPPER_NAMES, { filename });
+  const asModule = () => new SourceTextModule(code, { identifier: filename });
+  const kinds = filename.endsWith('.mjs') ? [asModule] : filename.endsWith('.cjs') ? [asCommon] : [asCommon, asModule];
+  const mistakes = [() => new vm.Script(code, { filename }), ...kinds].slice(kinds.length > 1 ? 0 : 1).map(mistakeOf);
+  if (mistakes.includes(undefined)) return { valid: true, message: '', line: null, column: null };
+  const isForModules = /import statement|'export'|'import.meta'|await is only valid/.test(mistakes.at(-2)?.message);
+  return placeOf(isForModules ? mistakes.at(-1) : mistakes.at(-2) ?? mistakes.at(-1), filename);
+}
+
+function mistakeOf(compile) {
+  const { emitWarning } = process;
+  process.emitWarning = () => {};
+  try {
+    compile();
+    return undefined;
+  } catch (error) {
+    return error;
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
+// Above its name Node puts the place: the line's number, the line, and marks below what is wrong in it.
+function placeOf({ message, stack }, filename) {
+  const lines = String(stack).split('\n');
+  const line = lines[0].startsWith(`${filename}:`) ? Number(lines[0].slice(filename.length + 1)) : NaN;
+  const column = Number.isInteger(line) ? (lines[2] ?? '').indexOf('^') + 1 : 0;
+  return { valid: false, message, line: Number.isInteger(line) ? line : null, column: column || null };
+}
+
 function compiles(compile) {
   try {
     compile();
@@ -170,12 +235,13 @@ function once(owner, name, isAwaited, answer) {
 // The text with a call at its end that hands us closures over `output` and `main`. The end is not reached where the
 // program returns or exits earlier: if it declares the names itself, another call is then needed at its beginning,
 // although that moves the columns of its first line.
-function observed(code, returns) {
+function observed(code, returns, calls) {
+  const epilogue = epilogueFor(callee, calls ? `...${OURS}.args` : `${OURS}.input`);
   const declares = /\b(?:let|const|var)\b[^;=]*\boutput\b/.test(code);
-  const early = returns ? declares || /\bmain\b/.test(code) : declares && /\bexit\b/.test(code);
-  if (!early) return code + EPILOGUE;
+  const early = returns ? calls || declares || /\bmain\b/.test(code) : declares && /\bexit\b/.test(code);
+  if (!early) return code + epilogue;
   const strict = isStrict(code) ? '"use strict";' : '';
-  return strict + HEADER + code.replace(/^#!/, '//') + EPILOGUE;
+  return strict + headerFor(callee) + code.replace(/^#!/, '//') + epilogue;
 }
 
 // Step by step, because a program may begin with any number of comments.
@@ -229,7 +295,8 @@ function watchReturn(request) {
   Module.prototype._compile = function (...args) {
     Module.prototype._compile = compile;
     settle(compile.apply(this, args), 'returned');
-    if (end(request, program.output, program.main)) process.nextTick(() => settle(program.main()(request.input)));
+    const given = request.function ? argumentsOf(request) : [request.input];
+    if (end(request, program.output, program.main)) process.nextTick(() => settle(program.main()(...given)));
   };
 }
 
@@ -242,12 +309,28 @@ function begin(output, main) {
 // parameter and nothing else is the output. The program's text calls it, so that no frame of ours is in its stack.
 function end(request, output, main) {
   begin(output, main);
+  if (request.function) return endCalling(main);
   if (program.ended || !request.has_input || program.returned !== undefined || currentOutput() !== undefined) {
     return false;
   }
   program.ended = true;
   const value = attempt(main);
   return typeof value === 'function' && value.length === 1;
+}
+
+function endCalling(main) {
+  if (program.ended || program.returned !== undefined) return false;
+  program.ended = true;
+  program.calls = true;
+  if (typeof attempt(main) === 'function') return true;
+  throw functionNotFound();
+}
+
+function functionNotFound() {
+  const error = new Error('Function name not found');
+  error.name = 'FunctionNotFound';
+  error.stack = `${error.name}: ${error.message}`;
+  return error;
 }
 
 // A promise counts when it is fulfilled; if it is rejected, nobody has handled that, and Node ends the program.
@@ -293,7 +376,9 @@ function hasAddons() {
 
 function reply() {
   if (program.failure) return sendText(textOfError(describe(program.failure.error)));
-  return sendText(textOfValue([program.returned, currentOutput(), program.result].find((each) => each !== undefined)));
+  const own = program.calls ? undefined : currentOutput();
+  const value = [program.returned, own, program.result].find((each) => each !== undefined);
+  return sendText(rich ? textOfRich(value, rich.encode) : textOfValue(value));
 }
 
 function sendText(text) {

@@ -39,24 +39,6 @@ READY = bytes(4)
 spare: "list[bytes]" = []
 ahead: "dict[str, Any]" = {}
 """Neighbours of this file that were imported before anybody knew of a program."""
-REHEARSAL = """
-def count(first, *rest, step=1, **more):
-    for number in range(first, 4, step):
-        if number > 1 and rest: continue
-        try: yield number
-        except ValueError as error: raise KeyError from error
-        finally: more.clear()
-
-class Thing:
-    squares = [i ** 2 for i in range(4) if i]
-    def __init__(self, name): self.name = f"{name!r} {len(self.squares):>3} {1 / 3:.2f}"
-    def __repr__(self): return "<%s>" % self.name
-
-with io.TextIOWrapper(io.BytesIO(), "utf-8") as file:
-    things = {key: Thing(key) for key in "ab"} | {"c": (1, 2.5, None), "d": lambda x: x + 1}
-    print(things["a"], sum(count(0)), sorted([3, 1, 2]), ", ".join(map(str, {4, 5})), "x".upper().split(), file=file)
-while things: things.popitem()
-"""
 
 
 def main(here: str) -> None:
@@ -67,12 +49,15 @@ def main(here: str) -> None:
     parse = _json_parser()
     head = _read_early()
     if not head:
-        _rehearse()
+        _without_trace(here, "python_rehearsal").rehearse()
     end = _prepare_end(here, reply)
     posix.write(reply.fd, READY)
     request = parse(_read_frame(head).decode())
     _set_variables(request["env"])
     source, filename = request["code"], request["filename"]
+    if request.get("check"):
+        _check(here, reply, source, filename)
+        return
     path = filename if filename[:1] == "/" else f"{posix.getcwd()}/{filename}"
     placed = _place(path, source.encode())
     _set_arguments(path, [filename, *request["args"]])
@@ -83,18 +68,20 @@ def main(here: str) -> None:
     if request["has_input"]:
         names["input"] = request["input"]
     try:
-        value = _run(_compile_program(here, source, path), names)
-        if value is MISSING and "output" not in names and request["has_input"]:
-            value = _call_main(names.get("main"), request["input"])
+        parts = _compile_program(here, source, path)
+        call = _find_call(here, request, source)
+        value = _run(parts, names)
+        if value is MISSING:
+            value = call(names)
     except SystemExit as error:
-        _send_value(here, reply, names.get("output", MISSING))
+        _send_value(here, reply, _own_output(names, request))
         if type(error) is SystemExit and (error.code is None or (type(error.code) is int and error.code in STATUSES)):
             end.status = error.code or 0
         raise
     except BaseException as error:
         _fail(here, reply, error, path, None if placed else source, end)
         raise
-    _send_value(here, reply, names.get("output", MISSING) if value is MISSING else value)
+    _send_value(here, reply, _own_output(names, request) if value is MISSING else value)
     end.status = 0
 
 
@@ -107,11 +94,6 @@ def _read_early() -> bytes:
         return b""
     finally:
         posix.set_blocking(REQUEST_FD, True)
-
-
-def _rehearse() -> None:
-    """Run a program that does a little of everything: what it touches for the first time is then in memory."""
-    exec(compile(REHEARSAL, "<string>", "exec"), {"__name__": "rehearsal", "io": sys.modules["io"]})
 
 
 def _prepare_end(here: str, reply: "Reply") -> "Any":
@@ -414,6 +396,26 @@ def _hide_own_depth() -> None:
     sys.setrecursionlimit(sys.getrecursionlimit() + FRAMES_BELOW)
 
 
+def _check(here: str, reply: "Reply", source: str, path: str) -> None:
+    """Only say whether it can be compiled."""
+    reply.send(_neighbour(here, "python_check").payload(lambda: _compile_program(here, source, path)))
+
+
+def _find_call(here: str, request: "dict[str, Any]", source: str) -> "Callable[[dict[str, Any]], Any]":
+    """What is done with the program's names when it has ended without a value: a function of it is called."""
+    if "function" in request:
+        named = _neighbour(here, "python_function").Named(request["function"], source)
+        return lambda names: _awaited(named.call(names, request))
+    if request["has_input"]:
+        return lambda names: MISSING if "output" in names else _call_main(names.get("main"), request["input"])
+    return lambda _: MISSING
+
+
+def _own_output(names: "dict[str, Any]", request: "dict[str, Any]") -> "Any":
+    """The variable `output`, which means nothing where a function was to be called."""
+    return MISSING if "function" in request else names.get("output", MISSING)
+
+
 def _call_main(function: "Any", value: "Any") -> "Any":
     """`main(input)`, if that is a function with exactly one required parameter."""
     inner = function
@@ -421,7 +423,10 @@ def _call_main(function: "Any", value: "Any") -> "Any":
         inner = inner.__wrapped__
     if type(inner) is not type(_call_main) or not _takes_one(inner):
         return MISSING
-    result = function(value)
+    return _awaited(function(value))
+
+
+def _awaited(result: "Any") -> "Any":
     if type(result).__name__ == "coroutine":
         import asyncio
 

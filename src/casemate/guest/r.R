@@ -437,7 +437,7 @@ compose <- function() {
 # The output in a list, or NULL if there is none.
 outcome <- function() {
     if (!is.null(state$returned)) return(state$returned)
-    for (name in c("output", ".casemate.main")) {
+    for (name in c(if (is.null(state$named)) "output", ".casemate.main")) {
         if (exists(name, globalenv(), inherits = FALSE)) return(list(get(name, globalenv(), inherits = FALSE)))
     }
     NULL
@@ -544,18 +544,62 @@ wants_main <- function() uncompiled({
     sum(required & names(arguments) != "...") == 1L
 })
 
+# A last line that calls the function of that name; "*" is the first that the source gives a name.
+calling <- function(parsed, request) {
+    name <- request[["function"]]
+    if (name == "*") name <- first_function(parsed)
+    state$named <- name
+    wanted <- ".AutoloadEnv$.casemate$wanted()"
+    if (!nzchar(name)) return(wanted)
+    word <- deparse(as.name(name), backtick = TRUE)
+    call <- if (!request$has_input) paste0(word, "()")
+            else if (isTRUE(request$spread)) paste0("do.call(", quoted(name), ", as.list(input), quote = TRUE)")
+            else paste0(word, "(input)")
+    paste0(wanted, "; .casemate.main <- ", call)
+}
+
+first_function <- function(parsed) {
+    for (e in as.list(parsed)) {
+        if (!is.call(e) || length(e) < 3L || !is.name(e[[1L]])) next
+        if (!as.character(e[[1L]]) %in% c("<-", "=", "<<-") || !(is.name(e[[2L]]) || is.character(e[[2L]]))) next
+        if (is.call(e[[3L]]) && identical(e[[3L]][[1L]], as.name("function"))) return(as.character(e[[2L]]))
+    }
+    ""
+}
+
+wanted <- function() {
+    found <- nzchar(state$named) && exists(state$named, globalenv(), mode = "function", inherits = FALSE)
+    if (!found) stop(structure(class = c("FunctionNotFound", "error", "condition"),
+                               list(message = "Function name not found", call = NULL)))
+    invisible()
+}
+
+# Only whether the text can be parsed, and else where it cannot.
+syntax_of <- function(code) {
+    problem <- tryCatch({ parse(text = code, keep.source = FALSE); NULL }, error = conditionMessage)
+    if (is.null(problem)) return(list(valid = TRUE, message = "", line = NULL, column = NULL))
+    found <- regmatches(problem, regexec("^<text>:([0-9]+):([0-9]+): (.*)", problem))[[1L]]
+    if (!length(found)) return(list(valid = FALSE, message = problem, line = NULL, column = NULL))
+    list(valid = FALSE, message = sub("\n.*", "", found[4L]), line = as.integer(found[2L]), column = as.integer(found[3L]))
+}
+
 # The text for R to read: the program's own, except where a `return` stands and for a last line that calls `main`.
-prepare <- function(code, has_input) {
-    if (!has_input && !grepl("return", code, fixed = TRUE)) return(code)
+prepare <- function(code, request) {
+    has_input <- request$has_input
+    calls <- !is.null(request[["function"]])
+    if (!calls && !has_input && !grepl("return", code, fixed = TRUE)) return(code)
     parsed <- tryCatch(parse(text = code, keep.source = TRUE), error = function(e) NULL)
     # R shall complain about the text that its author knows.
     if (is.null(parsed)) return(code)
+    last_line <- if (calls) calling(parsed, request)
     places <- attr(parse(text = single_bytes(code), keep.source = TRUE), "srcref")
     lines <- strsplit(paste0(code, "\n"), "\n", fixed = TRUE)[[1L]]
     for (k in rev(which(vapply(as.list(parsed), returns, NA)))) {
         state$statements[[as.character(k)]] <- rewritten(parsed[[k]])
         lines <- replaced(lines, as.integer(places[[k]]), paste0(".AutoloadEnv$.casemate$statement(\"", k, "\")"))
     }
+    if (calls && !nzchar(state$named)) return(last_line)
+    if (calls) return(paste(c(lines, last_line), collapse = "\n"))
     paste(c(lines, if (has_input) "if (.AutoloadEnv$.casemate$wants_main()) .casemate.main <- main(input)"), collapse = "\n")
 }
 
@@ -632,10 +676,15 @@ uncompiled({
     flush(reply)
     request <- read_request()
     close_descriptors()
+    if (isTRUE(request$check)) {
+        send(value_reply(syntax_of(request$code)))
+        quit("no")
+    }
     if (length(request$env)) do.call(Sys.setenv, as.list(request$env))
     pretend(request$filename, as.character(unlist(request$args)))
     state$statement <- statement
     state$wants_main <- wants_main
+    state$wanted <- wanted
     assign(".casemate", state, .AutoloadEnv)
     if (request$has_input) {
         assign("input", request$input, globalenv())
@@ -644,7 +693,7 @@ uncompiled({
     }
     place(request$filename, request$code)
     reg.finalizer(state, ended, onexit = TRUE)
-    hand_over(prepare(request$code, request$has_input))
+    hand_over(prepare(request$code, request))
 })
 globalCallingHandlers(error = note_failure)
 

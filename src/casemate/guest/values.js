@@ -23,6 +23,17 @@ function repliesWith({ types, isBuffer, toBase64, byteLength }) {
     }
   }
 
+  // The same for a value in a form of its own, which `encode` makes of it: nothing at all has one, too.
+  function textOfRich(value, encode) {
+    try {
+      return textOfValue(encode(value));
+    } catch (error) {
+      const { type, message } = describe(error);
+      const problem = `output: ${type === 'Unencodable' ? message : `converting it failed with ${type}: ${message}`}`;
+      return replyText({ kind: 'invalid', error: plain({ type: 'InvalidOutput', message: clip(problem), traceback: '' }) });
+    }
+  }
+
   function textOfError(error) {
     return replyText({ kind: 'exception', error: plain(error) });
   }
@@ -212,7 +223,7 @@ function repliesWith({ types, isBuffer, toBase64, byteLength }) {
     return toText(key, []) ?? 'undefined';
   }
 
-  return { clip, describe, textOfError, textOfValue };
+  return { clip, describe, textOfError, textOfRich, textOfValue };
 }
 
 if (typeof module === 'object') module.exports = repliesWith;

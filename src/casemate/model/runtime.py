@@ -23,6 +23,18 @@ class Channel(StrEnum):
     ISOLATE = "isolate"
 
 
+class Ability(StrEnum):
+    """What a harness may be asked besides. Each is a field of its request that stands there only if it is wanted.
+
+    `function`: to call a function of the program by its name, with the input (`spread`: with its elements).
+    `rich`: to take and give values with more types than JSON has. `check`: to parse the code and run nothing.
+    """
+
+    FUNCTION = "function"
+    RICH = "rich"
+    CHECK = "check"
+
+
 class PackageSets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How sets of packages are made for a runtime, and become visible.
 
@@ -69,6 +81,8 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `preload` names what its zygotes have imported.
     `addon` names a directory of the package where something is built at set-up; its path inside is {addon}.
     `instead` is the runtime for programs that this one cannot serve.
+    `abilities` are what its harness can do besides. `syntax`, for one that cannot check the syntax itself: a program of
+    the language that gets code as its input and on stdin, and whose output says what is wrong with it.
     """
 
     interpreter: tuple[str, ...]
@@ -97,3 +111,5 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     preload: tuple[str, ...] = ()
     addon: str = ""
     instead: str = ""
+    abilities: tuple[Ability, ...] = ()
+    syntax: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from casemate.model.runtime import Channel, PackageSets, Runtime
+from casemate.model.runtime import Ability, Channel, PackageSets, Runtime
 from casemate.model.spec import GUEST_DIRECTORY
 
 _PYTHON_SETS: Final = PackageSets(installer="pip", target="/opt/packages", environment={"PYTHONPATH": "/opt/packages"})
@@ -22,6 +22,22 @@ _NODE_MEMORY_ERRORS: Final = (
     "JavaScript heap out of memory",
     "process out of memory",
 )
+
+_BASH_SYNTAX: Final = r"""
+if said=$(bash -n /dev/stdin 2>&1); then
+    output='{"valid": true, "message": "", "line": null, "column": null}'
+else
+    said=${said%%$'\n'*}
+    line=null
+    if [[ $said =~ ^[^:]*:\ line\ ([0-9]+):\ (.*) ]]; then
+        line=${BASH_REMATCH[1]} said=${BASH_REMATCH[2]}
+    fi
+    said=${said//[[:cntrl:]]/ }
+    said=${said//\\/\\\\}
+    said=${said//\"/\\\"}
+    output="{\"valid\": false, \"message\": \"$said\", \"line\": $line, \"column\": null}"
+fi
+"""
 
 BUILTIN: Final[Mapping[str, Runtime]] = {
     "python": Runtime(
@@ -40,6 +56,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         waits=True,
         zygote=("{interpreter}", "-S", "{guest}/zygote.py", "{zygote}"),
         early_variables=("PYTHON", "OPENSSL_", "SSL_"),
+        abilities=(Ability.FUNCTION, Ability.CHECK),
         sets=_PYTHON_SETS,
     ),
     "node": Runtime(
@@ -48,6 +65,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         channel=Channel.FRAMES,
         waits=True,
         early_variables=("NODE_", "UV_", "OPENSSL_", "SSL_"),
+        abilities=(Ability.FUNCTION, Ability.RICH, Ability.CHECK),
         extensions=(".js", ".mjs", ".cjs"),
         filename="main.js",
         memory_errors=_NODE_MEMORY_ERRORS,
@@ -66,6 +84,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         limits={"memory": "16Mi", "timeout": "500ms"},
         addon="_isolated_vm",
         instead="node",
+        abilities=(Ability.FUNCTION, Ability.RICH, Ability.CHECK),
     ),
     "r": Runtime(
         interpreter=("R",),
@@ -78,6 +97,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         channel=Channel.FRAMES,
         waits=True,
         early_variables=("R_", "EDITOR", "PAGER", "TAR"),
+        abilities=(Ability.FUNCTION, Ability.CHECK),
         aliases=("R",),
         extensions=(".R", ".r"),
         filename="main.R",
@@ -98,5 +118,6 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         memory_errors=("cannot allocate", "Cannot allocate memory", "memory exhausted", "MemoryError"),
         packages=("bash",),
         interactive=("{interpreter}", "--norc"),
+        syntax=_BASH_SYNTAX,
     ),
 }

@@ -1,0 +1,74 @@
+"""What a run of code may ask of its harness besides: a function to call, richer values, or a look at the syntax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from casemate import limits
+from casemate.engine.request import check_flag, encoded_text
+from casemate.errors import InvalidInput
+from casemate.model.runtime import Ability, Runtime
+
+FIRST_FUNCTION: Final = "*"
+"""Instead of a name: the first named function of the source."""
+
+NO_FUNCTION: Final = "Function name not found"
+VALUES: Final = ("json", "rich")
+
+
+class Calling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stands in the request beside code and input. What is as ever is not mentioned."""
+
+    function: str = ""
+    spread: bool = False
+    values: str = "json"
+    check: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """For the request."""
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        return found
+
+
+AS_EVER: Final = Calling()
+ONLY_CHECK: Final = Calling(check=True)
+
+
+def check_calling(runtime: Runtime, options: Mapping[str, Any]) -> Calling:
+    """The options `function`, `spread` and `values`. Raises InvalidInput for what the runtime's harness cannot do."""
+    wanted = Calling(
+        function=_function(options.get("function", "")),
+        spread=check_flag(options.get("spread", False), field="spread"),
+        values=_values(options.get("values", "json")),
+    )
+    if wanted.function and Ability.FUNCTION not in runtime.abilities:
+        raise InvalidInput("function", "the programs of this runtime have no functions that can be called by name")
+    if wanted.values != "json" and Ability.RICH not in runtime.abilities:
+        raise InvalidInput("values", "this runtime has no richer values than those of JSON")
+    if wanted.spread:
+        _check_spread(wanted, options.get("input"))
+    return wanted
+
+
+def _function(name: object) -> str:
+    encoded = encoded_text(name, field="function")
+    if len(encoded) > limits.FUNCTION_NAME_MAX_BYTES or b"\0" in encoded:
+        raise InvalidInput("function", f"is no name of at most {limits.FUNCTION_NAME_MAX_BYTES} bytes")
+    return encoded.decode()
+
+
+def _values(kind: object) -> str:
+    if not isinstance(kind, str) or kind not in VALUES:
+        raise InvalidInput("values", f"{str(kind)[:80]!r} is unknown", hint="known: " + ", ".join(VALUES))
+    return kind
+
+
+def _check_spread(wanted: Calling, given: object) -> None:
+    if not wanted.function:
+        raise InvalidInput("spread", "there is no function whose arguments the input could be", hint="name a function")
+    value = given.get("json") if wanted.values == "rich" and isinstance(given, Mapping) else given
+    if not isinstance(value, list | tuple):
+        raise InvalidInput("input", "is to be spread, and so must be an array of arguments")
