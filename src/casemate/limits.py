@@ -517,3 +517,9 @@ SCHEMA_PROBLEMS_MAX: Final = 10
 SCHEMA_PROBLEM_MAX_CHARS: Final = 300
 SCHEMA_PATTERN_MAX_BYTES: Final = 1 * MIB
 """Compiled: counted repetitions can make much of a short pattern."""
+FUNCTIONS_REMEMBERED_MAX: Final = 1024
+"""Versions that are kept in memory, compiled schemas and all."""
+
+ITEM_OUTPUT_STORED_MAX_BYTES: Final = 64 * KIB
+"""Of one call's output in the records; whoever calls gets all of it."""
+BATCH_REPLY_MAX_BYTES: Final = 50 * MIB

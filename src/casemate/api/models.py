@@ -506,3 +506,51 @@ class BatchOut(BaseModel):
     succeeded: int
     failed: int
     results: list[ItemOut]
+
+
+class LogOut(BaseModel):
+    """Something that a function has printed."""
+
+    version: int | None
+    execution_id: str
+    item_id: str
+    stream: Literal["stdout", "stderr"]
+    text: str
+    at: str
+
+
+class LogsOut(Page):
+    """A page of what was printed."""
+
+    items: list[LogOut]
+
+
+# Looking at code before it runs -------------------------------------------------------------------
+
+
+class ValidateIn(Sent):
+    """Code to be looked at. Nothing of it is run."""
+
+    runtime: Name = "python"
+    code: str = Field(description="A program's source.")
+    patterns: bool | list[str] = Field(default=False, description="Forbidden patterns: those of the language, or these.")
+    sanitize: bool = Field(default=False, description="Answer with the code as the sanitizer leaves it.")
+
+
+class CodeProblemOut(BaseModel):
+    """One thing that is wrong with code."""
+
+    kind: Literal["size", "pattern", "syntax"]
+    message: str
+    line: int | None
+    column: int | None
+
+
+class ValidateOut(BaseModel):
+    """Whether code may be run, and else why not."""
+
+    valid: bool
+    error: str | None = Field(description="The first of the errors.")
+    errors: list[CodeProblemOut]
+    changes: list[dict[str, Any]] = Field(description="What the sanitizer changed.")
+    code: str | None = Field(description="As the sanitizer leaves it, if that was asked for.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Final
 
@@ -46,3 +47,15 @@ def _moment(text: str | None, field: str) -> int | None:
         return int(aware.timestamp() * _SECOND_US)
     except (ValueError, OverflowError) as error:
         raise InvalidInput(field, "is not a time such as 2030-01-31T12:00:00Z") from error
+
+
+def labels_of(texts: Iterable[str]) -> dict[str, str]:
+    """Labels to look for, each `name=value`. Raises InvalidInput."""
+    return dict(_label(each) for each in texts)
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidInput("label", f"{text[:80]!r} is not name=value")
+    return name, value

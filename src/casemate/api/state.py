@@ -9,7 +9,10 @@ from fastapi import Depends, Request
 
 from casemate.api.measures import Measures
 from casemate.cluster.local import LocalBus
+from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
+from casemate.functions.calls import Calls
+from casemate.functions.published import Functions
 from casemate.service_config import Service
 from casemate.store.database import Database
 from casemate.tenancy.tenants import Tenancy
@@ -23,6 +26,9 @@ class State(msgspec.Struct, kw_only=True):
     bus: LocalBus
     tenancy: Tenancy
     executions: Executions
+    checks: Checks
+    functions: Functions
+    calls: Calls
     measures: Measures
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -15,11 +15,11 @@ from casemate import limits
 from casemate.api.auth import allowed
 from casemate.api.documents import execution_document, json_response, running_document
 from casemate.api.models import ExecutionIn, ExecutionOut, ExecutionsOut
-from casemate.api.queries import Listed, moments
+from casemate.api.queries import Listed, labels_of, moments
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.streams import event_stream
-from casemate.errors import InvalidInput
+from casemate.api.waiting import ClientGone, unless_gone
 from casemate.executions.live import Piece, Place, follow, pieces
 from casemate.executions.service import Running
 from casemate.model.document import result_from_document
@@ -28,7 +28,6 @@ from casemate.store.executions import Execution, Filters
 from casemate.tenancy.terms import Principal
 
 router = APIRouter(route_class=CheckedRoute, prefix="/v1/executions", tags=["executions"])
-T = TypeVar("T")
 EVENTS: Final = "text/event-stream"
 Runner = Annotated[Principal, Depends(allowed("executions:run"))]
 Reader = Annotated[Principal, Depends(allowed("executions:read"))]
@@ -64,32 +63,14 @@ async def run(
         return event_stream(
             _followed(parts, running), lambda: running_document(running), running_document(running), location
         )
-    await unless_gone(request, running.ended(), parts.executions.cancel(running))
+    try:
+        await unless_gone(request, running.ended())
+    except ClientGone:
+        await asyncio.shield(parts.executions.cancel(running))
+        raise
     if running.refusal is not None:
         raise running.refusal
     return json_response(running_document(running))
-
-
-async def unless_gone(request: Request, work: Awaitable[T], instead: Awaitable[object]) -> T | None:
-    """What the work gives; if the client goes away meanwhile, `instead` is done."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait([working, gone], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            await instead
-            return None
-        if asyncio.iscoroutine(instead):
-            instead.close()
-        return working.result()
-    finally:
-        gone.cancel()
-        working.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _followed(parts: State, running: Running) -> AsyncIterator[Piece]:
@@ -126,7 +107,7 @@ async def list_executions(
         kind=kind,
         runtime=runtime,
         function=function,
-        labels=dict(_label(each) for each in label),
+        labels=labels_of(label),
         since_us=since_us,
         until_us=until_us,
     )
@@ -137,13 +118,6 @@ async def list_executions(
     )
     items = [execution_document(_current(parts, row)) for row in found.items]
     return json_response({"items": items, "next_cursor": found.next_cursor})
-
-
-def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidInput("label", f"{text[:80]!r} is not name=value")
-    return name, value
 
 
 def _current(parts: Parts, row: Execution) -> Execution:

@@ -1,0 +1,65 @@
+"""Looking at code before it runs: what can be seen here, and what its language says of it on a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from casemate.cluster.bus import Bus
+from casemate.cluster.messages import Answered, CheckSyntax, Refused
+from casemate.cluster.refusals import error_of
+from casemate.errors import InvalidInput, NodeLost
+from casemate.executions.book import Caller
+from casemate.executions.patterns import check_forbidden, patterns_for
+from casemate.executions.service import answers, bounds_of
+from casemate.executions.validate import Validation, find_problems, validation
+from casemate.model.function import Source
+from casemate.model.ids import new_id
+from casemate.model.syntax import SyntaxReport
+from casemate.queue.gate import Gate
+
+
+class Checks:
+    """Validates code. `configured` are patterns by language that come in the place of those that are shipped."""
+
+    def __init__(self, bus: Bus, gate: Gate, configured: Mapping[str, tuple[str, ...]]) -> None:
+        self._bus = bus
+        self._gate = gate
+        self._configured = configured
+
+    async def validate(
+        self, caller: Caller, code: str, runtime: str, *, patterns: bool | Iterable[str], request_id: str
+    ) -> Validation:
+        """Everything that is wrong with the code. What is too large is not read by its language."""
+        problems = find_problems(code, self.patterns(runtime, patterns))
+        if any(each.kind == "size" for each in problems):
+            return validation(problems)
+        return validation(problems, await self._syntax(caller, code, runtime, request_id))
+
+    def patterns(self, runtime: str, wanted: bool | Iterable[str]) -> tuple[str, ...]:  # noqa: FBT001 - as in JSON
+        """The patterns that are meant. Raises InvalidInput."""
+        if wanted is True and runtime in self._configured:
+            return self._configured[runtime]
+        return patterns_for(runtime, wanted if isinstance(wanted, bool) else check_forbidden(wanted))
+
+    async def check_source(self, caller: Caller, source: Source, *, syntax: bool, request_id: str) -> None:
+        """Raise InvalidInput for a source that could not be called."""
+        found = validation(find_problems(source.code))
+        if found.valid and syntax:
+            found = validation((), await self._syntax(caller, source.code, source.runtime, request_id))
+        if not found.valid:
+            line = found.errors[0].line
+            raise InvalidInput("code", (found.error or "") + (f" (line {line})" if line else ""))
+
+    async def _syntax(self, caller: Caller, code: str, runtime: str, request_id: str) -> SyntaxReport:
+        question = CheckSyntax(
+            id=new_id("chk"), tenant=caller.tenant_id, request_id=request_id, runtime=runtime, code=code
+        )
+        async with self._gate.turn(caller.tenant_id, bounds=bounds_of(caller)):
+            async for answer in answers(self._bus, question):
+                if isinstance(answer, Answered):
+                    return msgspec.convert(answer.value, SyntaxReport)
+                if isinstance(answer, Refused):
+                    raise error_of(answer)
+        raise NodeLost("the node did not answer")

@@ -1,0 +1,280 @@
+"""Calls of functions: one item or many, each on its own, recorded as an execution, in the order of the request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+
+from casemate import limits
+from casemate.cluster.bus import Bus
+from casemate.cluster.messages import ItemEnded, ItemsEnded, Refused, RunItems
+from casemate.cluster.refusals import error_of
+from casemate.errors import CasemateError, InvalidInput, NodeLost
+from casemate.executions.book import Book, Caller, ended_by_us
+from casemate.executions.service import answers, bounds_of
+from casemate.functions.normalise import NormaliseWarning, normalise
+from casemate.functions.published import Published
+from casemate.functions.schema import Schema
+from casemate.model.function import Item, ItemResult, Source
+from casemate.model.result import GuestError, Isolation, Reason, Result, Status, Stream, Usage
+from casemate.queue.gate import Gate
+from casemate.store.executions import Execution
+from casemate.store.logs import LogLine
+
+FUNCTION: Final = "function"
+BATCH: Final = "batch"
+
+
+class Called(msgspec.Struct, frozen=True, kw_only=True):
+    """One item that was called, or that was not because its data is not what the function takes."""
+
+    result: ItemResult
+    warnings: tuple[NormaliseWarning, ...] = ()
+
+
+class Calls:
+    """Calls functions for tenants."""
+
+    def __init__(
+        self,
+        book: Book,
+        bus: Bus,
+        gate: Gate,
+        *,
+        log: Callable[[list[LogLine]], None] = lambda _: None,
+        on_end: Callable[[Execution], None] = lambda _: None,
+    ) -> None:
+        self._book = book
+        self._bus = bus
+        self._gate = gate
+        self._log = log
+        self._on_end = on_end
+
+    async def begin(
+        self, caller: Caller, source: Source, *, kind: str, request_id: str, name: str = "", version: int | None = None
+    ) -> Execution:
+        """Record a call. Raises TooManyRequests, ServiceUnavailable."""
+        self._gate.check(caller.tenant_id, limits.PRIORITY_DEFAULT, bounds_of(caller))
+        return await self._book.accept(
+            caller, kind=kind, runtime=source.runtime, request_id=request_id, function=name, version=version
+        )
+
+    async def results(
+        self, caller: Caller, row: Execution, found: Published, items: Sequence[Item], timeout_s: float | None = None
+    ) -> AsyncGenerator[Called, None]:
+        """What becomes of each item, in their order, as soon as all before it are known. Its end is recorded.
+
+        Closing it early ends what still runs.
+        """
+        prepared = [_prepared(found, item) for item in items]
+        source = with_timeout(found.source, timeout_s)
+        tally = Tally()
+        try:
+            async with aclosing(self._in_order(caller, row, source, prepared)) as ended:
+                async for called in ended:
+                    checked = _checked_output(called, found.output_schema)
+                    tally.count(checked.result)
+                    yield checked
+        except BaseException as error:
+            tally.stopped(error)
+            raise
+        finally:
+            await asyncio.shield(self._conclude(row, tally))
+
+    async def _in_order(
+        self, caller: Caller, row: Execution, source: Source, prepared: Sequence[Called | Prepared]
+    ) -> AsyncGenerator[Called, None]:
+        """In runner calls of a bounded number of items, one after the other."""
+        waiting: dict[int, ItemResult] = {}
+        called = [at for at, each in enumerate(prepared) if isinstance(each, Prepared)]
+        at = 0
+        for start in range(0, max(1, len(called)), limits.RUNNER_ITEMS_MAX):
+            part = called[start : start + limits.RUNNER_ITEMS_MAX]
+            items = tuple(prepared[position].item for position in part)  # type: ignore[union-attr]
+            async with aclosing(self._run(caller, row, source, items, start)) as ended:
+                async for index, result in ended:
+                    waiting[part[index]] = result
+                    while at < len(prepared) and (next_one := _take(prepared[at], waiting, at)) is not None:
+                        yield next_one
+                        at += 1
+        while at < len(prepared) and (next_one := _take(prepared[at], waiting, at)) is not None:
+            yield next_one
+            at += 1
+
+    async def _run(
+        self, caller: Caller, row: Execution, source: Source, items: tuple[Item, ...], start: int
+    ) -> AsyncGenerator[tuple[int, ItemResult], None]:
+        """One call of a runner. Items that nothing is known of when it ends are lost, and every other is as it was."""
+        if not items:
+            return
+        missing = dict(enumerate(items))
+        question = RunItems(
+            id=f"{row.id}.{start}",
+            tenant=caller.tenant_id,
+            request_id=row.request_id,
+            source=source,
+            items=items,
+        )
+        try:
+            async with self._gate.turn(caller.tenant_id, bounds=bounds_of(caller)):
+                if start == 0:
+                    self._book.started(row)
+                async with aclosing(answers(self._bus, question)) as found:
+                    async for answer in found:
+                        match answer:
+                            case ItemEnded():
+                                self._note(row, answer.result)
+                                missing.pop(answer.index, None)
+                                yield answer.index, answer.result
+                            case Refused():
+                                raise error_of(answer)
+                            case ItemsEnded():
+                                break
+                            case _:
+                                continue
+        except NodeLost:
+            pass
+        for index, item in missing.items():
+            yield index, lost(item)
+
+    def _note(self, row: Execution, result: ItemResult) -> None:
+        """Keep what it printed."""
+        lines = [
+            LogLine.of(row, result.id, stream, text)
+            for stream, text in (("stdout", result.stdout), ("stderr", result.stderr))
+            if text
+        ]
+        if lines:
+            self._log(lines)
+
+    async def _conclude(self, row: Execution, tally: Tally) -> None:
+        result = tally.as_result()
+        self._on_end(await self._book.ended(row, result))
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An item that is to be called."""
+
+    item: Item
+    warnings: tuple[NormaliseWarning, ...] = ()
+
+
+def _prepared(found: Published, item: Item) -> Called | Prepared:
+    """The item as the function gets it, or why it does not."""
+    warnings: tuple[NormaliseWarning, ...] = ()
+    if found.normalise:
+        normalised = normalise(item.data)
+        if normalised.error:
+            return Called(result=_refused(item, "EmptyEnvelope", normalised.error))
+        item, warnings = msgspec.structs.replace(item, data=normalised.data), normalised.warnings
+    if found.input_schema is not None:
+        try:
+            found.input_schema.check(item.data, field="data")
+        except InvalidInput as error:
+            return Called(result=_refused(item, "InvalidInput", error.message), warnings=warnings)
+    return Prepared(item, warnings)
+
+
+def _refused(item: Item, kind: str, message: str) -> ItemResult:
+    error = GuestError(type=kind, message=message)
+    return ItemResult(id=item.id, success=False, reason=Reason.VALIDATION, error=error)
+
+
+def _take(each: Called | Prepared, waiting: dict[int, ItemResult], at: int) -> Called | None:
+    """The next in order, if it is known."""
+    if isinstance(each, Called):
+        return each
+    result = waiting.pop(at, None)
+    return None if result is None else Called(result=result, warnings=each.warnings)
+
+
+def _checked_output(called: Called, schema: Schema | None) -> Called:
+    if schema is None or not called.result.success:
+        return called
+    try:
+        schema.check(called.result.output, field="output")
+    except InvalidInput as error:
+        problem = GuestError(type="InvalidOutput", message=error.message)
+        failed = msgspec.structs.replace(
+            called.result, success=False, reason=Reason.VALIDATION, output=None, error=problem
+        )
+        return msgspec.structs.replace(called, result=failed)
+    return called
+
+
+def lost(item: Item) -> ItemResult:
+    """Of an item that nothing is known of."""
+    error = GuestError(type="Lost", message="the node ended before the item had")
+    return ItemResult(id=item.id, success=False, reason=Reason.LOST, error=error)
+
+
+def with_timeout(source: Source, timeout_s: float | None) -> Source:
+    """The source with another time limit for each item."""
+    if timeout_s is None:
+        return source
+    return msgspec.structs.replace(source, limits={**source.limits, "timeout": timeout_s})
+
+
+class Tally:
+    """What the record says of a call: of one item what it said itself, of many how many failed."""
+
+    def __init__(self) -> None:
+        self.succeeded = 0
+        self.failed = 0
+        self._only: ItemResult | None = None
+        self._usage = Usage()
+        self._stopped: BaseException | None = None
+
+    def count(self, result: ItemResult) -> None:
+        """One more has ended."""
+        self._only = result if not (self.succeeded or self.failed) else None
+        self.succeeded += result.success
+        self.failed += not result.success
+        self._usage = _sum(self._usage, result.usage)
+
+    def stopped(self, error: BaseException) -> None:
+        """It did not come to its end."""
+        self._stopped = error
+
+    def as_result(self) -> Result:
+        """As the record keeps it."""
+        if isinstance(self._stopped, CasemateError):
+            problem = GuestError(type=self._stopped.code, message=self._stopped.message)
+            reason = Reason.VALIDATION if isinstance(self._stopped, InvalidInput) else Reason.INTERNAL
+            return ended_by_us(reason, "it was refused", problem)
+        if self._stopped is not None:
+            return ended_by_us(Reason.CANCELLED, "the client did not wait for it")
+        first = self._only
+        small = first is not None and _size(first.output) <= limits.ITEM_OUTPUT_STORED_MAX_BYTES
+        return Result(
+            status=Status.FAILED if self.failed else Status.SUCCEEDED,
+            reason=Reason.EXIT if first is None else first.reason,
+            output=(first.output if small else None) if first is not None else self._counts(),
+            stdout=Stream(head=(first.stdout if first else "").encode()),
+            stderr=Stream(head=(first.stderr if first else "").encode()),
+            error=first.error if first else None,
+            usage=self._usage,
+            isolation=Isolation(backend="", layers=()),
+        )
+
+    def _counts(self) -> dict[str, int]:
+        return {"succeeded": self.succeeded, "failed": self.failed}
+
+
+def _size(output: Any) -> int:  # noqa: ANN401 - a JSON value
+    return len(msgspec.json.encode(output))
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    """Times add up; of peaks the higher one counts."""
+    peaks = [each for each in (one.memory_peak_bytes, other.memory_peak_bytes) if each is not None]
+    return Usage(
+        wall_s=one.wall_s + other.wall_s,
+        cpu_user_s=one.cpu_user_s + other.cpu_user_s,
+        cpu_system_s=one.cpu_system_s + other.cpu_system_s,
+        memory_peak_bytes=max(peaks, default=None),
+    )
