@@ -455,6 +455,16 @@ FUNCTION_LOG_TEXT_MAX_CHARS: Final = 64 * KIB
 FUNCTION_VERSIONS_MAX: Final = 10_000
 FUNCTIONS_A_TENANT_MAX: Final = 10_000
 ALIASES_A_FUNCTION_MAX: Final = 100
+ALIAS_MOVES_KEPT_MAX: Final = 200
+"""Of one alias; so far back can it be rolled back."""
+
+FUNCTIONS_DELETED_KEPT_MAX: Final = 10_000
+"""Names of a tenant whose numbers stay taken though the functions are gone."""
+
+SOURCES_A_PAGE_MAX_BYTES: Final = 8 * MIB
+LOG_LINES_A_WRITE_MAX: Final = 10_000
+SAMPLES_A_WRITE_MAX: Final = 10_000
+SETTINGS_MAX: Final = 1_000
 
 # Tenants and keys ------------------------------------------------------------------------------
 TENANT_NAME_MAX_CHARS: Final = 64
