@@ -28,7 +28,10 @@ from casemate.cluster.local import LocalBus
 from casemate.config import load_config
 from casemate.errors import CasemateError
 from casemate.executions.book import Book, now_us
+from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
+from casemate.functions.calls import Calls, log_to
+from casemate.functions.published import Functions
 from casemate.queue.gate import Gate
 from casemate.service_config import NODE_SOCKET, Service, load_service
 from casemate.store.database import Database
@@ -90,6 +93,9 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                 bus=bus,
                 tenancy=Tenancy(database),
                 executions=executions,
+                checks=Checks(bus, gate, service.patterns),
+                functions=Functions(database),
+                calls=Calls(book, bus, gate, log=log_to(database), on_end=measures.observe_end),
                 measures=measures,
             )
             async with Upkeep(parts):

@@ -14,10 +14,18 @@ from casemate.api.body import BadBody
 from casemate.api.edge import Edge
 from casemate.api.models import Problem
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
-from casemate.api.routes import executions, health, tenants
+from casemate.api.routes import executions, functions, health, operation, runners, tenants, validate
 from casemate.api.state import State
 
-ROUTERS: Final = (health.router, executions.router, tenants.router)
+ROUTERS: Final = (
+    health.router,
+    executions.router,
+    validate.router,
+    functions.router,
+    runners.router,
+    operation.router,
+    tenants.router,
+)
 _ERRORS: Final = {
     "401": "No key, or none that is known.",
     "403": "The key lacks a scope.",
@@ -68,9 +76,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         schemas.pop(name, None)
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for each in operations.values():
             errors = {"500": _ERRORS["500"]} if path in _OPEN else _ERRORS
-            answers = operation["responses"]
+            answers = each["responses"]
             answers.pop("422", None)
             for status, description in errors.items():
                 answers.setdefault(status, {"description": description, "content": content})

@@ -533,7 +533,7 @@ class ValidateIn(Sent):
 
     runtime: Name = "python"
     code: str = Field(description="A program's source.")
-    patterns: bool | list[str] = Field(default=False, description="Forbidden patterns: those of the language, or these.")
+    patterns: bool | list[str] = Field(default=False, description="Forbidden: as usual, or these.")
     sanitize: bool = Field(default=False, description="Answer with the code as the sanitizer leaves it.")
 
 
@@ -554,3 +554,25 @@ class ValidateOut(BaseModel):
     errors: list[CodeProblemOut]
     changes: list[dict[str, Any]] = Field(description="What the sanitizer changed.")
     code: str | None = Field(description="As the sanitizer leaves it, if that was asked for.")
+
+
+# Runners ------------------------------------------------------------------------------------------
+
+
+class RunnerOut(BaseModel):
+    """What runs macros of one language."""
+
+    name: str
+    language: str
+    runtime: str
+    memory_mb: int
+    timeout_s: float
+    scope: str = Field(description="What a key needs to call it.")
+    tags: dict[str, str]
+    location: str
+
+
+class RunnersOut(BaseModel):
+    """The runners that a key may call."""
+
+    items: list[RunnerOut]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import msgspec
@@ -14,16 +14,18 @@ from casemate.cluster.bus import Bus
 from casemate.cluster.messages import ItemEnded, ItemsEnded, Refused, RunItems
 from casemate.cluster.refusals import error_of
 from casemate.errors import CasemateError, InvalidInput, NodeLost
-from casemate.executions.book import Book, Caller, ended_by_us
+from casemate.executions.book import Book, Caller, ended_by_us, now_us
 from casemate.executions.service import answers, bounds_of
 from casemate.functions.normalise import NormaliseWarning, normalise
-from casemate.functions.published import Published
+from casemate.functions.published import Callee
 from casemate.functions.schema import Schema
 from casemate.model.function import Item, ItemResult, Source
 from casemate.model.result import GuestError, Isolation, Reason, Result, Status, Stream, Usage
 from casemate.queue.gate import Gate
+from casemate.store import logs
+from casemate.store.database import Database
 from casemate.store.executions import Execution
-from casemate.store.logs import LogLine
+from casemate.store.logs import NewLine
 
 FUNCTION: Final = "function"
 BATCH: Final = "batch"
@@ -36,6 +38,15 @@ class Called(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[NormaliseWarning, ...] = ()
 
 
+class Call(msgspec.Struct, frozen=True):
+    """One call of a source with its items, under way."""
+
+    caller: Caller
+    row: Execution
+    source: Source
+    total_s: float | None
+
+
 class Calls:
     """Calls functions for tenants."""
 
@@ -45,7 +56,7 @@ class Calls:
         bus: Bus,
         gate: Gate,
         *,
-        log: Callable[[list[LogLine]], None] = lambda _: None,
+        log: Callable[[list[NewLine]], None] = lambda _: None,
         on_end: Callable[[Execution], None] = lambda _: None,
     ) -> None:
         self._book = book
@@ -64,17 +75,24 @@ class Calls:
         )
 
     async def results(
-        self, caller: Caller, row: Execution, found: Published, items: Sequence[Item], timeout_s: float | None = None
+        self,
+        caller: Caller,
+        row: Execution,
+        found: Callee,
+        items: Sequence[Item],
+        timeout_s: float | None = None,
+        *,
+        total_s: float | None = None,
     ) -> AsyncGenerator[Called, None]:
         """What becomes of each item, in their order, as soon as all before it are known. Its end is recorded.
 
-        Closing it early ends what still runs.
+        `timeout_s` is for each item, `total_s` for all together. Closing it early ends what still runs.
         """
         prepared = [_prepared(found, item) for item in items]
-        source = with_timeout(found.source, timeout_s)
+        call = Call(caller, row, with_timeout(found.source, timeout_s), total_s)
         tally = Tally()
         try:
-            async with aclosing(self._in_order(caller, row, source, prepared)) as ended:
+            async with aclosing(self._in_order(call, prepared)) as ended:
                 async for called in ended:
                     checked = _checked_output(called, found.output_schema)
                     tally.count(checked.result)
@@ -85,9 +103,7 @@ class Calls:
         finally:
             await asyncio.shield(self._conclude(row, tally))
 
-    async def _in_order(
-        self, caller: Caller, row: Execution, source: Source, prepared: Sequence[Called | Prepared]
-    ) -> AsyncGenerator[Called, None]:
+    async def _in_order(self, call: Call, prepared: Sequence[Called | Prepared]) -> AsyncGenerator[Called, None]:
         """In runner calls of a bounded number of items, one after the other."""
         waiting: dict[int, ItemResult] = {}
         called = [at for at, each in enumerate(prepared) if isinstance(each, Prepared)]
@@ -95,56 +111,66 @@ class Calls:
         for start in range(0, max(1, len(called)), limits.RUNNER_ITEMS_MAX):
             part = called[start : start + limits.RUNNER_ITEMS_MAX]
             items = tuple(prepared[position].item for position in part)  # type: ignore[union-attr]
-            async with aclosing(self._run(caller, row, source, items, start)) as ended:
+            async with aclosing(self._run(call, items, start)) as ended:
                 async for index, result in ended:
                     waiting[part[index]] = result
-                    while at < len(prepared) and (next_one := _take(prepared[at], waiting, at)) is not None:
-                        yield next_one
+                    while at < len(prepared) and (ready := _take(prepared[at], waiting, at)) is not None:
+                        yield ready
                         at += 1
-        while at < len(prepared) and (next_one := _take(prepared[at], waiting, at)) is not None:
-            yield next_one
+        while at < len(prepared) and (ready := _take(prepared[at], waiting, at)) is not None:
+            yield ready
             at += 1
 
     async def _run(
-        self, caller: Caller, row: Execution, source: Source, items: tuple[Item, ...], start: int
+        self, call: Call, items: tuple[Item, ...], start: int
     ) -> AsyncGenerator[tuple[int, ItemResult], None]:
         """One call of a runner. Items that nothing is known of when it ends are lost, and every other is as it was."""
-        if not items:
-            return
         missing = dict(enumerate(items))
         question = RunItems(
-            id=f"{row.id}.{start}",
-            tenant=caller.tenant_id,
-            request_id=row.request_id,
-            source=source,
+            id=f"{call.row.id}.{start}",
+            tenant=call.caller.tenant_id,
+            request_id=call.row.request_id,
+            source=call.source,
             items=items,
+            timeout_s=call.total_s,
         )
-        try:
-            async with self._gate.turn(caller.tenant_id, bounds=bounds_of(caller)):
-                if start == 0:
-                    self._book.started(row)
-                async with aclosing(answers(self._bus, question)) as found:
-                    async for answer in found:
-                        match answer:
-                            case ItemEnded():
-                                self._note(row, answer.result)
-                                missing.pop(answer.index, None)
-                                yield answer.index, answer.result
-                            case Refused():
-                                raise error_of(answer)
-                            case ItemsEnded():
-                                break
-                            case _:
-                                continue
-        except NodeLost:
-            pass
+        if items:
+            with suppress(NodeLost):
+                async with self._gate.turn(call.caller.tenant_id, bounds=bounds_of(call.caller)):
+                    if start == 0:
+                        self._book.started(call.row)
+                    async for index, result in self._ended(question):
+                        self._note(call.row, result)
+                        del missing[index]
+                        yield index, result
         for index, item in missing.items():
             yield index, lost(item)
+
+    async def _ended(self, question: RunItems) -> AsyncGenerator[tuple[int, ItemResult], None]:
+        async with aclosing(answers(self._bus, question)) as found:
+            async for answer in found:
+                match answer:
+                    case ItemEnded():
+                        yield answer.index, answer.result
+                    case Refused():
+                        raise error_of(answer)
+                    case ItemsEnded():
+                        return
 
     def _note(self, row: Execution, result: ItemResult) -> None:
         """Keep what it printed."""
         lines = [
-            LogLine.of(row, result.id, stream, text)
+            NewLine(
+                tenant_id=row.tenant_id,
+                runtime=row.runtime,
+                function=row.function,
+                version=row.version,
+                execution_id=row.id,
+                item_id=result.id[: limits.LABEL_MAX_CHARS],
+                stream=stream,
+                text=text,
+                at_us=now_us(),
+            )
             for stream, text in (("stdout", result.stdout), ("stderr", result.stderr))
             if text
         ]
@@ -156,6 +182,11 @@ class Calls:
         self._on_end(await self._book.ended(row, result))
 
 
+def log_to(database: Database) -> Callable[[list[NewLine]], None]:
+    """Keeps what functions print; nobody waits for that to be written."""
+    return lambda lines: database.post(lambda records: logs.insert_lines(records, lines))
+
+
 class Prepared(msgspec.Struct, frozen=True):
     """An item that is to be called."""
 
@@ -163,7 +194,7 @@ class Prepared(msgspec.Struct, frozen=True):
     warnings: tuple[NormaliseWarning, ...] = ()
 
 
-def _prepared(found: Published, item: Item) -> Called | Prepared:
+def _prepared(found: Callee, item: Item) -> Called | Prepared:
     """The item as the function gets it, or why it does not."""
     warnings: tuple[NormaliseWarning, ...] = ()
     if found.normalise:

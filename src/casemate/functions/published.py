@@ -25,14 +25,19 @@ LIVE: Final = "live"
 """The alias that counts where none is named."""
 
 
-class Published(msgspec.Struct, frozen=True, kw_only=True):
+class Callee(msgspec.Struct, frozen=True, kw_only=True):
+    """A source, and what is done to data on its way in and out."""
+
+    source: Source
+    normalise: bool = False
+    input_schema: Schema | None = None
+    output_schema: Schema | None = None
+
+
+class Published(Callee, frozen=True, kw_only=True):
     """One version, ready to be called."""
 
     version: Version
-    source: Source
-    normalise: bool
-    input_schema: Schema | None
-    output_schema: Schema | None
 
 
 class Functions:
@@ -112,9 +117,7 @@ class Functions:
     async def delete(self, tenant_id: str, name: str) -> None:
         """All versions and aliases. Calls that run end on what they began with. Raises NotFound."""
         try:
-            await self._database.write(
-                lambda records: rows.delete_function(records, tenant_id, name, at_us=now_us())
-            )
+            await self._database.write(lambda records: rows.delete_function(records, tenant_id, name))
         finally:
             self._forget(tenant_id, name)
 
@@ -133,9 +136,7 @@ class Functions:
         """Have it stand for what it stood for before. Raises NotFound, and Conflict where there is nothing before."""
         try:
             return await self._database.write(
-                lambda records: rows.rollback(
-                    records, caller.tenant_id, name, alias, at_us=now_us(), by=caller.key_id
-                )
+                lambda records: rows.rollback(records, caller.tenant_id, name, alias, at_us=now_us(), by=caller.key_id)
             )
         finally:
             self._forget(caller.tenant_id, name)

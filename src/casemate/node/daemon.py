@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from importlib import import_module
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -30,10 +29,12 @@ from casemate.cluster.messages import (
 )
 from casemate.engine.api import aexecute
 from casemate.engine.cancel import CancelToken
+from casemate.engine.check import acheck_syntax
 from casemate.engine.drive import iterate_async
 from casemate.engine.engine import Engine
+from casemate.engine.items import arun_items
 from casemate.engine.run import Run, prepare_code, run_alone
-from casemate.errors import CasemateError, InvalidInput, NotFound, RuntimeUnavailable, SetDamaged
+from casemate.errors import CasemateError, InvalidInput, RuntimeUnavailable, SetDamaged
 from casemate.model.node import NodeHealth, NodeRuntime, NodeWorkers
 from casemate.model.result import Isolation, JsonValue, Result
 from casemate.model.runtime import Runtime
@@ -125,7 +126,7 @@ class Node:
 
     async def _run_items(self, question: RunItems, stop: asyncio.Event) -> AsyncGenerator[Answer, None]:
         """When it is stopped, the items that have not ended have no answer."""
-        items = _part("casemate.engine.items").arun_items(
+        items = arun_items(
             self._engine, question.source, question.items, tenant=question.tenant, timeout_s=question.timeout_s
         )
         async with aclosing(_until(stop, items)) as ended:
@@ -134,9 +135,7 @@ class Node:
         yield ItemsEnded(id=question.id)
 
     async def _check(self, question: CheckSyntax) -> AsyncGenerator[Answer, None]:
-        found = await _part("casemate.engine.check").acheck_syntax(
-            self._engine, question.code, runtime=question.runtime
-        )
+        found = await acheck_syntax(self._engine, question.code, runtime=question.runtime, tenant=question.tenant)
         yield Answered(id=question.id, value=msgspec.to_builtins(found))
 
     # What it is -----------------------------------------------------------------------------------
@@ -186,14 +185,6 @@ def _described(name: str, runtime: Runtime) -> NodeRuntime:
     except RuntimeUnavailable as error:
         return msgspec.structs.replace(row, available=False, problem=error.message, hint=error.hint)
     return row
-
-
-def _part(module: str) -> Any:  # noqa: ANN401 - a module
-    """A part of the engine that is imported when it is first asked for. Raises NotFound where there is none."""
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise NotFound("this node cannot do that") from error
 
 
 async def _cancel_when(stop: asyncio.Event, cancel: CancelToken) -> None:

@@ -152,9 +152,7 @@ def _check_tenant(connection: Connection, tenant_id: str) -> None:
         )
 
 
-def _add(
-    connection: Connection, tenant_id: str, function_id: str, new: NewVersion, *, at_us: int, by: str
-) -> Version:
+def _add(connection: Connection, tenant_id: str, function_id: str, new: NewVersion, *, at_us: int, by: str) -> Version:
     if _count(connection, table, table.c.function_id == function_id) >= FUNCTION_VERSIONS_MAX:
         raise Conflict(
             f"the function {new.name!r} has {FUNCTION_VERSIONS_MAX} versions already",

@@ -179,9 +179,7 @@ async def list_functions(
     label: Annotated[list[str], Query(max_length=limits.LABELS_MAX)] = [],  # noqa: B006
 ) -> Response:
     """The tenant's, youngest first."""
-    found = await parts.functions.list(
-        who.tenant_id, limit=page.limit, cursor=page.cursor, labels=labels_of(label)
-    )
+    found = await parts.functions.list(who.tenant_id, limit=page.limit, cursor=page.cursor, labels=labels_of(label))
     items = [function_document(each, parts.config.environment) for each in found.items]
     return json_response({"items": items, "next_cursor": found.next_cursor})
 
@@ -281,9 +279,7 @@ async def show_logs(
         lambda records: logs.list_lines(
             records,
             who.tenant_id,
-            function=name,
-            version=version,
-            since_us=since_us,
+            logs.Filters(function=name, version=version, since_us=since_us),
             limit=page.limit,
             cursor=page.cursor,
         )
