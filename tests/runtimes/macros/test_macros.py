@@ -132,7 +132,7 @@ output = [
 ]
 """
     result = casemate.run((macros_source(".py") or "") + library)
-    assert result.output == pytest.approx([1.5, 1.5, 3.5, [[1, 2]], 2, [2]])
+    assert differs(result.output, [1.5, 1.5, 3.5, [[1, 2]], 2, [2]]) == ""
 
 
 def test_r_takes_matrices_data_frames_and_vectors_of_one() -> None:
@@ -187,7 +187,7 @@ CALL = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=5, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(CALL, min_size=150, max_size=250))
 def test_a0_11_the_languages_agree_on_whatever_they_are_given(drawn: list[Any]) -> None:
     calls = [{"function": function, "arguments": list(arguments)} for function, arguments in drawn]
