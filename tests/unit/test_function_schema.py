@@ -93,6 +93,19 @@ def test_unique_items_are_not_compared_each_with_each() -> None:
     assert Schema({"uniqueItems": True}).problems([{"a": at} for at in range(50_000)]) == ()
 
 
+@pytest.mark.parametrize("value", ["\ud800", {1: 2}], ids=repr)
+def test_what_is_no_json_is_not_as_any_schema_says(value: Any) -> None:
+    assert Schema({}).problems("fine") == ()
+    assert Schema({"type": ["string", "object"]}).problems(value)[0].message.startswith("cannot be checked")
+
+
+def test_what_is_nested_too_deep_cannot_be_quoted_and_is_refused() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    assert Schema({"type": "object"}).problems(value)[0].message.startswith("cannot be checked")
+
+
 def test_one_schema_serves_several_threads() -> None:
     schema, found = Schema(TRACE), []
     threads = [threading.Thread(target=lambda: found.append(schema.problems({"trace": ["x"]}))) for _ in range(8)]

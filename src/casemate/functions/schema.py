@@ -6,6 +6,7 @@ back-references), their compiled size has a bound, and nothing is ever fetched.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote
 
@@ -44,12 +45,12 @@ class Schema:
 
     def problems(self, value: JsonValue) -> tuple[SchemaProblem, ...]:
         """What is wrong with the value, at most some of it; nothing if it is as the schema says."""
-        found = []
-        for error in self._validator.iter_errors(value):
-            found.append(SchemaProblem(path=_path(error.instance_path), message=_short(error.message)))
-            if len(found) == limits.SCHEMA_PROBLEMS_MAX:
-                break
-        return tuple(found)
+        try:
+            errors = list(islice(self._validator.iter_errors(value), limits.SCHEMA_PROBLEMS_MAX))
+        except (ValueError, OverflowError) as error:
+            # Nested too deep, or no JSON at all, as texts with half a character are.
+            return (SchemaProblem(path="", message=_short(f"cannot be checked: {error}")),)
+        return tuple(SchemaProblem(path=_path(each.instance_path), message=_short(each.message)) for each in errors)
 
     def check(self, value: JsonValue, *, field: str) -> None:
         """Refuse a value that is not as the schema says; the field names the first place."""
