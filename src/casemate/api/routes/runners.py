@@ -18,7 +18,7 @@ from casemate.api.waiting import unless_gone
 from casemate.errors import NotFound
 from casemate.functions import envelope
 from casemate.functions.calls import BATCH, Called
-from casemate.functions.names import runner_name
+from casemate.functions.names import runner_language, runner_name
 from casemate.functions.published import Callee
 from casemate.model.function import ItemResult
 from casemate.service_config import LANGUAGE_ALIASES, LanguageConfig
@@ -74,9 +74,10 @@ async def invoke(
 
 def find_language(parts: State, name: str) -> tuple[str, LanguageConfig]:
     """A language of the configuration by its name, an alias, or its runner's name. Raises NotFound."""
-    for language, declared in parts.config.languages.items():
-        if LANGUAGE_ALIASES.get(name, name) == language or name == runner_name(language, parts.config.environment):
-            return language, declared
+    wanted = runner_language(name, parts.config.environment) or name
+    wanted = LANGUAGE_ALIASES.get(wanted, wanted)
+    if wanted in parts.config.languages:
+        return wanted, parts.config.languages[wanted]
     raise NotFound("there is no such runner", hint="known: " + ", ".join(sorted(parts.config.languages)))
 
 
