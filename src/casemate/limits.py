@@ -462,6 +462,7 @@ FUNCTIONS_DELETED_KEPT_MAX: Final = 10_000
 """Names of a tenant whose numbers stay taken though the functions are gone."""
 
 SOURCES_A_PAGE_MAX_BYTES: Final = 8 * MIB
+LOG_ITEM_ID_MAX_CHARS: Final = 1024
 LOG_LINES_A_WRITE_MAX: Final = 10_000
 SAMPLES_A_WRITE_MAX: Final = 10_000
 SETTINGS_MAX: Final = 1_000

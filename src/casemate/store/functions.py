@@ -6,11 +6,11 @@ between what it reads and what it writes, so numbers have no gaps and the last o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, delete, func, insert, select, update
 
 from casemate.errors import Conflict, InvalidInput, NotFound
 from casemate.limits import (
@@ -114,9 +114,11 @@ def publish(
     Raises Conflict beyond what a tenant or a function may have, and NotFound without the tenant.
     """
     function_id = _opened(connection, tenant_id, new.name, at_us=at_us)
-    found = connection.execute(
-        select(*_VERSION).where(table.c.function_id == function_id, table.c.digest == new.digest)
-    ).one_or_none()
+    found = (
+        connection.execute(select(*_VERSION).where(table.c.function_id == function_id, table.c.digest == new.digest))
+        .mappings()
+        .one_or_none()
+    )
     version = _add(connection, tenant_id, function_id, new, at_us=at_us, by=by) if found is None else _version(found)
     if alias is not None:
         _move(connection, version, alias, at_us=at_us, by=by)
@@ -172,7 +174,7 @@ def _add(connection: Connection, tenant_id: str, function_id: str, new: NewVersi
 
 def get_function(connection: Connection, tenant_id: str, name: str) -> Function:
     """Raises NotFound, also for another tenant's."""
-    row = connection.execute(_described(tenant_id).where(functions.c.name == name)).one_or_none()
+    row = connection.execute(_described(tenant_id).where(functions.c.name == name)).mappings().one_or_none()
     if row is None:
         raise _no_function(name)
     return _functions(connection, [row])[0]
@@ -188,14 +190,14 @@ def list_functions(
 ) -> Page[Function]:
     """Those whose latest version has all of these labels; newest first."""
     wanted = _described(tenant_id).where(*has_labels(table, labels or {}))
-    rows = connection.execute(newest_first(wanted, functions, limit=limit, cursor=cursor)).all()
-    return page_of(_functions(connection, rows), limit, [(row.created_us, row.id) for row in rows])
+    rows = connection.execute(newest_first(wanted, functions, limit=limit, cursor=cursor)).mappings().all()
+    return page_of(_functions(connection, rows), limit, [(row["created_us"], row["id"]) for row in rows])
 
 
 def version(connection: Connection, tenant_id: str, name: str, number: int) -> Version:
     """Raises NotFound."""
     query = _published(tenant_id, name).where(table.c.number == number)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         _function_id(connection, tenant_id, name)
         raise NotFound(f"the function {name!r} has no version {number}")
@@ -212,8 +214,8 @@ def versions(
         query = query.where(table.c.number < _number_of(cursor, function_id))
     items: list[Version] = []
     room_bytes = SOURCES_A_PAGE_MAX_BYTES
-    for row in connection.execute(query.limit(check_limit(limit) + 1)):
-        room_bytes -= len(row.source)
+    for row in connection.execute(query.limit(check_limit(limit) + 1)).mappings():
+        room_bytes -= len(row["source"])
         if items and (len(items) == limit or room_bytes < 0):
             return Page(items=tuple(items), next_cursor=cursor_of(items[-1].number, function_id))
         items.append(_version(row))
@@ -224,7 +226,7 @@ def resolve(connection: Connection, tenant_id: str, name: str, alias: str) -> Ve
     """The version that an alias stands for. Raises NotFound."""
     at = (aliases.c.function_id == table.c.function_id, aliases.c.number == table.c.number)
     query = _published(tenant_id, name).where(*at, aliases.c.alias == alias)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(query).mappings().one_or_none()
     if row is None:
         _function_id(connection, tenant_id, name)
         raise _no_alias(name, alias)
@@ -359,16 +361,16 @@ def _described(tenant_id: str) -> Select[Any]:
     return query.join(table, latest).where(functions.c.tenant_id == tenant_id, functions.c.deleted_us.is_(None))
 
 
-def _functions(connection: Connection, rows: Iterable[Row[Any]]) -> list[Function]:
-    found: dict[str, dict[str, int]] = {row.id: {} for row in rows}
+def _functions(connection: Connection, rows: Sequence[RowMapping]) -> list[Function]:
+    found: dict[str, dict[str, int]] = {row["id"]: {} for row in rows}
     query = select(aliases).where(aliases.c.function_id.in_(found)).order_by(aliases.c.alias)
     for row in connection.execute(query):
         found[row.function_id][row.alias] = row.number
-    return [Function(**row._mapping, aliases=found[row.id]) for row in rows]
+    return [Function(**row, aliases=found[row["id"]]) for row in rows]
 
 
-def _version(row: Row[Any]) -> Version:
-    return Version(**row._mapping)
+def _version(row: RowMapping) -> Version:
+    return Version(**row)
 
 
 def _function_id(connection: Connection, tenant_id: str, name: str) -> str:
@@ -376,7 +378,7 @@ def _function_id(connection: Connection, tenant_id: str, name: str) -> str:
     found = connection.execute(query).scalar()
     if found is None:
         raise _no_function(name)
-    return found
+    return str(found)
 
 
 def _alias(connection: Connection, function_id: str, name: str, alias: str) -> None:
@@ -385,7 +387,7 @@ def _alias(connection: Connection, function_id: str, name: str, alias: str) -> N
         raise _no_alias(name, alias)
 
 
-def _count(connection: Connection, of: Any, *where: ColumnElement[bool]) -> int:
+def _count(connection: Connection, of: Table, *where: ColumnElement[bool]) -> int:
     return connection.execute(select(func.count()).select_from(of).where(*where)).scalar_one()
 
 

@@ -9,9 +9,16 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from casemate.errors import InvalidInput
-from casemate.limits import FUNCTION_LOG_TEXT_MAX_CHARS, LOG_LINES_A_WRITE_MAX, PAGE_DEFAULT_COUNT, SWEEP_MAX_COUNT
+from casemate.limits import (
+    FUNCTION_LOG_TEXT_MAX_CHARS,
+    LOG_ITEM_ID_MAX_CHARS,
+    LOG_LINES_A_WRITE_MAX,
+    PAGE_DEFAULT_COUNT,
+    SWEEP_MAX_COUNT,
+)
 from casemate.store.pages import Page, check_limit, cursor_of, place_of
 from casemate.store.schema import function_logs as table
+from casemate.store.schema import tenants
 
 STDOUT: Final = "stdout"
 STDERR: Final = "stderr"
@@ -59,14 +66,19 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EVERY: Final = Filters()
+_LINE: Final = "line"
+"""Says of a cursor which list it belongs to."""
 
 
 def insert_lines(connection: Connection, lines: Sequence[NewLine]) -> None:
-    """Write down many at once. Raises InvalidInput for more than LOG_LINES_A_WRITE_MAX."""
+    """Write down many at once, except those of tenants that are gone. Raises InvalidInput for too many."""
     if len(lines) > LOG_LINES_A_WRITE_MAX:
         raise InvalidInput("lines", f"more than {LOG_LINES_A_WRITE_MAX} at once")
-    if lines:
-        connection.execute(insert(table), [_cut(line) for line in lines])
+    owners = select(tenants.c.id).where(tenants.c.id.in_({line.tenant_id for line in lines}))
+    there = set(connection.execute(owners).scalars())
+    rows = [_row(line) for line in lines if line.tenant_id in there]
+    if rows:
+        connection.execute(insert(table), rows)
 
 
 def list_lines(
@@ -93,10 +105,6 @@ def sweep(connection: Connection, *, before_us: int) -> int:
     return connection.execute(delete(table).where(table.c.id.in_(old.scalar_subquery()))).rowcount
 
 
-_LINE: Final = "line"
-"""Says of a cursor which list it belongs to."""
-
-
 def _place_of(cursor: str) -> int:
     number, kind = place_of(cursor)
     if kind != _LINE:
@@ -104,8 +112,14 @@ def _place_of(cursor: str) -> int:
     return number
 
 
-def _cut(line: NewLine) -> dict[str, Any]:
-    return msgspec.structs.asdict(line) | {"text": line.text[:FUNCTION_LOG_TEXT_MAX_CHARS]}
+def _row(line: NewLine) -> dict[str, Any]:
+    text = _storable(line.text[:FUNCTION_LOG_TEXT_MAX_CHARS])
+    return msgspec.structs.asdict(line) | {"text": text, "item_id": _storable(line.item_id[:LOG_ITEM_ID_MAX_CHARS])}
+
+
+def _storable(text: str) -> str:
+    """Programs print halves of characters, too, which no database takes."""
+    return text.encode(errors="replace").decode()
 
 
 def _matching(filters: Filters) -> list[ColumnElement[bool]]:

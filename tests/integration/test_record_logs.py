@@ -1,0 +1,124 @@
+"""Records of what functions print, of what workers use, and of the service's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.records import opened, with_tenant
+
+from casemate.errors import InvalidInput
+from casemate.limits import FUNCTION_LOG_TEXT_MAX_CHARS, LOG_ITEM_ID_MAX_CHARS, LOG_LINES_A_WRITE_MAX
+from casemate.store import logs, tenants
+from casemate.store.database import Database
+from casemate.store.logs import Filters, Line, NewLine
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with opened(tmp_path / "records.db") as found:
+        yield found
+
+
+# Logs ---------------------------------------------------------------------------------------------
+
+
+def line(tenant_id: str, text: str = "said", **changes: Any) -> NewLine:
+    values: dict[str, Any] = {"runtime": "python", "function": "f", "execution_id": "exe_1", "stream": logs.STDOUT}
+    return NewLine(tenant_id=tenant_id, text=text, **(values | {"at_us": 1} | changes))
+
+
+def write(database: Database, *lines: NewLine) -> None:
+    database.write_now(partial(logs.insert_lines, lines=lines))
+
+
+def read(database: Database, tenant_id: str, **filters: Any) -> list[str]:
+    asked = partial(logs.list_lines, tenant_id=tenant_id, filters=Filters(**filters))
+    return [found.text for found in database.read_now(asked).items]
+
+
+def test_lines_are_read_as_they_were_written_the_last_first(database: Database) -> None:
+    owner = with_tenant(database)
+    write(database, line(owner, "a", version=3, item_id="7", stream=logs.STDERR), line(owner, "b"))
+    found = database.read_now(partial(logs.list_lines, tenant_id=owner)).items
+    assert [one.text for one in found] == ["b", "a"]
+    assert found[1] == Line(
+        id=found[1].id,
+        tenant_id=owner,
+        runtime="python",
+        function="f",
+        version=3,
+        execution_id="exe_1",
+        item_id="7",
+        stream="stderr",
+        text="a",
+        at_us=1,
+    )
+
+
+def test_lines_are_found_by_what_they_are_of(database: Database) -> None:
+    owner, other = with_tenant(database), with_tenant(database, "other")
+    write(database, line(owner, "g", function="g"), line(owner, "r", runtime="r"), line(owner, "x", execution_id="e"))
+    write(database, line(owner, "v", version=2), line(owner, "err", stream=logs.STDERR), line(other, "theirs"))
+    write(database, line(owner, "late", at_us=9))
+    assert read(database, owner, function="g") == ["g"]
+    assert read(database, owner, runtime="r") == ["r"]
+    assert read(database, owner, execution_id="e") == ["x"]
+    assert read(database, owner, version=2) == ["v"]
+    assert read(database, owner, stream="stderr") == ["err"]
+    assert read(database, owner, since_us=9) == ["late"]
+    assert read(database, owner, since_us=1, until_us=9, function="g", runtime="r") == []
+    assert len(read(database, owner, until_us=9)) == 5
+    assert read(database, other) == ["theirs"]
+
+
+def test_pages_of_lines_follow_each_other(database: Database) -> None:
+    owner = with_tenant(database)
+    write(database, *(line(owner, str(number)) for number in range(5)))
+    texts: list[str] = []
+    cursor = None
+    for _ in range(3):
+        page = database.read_now(partial(logs.list_lines, tenant_id=owner, limit=2, cursor=cursor))
+        texts += [found.text for found in page.items]
+        cursor = page.next_cursor
+    assert (cursor, texts) == (None, ["4", "3", "2", "1", "0"])
+
+
+@pytest.mark.parametrize("cursor", ["nonsense", "NS94"])
+def test_a_cursor_of_another_list_of_lines_is_refused(database: Database, cursor: str) -> None:
+    with pytest.raises(InvalidInput, match="cursor"):
+        database.read_now(partial(logs.list_lines, tenant_id=with_tenant(database), cursor=cursor))
+
+
+def test_lines_are_cut_to_what_the_records_take(database: Database) -> None:
+    owner = with_tenant(database)
+    write(database, line(owner, "x" * (FUNCTION_LOG_TEXT_MAX_CHARS + 1), item_id="i" * (LOG_ITEM_ID_MAX_CHARS + 1)))
+    write(database, line(owner, "half \ud800", item_id="\udfff"))
+    found = database.read_now(partial(logs.list_lines, tenant_id=owner)).items
+    assert [(len(one.text), len(one.item_id)) for one in found] == [
+        (6, 1),
+        (FUNCTION_LOG_TEXT_MAX_CHARS, LOG_ITEM_ID_MAX_CHARS),
+    ]
+    with pytest.raises(InvalidInput):
+        write(database, *[line(owner)] * (LOG_LINES_A_WRITE_MAX + 1))
+
+
+def test_lines_of_a_tenant_that_is_gone_take_no_others_with_them(database: Database) -> None:
+    owner, gone = with_tenant(database), with_tenant(database, "gone")
+    write(database, line(gone))
+    database.write_now(partial(tenants.remove, tenant_id=gone))
+    write(database, line(gone), line(owner, "mine"))
+    write(database, line(gone))
+    write(database)
+    assert (read(database, owner), read(database, gone)) == (["mine"], [])
+
+
+def test_old_lines_are_swept_in_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SWEEP_MAX_COUNT", 2)
+    owner = with_tenant(database)
+    write(database, *(line(owner, str(at_us), at_us=at_us) for at_us in range(5)))
+    swept = [database.write_now(partial(logs.sweep, before_us=3)) for _ in range(3)]
+    assert (swept, read(database, owner)) == ([2, 1, 0], ["4", "3"])
