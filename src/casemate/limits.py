@@ -466,6 +466,7 @@ LOG_ITEM_ID_MAX_CHARS: Final = 1024
 LOG_LINES_A_WRITE_MAX: Final = 10_000
 SAMPLES_A_WRITE_MAX: Final = 10_000
 SETTINGS_MAX: Final = 1_000
+SETTING_MAX_BYTES: Final = 64 * KIB
 
 # Tenants and keys ------------------------------------------------------------------------------
 TENANT_NAME_MAX_CHARS: Final = 64

@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 from tests.integration.records import opened, with_tenant
 
-from casemate.errors import InvalidInput
-from casemate.limits import FUNCTION_LOG_TEXT_MAX_CHARS, LOG_ITEM_ID_MAX_CHARS, LOG_LINES_A_WRITE_MAX
-from casemate.store import logs, tenants
+from casemate.errors import Conflict, InvalidInput
+from casemate.limits import (
+    FUNCTION_LOG_TEXT_MAX_CHARS,
+    LOG_ITEM_ID_MAX_CHARS,
+    LOG_LINES_A_WRITE_MAX,
+    SAMPLES_A_WRITE_MAX,
+    SETTING_MAX_BYTES,
+)
+from casemate.store import logs, samples, settings, tenants
 from casemate.store.database import Database
 from casemate.store.logs import Filters, Line, NewLine
+from casemate.store.samples import Sample
 
 
 @pytest.fixture
@@ -122,3 +129,70 @@ def test_old_lines_are_swept_in_steps(database: Database, monkeypatch: pytest.Mo
     write(database, *(line(owner, str(at_us), at_us=at_us) for at_us in range(5)))
     swept = [database.write_now(partial(logs.sweep, before_us=3)) for _ in range(3)]
     assert (swept, read(database, owner)) == ([2, 1, 0], ["4", "3"])
+
+
+# Samples ------------------------------------------------------------------------------------------
+
+
+def sample(at_us: int, **changes: Any) -> Sample:
+    values: dict[str, Any] = {"worker_id": "w1", "memory_bytes": at_us * 1000}
+    return Sample(at_us=at_us, **(values | changes))
+
+
+def add(database: Database, *added: Sample) -> None:
+    database.write_now(partial(samples.insert_samples, samples=added))
+
+
+def between(database: Database, since_us: int, until_us: int, **changes: Any) -> tuple[Sample, ...]:
+    asked = partial(samples.list_samples, since_us=since_us, until_us=until_us)
+    return database.read_now(partial(asked, **({"worker_id": "w1"} | changes)))
+
+
+def test_samples_of_a_worker_come_in_their_order(database: Database) -> None:
+    full = sample(5, node="n", runtime="javascript", tenant_id="ten_x", execution_id="exe_x", heap_used_bytes=2**40)
+    add(database, full, sample(3), sample(4), sample(4, worker_id="w2"))
+    add(database)
+    assert between(database, 0, 100) == (sample(3), sample(4), full)
+    assert between(database, 4, 5) == (sample(4),)
+    assert between(database, 0, 100, worker_id="w2") == (sample(4, worker_id="w2"),)
+    assert between(database, 0, 100, worker_id="w3") == ()
+
+
+def test_of_too_many_samples_the_last_are_read(database: Database) -> None:
+    add(database, *(sample(at_us) for at_us in range(10)))
+    assert [found.at_us for found in between(database, 0, 100, limit=3)] == [7, 8, 9]
+    with pytest.raises(InvalidInput):
+        add(database, *[sample(1)] * (SAMPLES_A_WRITE_MAX + 1))
+
+
+def test_old_samples_are_swept_in_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "SWEEP_MAX_COUNT", 2)
+    add(database, *(sample(at_us) for at_us in range(5)))
+    assert [database.write_now(partial(samples.sweep, before_us=3)) for _ in range(3)] == [2, 1, 0]
+    assert [found.at_us for found in between(database, 0, 100)] == [3, 4]
+
+
+# Settings -----------------------------------------------------------------------------------------
+
+
+def test_settings_are_kept_by_name(tmp_path: Path) -> None:
+    with opened(tmp_path / "settings.db") as database:
+        assert database.read_now(partial(settings.get_setting, name="a")) is None
+        database.write_now(partial(settings.put_setting, name="a", value={"x": [1, None]}))
+        database.write_now(partial(settings.put_setting, name="a", value={"x": [2]}))
+        database.write_now(partial(settings.put_setting, name="b", value=None))
+    with opened(tmp_path / "settings.db") as database:
+        assert database.read_now(partial(settings.get_setting, name="a")) == {"x": [2]}
+        assert database.read_now(settings.all_settings) == {"a": {"x": [2]}, "b": None}
+        assert database.write_now(partial(settings.delete_setting, name="a"))
+        assert not database.write_now(partial(settings.delete_setting, name="a"))
+
+
+def test_settings_are_few_and_small(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "SETTINGS_MAX", 1)
+    database.write_now(partial(settings.put_setting, name="a", value=1))
+    database.write_now(partial(settings.put_setting, name="a", value=2))
+    with pytest.raises(Conflict):
+        database.write_now(partial(settings.put_setting, name="b", value=1))
+    with pytest.raises(InvalidInput, match="a: has more than"):
+        database.write_now(partial(settings.put_setting, name="a", value="x" * SETTING_MAX_BYTES))

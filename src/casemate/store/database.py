@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from casemate.errors import RecordsUnavailable
 from casemate.limits import READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
 from casemate.store.migrate import prepare
-from casemate.store.sqlite import make_file, open_engine
+from casemate.store.sqlite import changing_tables, make_file, open_engine
 from casemate.store.writer import Write, Writer, told
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Database:
         writing = open_engine(path, writes=True)
         try:
             make_file(path)
-            with writing.begin() as connection:
+            with changing_tables(writing) as connection:
                 prepare(connection, path)
         except (DBAPIError, OSError) as error:
             writing.dispose()

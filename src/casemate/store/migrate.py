@@ -9,6 +9,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert, insp
 
 from casemate.errors import ConfigError
 from casemate.store.schema import REVISIONS, metadata
+from casemate.store.sqlite import check_references
 
 SCRIPTS: Final = Path(__file__).with_name("migrations")
 _stamps = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
@@ -36,15 +37,14 @@ def prepare(connection: Connection, path: Path) -> None:
 
 def current_revision(connection: Connection) -> str | None:
     """What schema a database has; None if it is empty."""
-    tables = inspect(connection).get_table_names()
-    if _stamps.name in tables:
-        return connection.execute(select(_stamps.c.version_num)).scalar()
-    return "of something else" if tables else None
+    tables = set(inspect(connection).get_table_names())
+    found = connection.execute(select(_stamps.c.version_num)).scalar() if _stamps.name in tables else None
+    return "of something else" if found is None and tables - {_stamps.name} else found
 
 
 def _create(connection: Connection) -> None:
     metadata.create_all(connection)
-    _stamps.create(connection)
+    _stamps.create(connection, checkfirst=True)
     connection.execute(insert(_stamps).values(version_num=REVISIONS[-1]))
 
 
@@ -56,3 +56,4 @@ def upgrade(connection: Connection) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     command.upgrade(config, "head")
+    check_references(connection)

@@ -1,0 +1,252 @@
+"""The first schema, as it was: what becomes of it later is in later revisions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alembic import op
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+revision: Final = "0001"
+down_revision: Final = None
+
+_NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+_metadata = MetaData(naming_convention=_NAMES)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(40), primary_key=True)
+
+
+def _tenant(*, primary_key: bool = False) -> Column[str]:
+    return Column("tenant_id", ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False, primary_key=primary_key)
+
+
+def _time(name: str, *, nullable: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=nullable)
+
+
+def _serial() -> Column[int]:
+    """A number that the database gives; SQLite does that for INTEGER alone."""
+    return Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+
+
+Table(
+    "tenants",
+    _metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("concurrency_max", Integer, nullable=False),
+    Column("queue_max", Integer, nullable=False),
+    Column("labels", JSON, nullable=False),
+    _time("created_us"),
+)
+
+Table(
+    "keys",
+    _metadata,
+    _id(),
+    _tenant(),
+    Column("name", String(100), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("rate_per_s", Float, nullable=False),
+    Column("burst", Integer, nullable=False),
+    _time("created_us"),
+    _time("expires_us", nullable=True),
+    _time("revoked_us", nullable=True),
+    _time("last_used_us", nullable=True),
+    Index(None, "tenant_id", "created_us", "id"),
+)
+
+Table(
+    "executions",
+    _metadata,
+    _id(),
+    _tenant(),
+    Column("key_id", String(40), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("runtime", String(64), nullable=False),
+    Column("function", String(255), nullable=False),
+    Column("version", Integer, nullable=True),
+    Column("priority", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("status", String(16), nullable=True),
+    Column("reason", String(32), nullable=True),
+    Column("labels", JSON, nullable=False),
+    Column("request_id", String(128), nullable=False),
+    _time("created_us"),
+    _time("started_us", nullable=True),
+    _time("ended_us", nullable=True),
+    Column("wall_us", BigInteger, nullable=True),
+    Column("cpu_us", BigInteger, nullable=True),
+    Column("memory_peak_bytes", BigInteger, nullable=True),
+    Column("error_category", String(64), nullable=True),
+    Column("spec", LargeBinary, nullable=True),
+    Column("result", LargeBinary, nullable=True),
+    Column("epoch", BigInteger, nullable=False),
+    Index(None, "tenant_id", "created_us", "id"),
+    Index(None, "created_us", "id"),
+    Index(None, "ended_us"),
+    Index(None, "state", "epoch"),
+)
+
+Table(
+    "functions",
+    _metadata,
+    _id(),
+    _tenant(),
+    Column("name", String(255), nullable=False),
+    Column("next_number", Integer, nullable=False),
+    _time("created_us"),
+    _time("updated_us"),
+    _time("deleted_us", nullable=True),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+Table(
+    "function_versions",
+    _metadata,
+    _id(),
+    _tenant(),
+    Column("function_id", ForeignKey("functions.id", ondelete="CASCADE"), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("source", LargeBinary, nullable=False),
+    Column("runtime", String(64), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("input_schema", JSON(none_as_null=True), nullable=True),
+    Column("output_schema", JSON(none_as_null=True), nullable=True),
+    Column("options", JSON, nullable=False),
+    _time("created_us"),
+    Column("created_by", String(40), nullable=False),
+    UniqueConstraint("function_id", "number"),
+    UniqueConstraint("function_id", "digest"),
+)
+
+Table(
+    "aliases",
+    _metadata,
+    _tenant(),
+    Column("function_id", ForeignKey("functions.id", ondelete="CASCADE"), primary_key=True),
+    Column("alias", String(64), primary_key=True),
+    Column("number", Integer, nullable=False),
+    _time("moved_us"),
+    Column("moved_by", String(40), nullable=False),
+)
+
+Table(
+    "alias_moves",
+    _metadata,
+    _serial(),
+    _tenant(),
+    Column("function_id", ForeignKey("functions.id", ondelete="CASCADE"), nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("from_number", Integer, nullable=True),
+    Column("to_number", Integer, nullable=False),
+    Column("is_rollback", Boolean(create_constraint=False), nullable=False),
+    Column("is_undone", Boolean(create_constraint=False), nullable=False),
+    _time("at_us"),
+    Column("moved_by", String(40), nullable=False),
+    Index(None, "function_id", "alias", "id"),
+)
+
+Table(
+    "idempotency",
+    _metadata,
+    _tenant(primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("route", String(255), nullable=False),
+    Column("body_digest", LargeBinary(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("status_code", Integer, nullable=True),
+    Column("headers", JSON, nullable=True),
+    Column("body", LargeBinary, nullable=True),
+    Column("epoch", BigInteger, nullable=False),
+    _time("created_us"),
+    Index(None, "created_us"),
+)
+
+Table(
+    "nonces",
+    _metadata,
+    _tenant(primary_key=True),
+    Column("nonce", String(128), primary_key=True),
+    _time("expires_us"),
+    Index(None, "expires_us"),
+)
+
+Table(
+    "samples",
+    _metadata,
+    _serial(),
+    Column("node", String(64), nullable=False),
+    Column("worker_id", String(64), nullable=False),
+    Column("runtime", String(64), nullable=False),
+    Column("tenant_id", String(40), nullable=False),
+    Column("execution_id", String(40), nullable=False),
+    _time("at_us"),
+    Column("heap_used_bytes", BigInteger, nullable=True),
+    Column("heap_total_bytes", BigInteger, nullable=True),
+    Column("external_bytes", BigInteger, nullable=True),
+    Column("malloced_bytes", BigInteger, nullable=True),
+    Column("memory_bytes", BigInteger, nullable=True),
+    Index(None, "worker_id", "at_us"),
+    Index(None, "at_us"),
+)
+
+Table(
+    "function_logs",
+    _metadata,
+    _serial(),
+    _tenant(),
+    Column("runtime", String(64), nullable=False),
+    Column("function", String(255), nullable=False),
+    Column("version", Integer, nullable=True),
+    Column("execution_id", String(40), nullable=False),
+    Column("item_id", Text, nullable=False),
+    Column("stream", String(16), nullable=False),
+    Column("text", Text, nullable=False),
+    _time("at_us"),
+    Index(None, "tenant_id", "function", "id"),
+    Index(None, "tenant_id", "runtime", "id"),
+    Index(None, "execution_id"),
+    Index(None, "at_us"),
+)
+
+Table(
+    "settings",
+    _metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", JSON, nullable=False),
+)
+
+
+def upgrade() -> None:
+    """Make its tables."""
+    _metadata.create_all(op.get_bind())
