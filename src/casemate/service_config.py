@@ -66,7 +66,6 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tags: dict[str, str] = {}
     log_level: str = "info"
     log_retention_days: int = bound.SERVICE_RETENTION_DAYS
-    defaults: dict[str, Any] = {}
     maximum: dict[str, Any] = {}
     patterns: dict[str, list[str]] = {}
 
@@ -88,7 +87,6 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     log_level: str
     log_retention_days: int
-    defaults: dict[str, Any]
     maximum: dict[str, Any]
     patterns: dict[str, tuple[str, ...]]
     languages: dict[str, LanguageConfig]
@@ -201,7 +199,6 @@ def _checked(
         tags=written.tags,
         log_level=written.log_level,
         log_retention_days=written.log_retention_days,
-        defaults=written.defaults,
         maximum=written.maximum,
         patterns={name: tuple(each) for name, each in written.patterns.items()},
         languages=languages,
@@ -226,7 +223,6 @@ def _check_values(written: ServiceConfig) -> tuple[float, int]:
     days = written.log_retention_days
     _check_number("service.log_retention_days", days, least=1, most=bound.SERVICE_RETENTION_MAX_DAYS, whole=True)
     _check_words(written)
-    _check_limits("service.defaults", written.defaults)
     _check_limits("service.maximum", written.maximum)
     for runtime, patterns in written.patterns.items():
         _check_patterns(f"service.patterns.{runtime}", patterns)

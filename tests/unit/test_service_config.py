@@ -119,7 +119,7 @@ def test_s0_34_one_language_by_two_names_is_refused() -> None:
         ("[service]\nlog_retention_days = 0\n", "service.log_retention_days"),
         ("[service]\nenvironment = 'Prod!'\n", "service.environment"),
         ("[service.maximum]\nmemory = 'much'\n", "service.maximum.memory"),
-        ("[service.defaults]\nmemroy = '1Gi'\n", "service.defaults.memroy"),
+        ("[service.maximum]\nmemroy = '1Gi'\n", "service.maximum.memroy"),
         ("[service.patterns]\npython = [' ']\n", "service.patterns.python"),
         ("[service.tags]\na = 1\n", "service.tags"),
     ],

@@ -35,6 +35,7 @@ from casemate.functions.published import Functions
 from casemate.queue.gate import Gate
 from casemate.service_config import NODE_SOCKET, Service, load_service
 from casemate.store.database import Database
+from casemate.tenancy.secrets import open_signing
 from casemate.tenancy.tenants import Tenancy
 
 RECORDS: Final = "records.sqlite"
@@ -92,10 +93,13 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                 database=database,
                 bus=bus,
                 tenancy=Tenancy(database),
+                signing=open_signing(data),
                 executions=executions,
                 checks=Checks(bus, gate, service.patterns),
                 functions=Functions(database),
-                calls=Calls(book, bus, gate, log=log_to(database), on_end=measures.observe_end),
+                calls=Calls(
+                    book, bus, gate, maximum=service.maximum, log=log_to(database), on_end=measures.observe_end
+                ),
                 measures=measures,
             )
             async with Upkeep(parts):

@@ -14,7 +14,7 @@ from casemate.api.body import BadBody
 from casemate.api.edge import Edge
 from casemate.api.models import Problem
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
-from casemate.api.routes import executions, functions, health, operation, runners, tenants, validate
+from casemate.api.routes import batches, executions, functions, health, operation, runners, tenants, validate
 from casemate.api.state import State
 
 ROUTERS: Final = (
@@ -22,6 +22,7 @@ ROUTERS: Final = (
     executions.router,
     validate.router,
     functions.router,
+    batches.router,
     runners.router,
     operation.router,
     tenants.router,

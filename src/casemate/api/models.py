@@ -65,7 +65,7 @@ class ExecutionIn(Sent):
     """Code to be run once."""
 
     runtime: Name = "python"
-    code: str = Field(max_length=bound.CODE_MAX_BYTES, description="The program's source.")
+    code: str = Field(description="The program's source.")
     input: Any = Field(None, description="Any JSON value; the program has it as `input`. Not given is not null.")
     args: list[str] = Field([], max_length=bound.ARGS_MAX)
     env: dict[str, str] = Field({}, max_length=bound.ENV_MAX)
@@ -107,9 +107,6 @@ class ExecutionIn(Sent):
             spread=self.spread,
             values="" if self.values == "json" else self.values,
             debug=self.debug.model_dump(exclude_defaults=True),
-            check=self.check,
-            sanitize=self.sanitize,
-            patterns=self.patterns,
             priority=self.priority,
             labels=self.labels,
             live=live,
@@ -309,6 +306,7 @@ class NewKeyOut(KeyOut):
     """A key that was just made."""
 
     key: str = Field(description="The key itself. It is shown this once.")
+    webhook_secret: str = Field(description="What signed requests of this key are signed with.")
 
 
 class KeysOut(Page):
@@ -576,3 +574,38 @@ class RunnersOut(BaseModel):
     """The runners that a key may call."""
 
     items: list[RunnerOut]
+
+
+class MixedItemIn(Sent):
+    """One item of a batch over several functions."""
+
+    id: str = Field("", max_length=1024)
+    function: str = Field(max_length=bound.FUNCTION_NAME_MAX_CHARS)
+    version: int | None = Field(None, ge=1, le=2**31 - 1)
+    alias: str = Field("", max_length=64)
+    data: Any = None
+    context: dict[str, Any] = {}
+
+
+class MixedBatchIn(Sent):
+    """Calls of several functions."""
+
+    items: list[MixedItemIn] = Field(min_length=1, max_length=bound.BATCH_ITEMS_MAX)
+    timeout: float | None = Field(None, ge=bound.BATCH_TIMEOUT_MIN_S, le=bound.BATCH_TIMEOUT_MAX_S)
+
+
+class MixedItemOut(BaseModel):
+    """What became of one item."""
+
+    id: str
+    function: str
+    success: bool
+    output: Any = None
+    error: str | None = None
+
+
+class MixedBatchOut(BaseModel):
+    """What became of all items, in their order."""
+
+    results: list[MixedItemOut]
+    errors: list[str] = Field(description="What failed for all items of a function.")

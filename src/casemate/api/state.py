@@ -15,6 +15,7 @@ from casemate.functions.calls import Calls
 from casemate.functions.published import Functions
 from casemate.service_config import Service
 from casemate.store.database import Database
+from casemate.tenancy.secrets import Signing
 from casemate.tenancy.tenants import Tenancy
 
 
@@ -25,6 +26,7 @@ class State(msgspec.Struct, kw_only=True):
     database: Database
     bus: LocalBus
     tenancy: Tenancy
+    signing: Signing
     executions: Executions
     checks: Checks
     functions: Functions

@@ -25,7 +25,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class RunCode(Message, frozen=True, kw_only=True, tag="run_code"):
     """Run code in a sandbox of its own. `options` are those of `casemate.run`, with files as bytes.
 
-    `live`: output is wanted while it comes.
+    `maximum` are limits that no run may go beyond, whatever the runtime's are. `live`: output is wanted while it comes.
     """
 
     tenant: str
@@ -33,6 +33,7 @@ class RunCode(Message, frozen=True, kw_only=True, tag="run_code"):
     runtime: str
     code: str
     options: dict[str, Any] = {}
+    maximum: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     stdin: bytes | None = None
     live: bool = False
@@ -45,6 +46,7 @@ class RunItems(Message, frozen=True, kw_only=True, tag="run_items"):
     request_id: str
     source: Source
     items: tuple[Item, ...]
+    maximum: dict[str, Any] = {}
     timeout_s: float | None = None
 
 

@@ -45,9 +45,15 @@ class Checks:
 
     async def check_source(self, caller: Caller, source: Source, *, syntax: bool, request_id: str) -> None:
         """Raise InvalidInput for a source that could not be called."""
-        found = validation(find_problems(source.code))
+        await self.check_code(caller, source.code, source.runtime, patterns=False, syntax=syntax, request_id=request_id)
+
+    async def check_code(
+        self, caller: Caller, code: str, runtime: str, *, patterns: bool, syntax: bool, request_id: str
+    ) -> None:
+        """Raise InvalidInput for code that is too large, holds what it must not, or that its language cannot read."""
+        found = validation(find_problems(code, self.patterns(runtime, patterns)))
         if found.valid and syntax:
-            found = validation((), await self._syntax(caller, source.code, source.runtime, request_id))
+            found = validation((), await self._syntax(caller, code, runtime, request_id))
         if not found.valid:
             line = found.errors[0].line
             raise InvalidInput("code", (found.error or "") + (f" (line {line})" if line else ""))

@@ -9,6 +9,7 @@ import msgspec
 
 from casemate import limits as bound
 from casemate.errors import InvalidInput
+from casemate.executions.patterns import TOO_LARGE, is_too_large
 from casemate.model.resources import ATTRIBUTES, Limits
 from casemate.model.result import JsonValue
 
@@ -19,9 +20,7 @@ NO_INPUT: Final = msgspec.UNSET
 class ExecutionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of code. Fields are those of `casemate.run`, and what the service does with it besides.
 
-    `files` and `stdin` are bytes. `check`: the language reads the code before anything of it runs. `sanitize`: what is
-    run is the code as `casemate.executions.sanitize` leaves it. `patterns`: refuse code with the shipped or configured
-    forbidden patterns.
+    `files` and `stdin` are bytes. `changes` are what the sanitizer has done to the code.
     """
 
     runtime: str
@@ -40,9 +39,7 @@ class ExecutionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     spread: bool = False
     values: str = ""
     debug: dict[str, bool] = {}
-    check: bool = False
-    sanitize: bool = False
-    patterns: bool = False
+    changes: tuple[dict[str, Any], ...] = ()
     priority: int = bound.PRIORITY_DEFAULT
     labels: dict[str, str] = {}
     live: bool = False
@@ -53,9 +50,9 @@ _OPTIONS: Final = frozenset(
 )
 
 
-def engine_options(request: ExecutionRequest, limits: dict[str, Any]) -> dict[str, Any]:
+def engine_options(request: ExecutionRequest) -> dict[str, Any]:
     """The options of the run as the engine takes them: those that say something."""
-    found: dict[str, Any] = {"limits": limits} if limits else {}
+    found: dict[str, Any] = {"limits": request.limits} if request.limits else {}
     for name in sorted(_OPTIONS):
         value = getattr(request, name)
         if value not in ((), {}, "", None, False):
@@ -63,6 +60,12 @@ def engine_options(request: ExecutionRequest, limits: dict[str, Any]) -> dict[st
     if request.input is not NO_INPUT:
         found["input"] = request.input
     return found
+
+
+def check_code_size(code: str) -> None:
+    """Raise InvalidInput for code that is too large to be looked at."""
+    if is_too_large(code):
+        raise InvalidInput("code", TOO_LARGE)
 
 
 def check_labels(labels: dict[str, str]) -> None:

@@ -16,7 +16,14 @@ from casemate.cluster.refusals import error_of
 from casemate.errors import CasemateError, InvalidInput, NodeLost, NodeUnavailable, ServiceUnavailable
 from casemate.executions.book import Book, Caller, ended_by_us
 from casemate.executions.live import Live
-from casemate.executions.request import ExecutionRequest, check_labels, check_maximum, check_priority, engine_options
+from casemate.executions.request import (
+    ExecutionRequest,
+    check_code_size,
+    check_labels,
+    check_maximum,
+    check_priority,
+    engine_options,
+)
 from casemate.model.document import result_document
 from casemate.model.result import GuestError, Reason, Result
 from casemate.queue.fairness import Bounds
@@ -65,6 +72,7 @@ class Executions:
     async def accept(self, caller: Caller, request: ExecutionRequest, request_id: str) -> Running:
         """Record an execution and begin to carry it out. Raises InvalidInput, TooManyRequests, ServiceUnavailable."""
         self.check_open()
+        check_code_size(request.code)
         check_labels(request.labels)
         check_priority(request.priority)
         check_maximum(request.limits, self._maximum)
@@ -158,7 +166,7 @@ class Executions:
     async def _result(self, running: Running, request: ExecutionRequest) -> Result:
         try:
             async with self.gate.turn(running.tenant, request.priority, bounds=running.bounds):
-                return await self._asked(running, question_of(running, request))
+                return await self._asked(running, question_of(running, request, self._maximum))
         except NodeLost as error:
             return with_output(running, ended_by_us(Reason.LOST, error.message))
         except CasemateError as error:
@@ -219,7 +227,7 @@ def bounds_of(caller: Caller) -> Bounds:
     return Bounds(running_max=caller.concurrency_max, waiting_max=caller.queue_max)
 
 
-def question_of(running: Running, request: ExecutionRequest) -> RunCode:
+def question_of(running: Running, request: ExecutionRequest, maximum: dict[str, Any]) -> RunCode:
     """What the node is asked."""
     return RunCode(
         id=running.id,
@@ -227,7 +235,8 @@ def question_of(running: Running, request: ExecutionRequest) -> RunCode:
         request_id=running.row.request_id,
         runtime=request.runtime,
         code=request.code,
-        options=engine_options(request, request.limits),
+        options=engine_options(request),
+        maximum=maximum,
         files=request.files,
         stdin=request.stdin,
         live=request.live,

@@ -56,12 +56,14 @@ class Calls:
         bus: Bus,
         gate: Gate,
         *,
+        maximum: dict[str, Any] | None = None,
         log: Callable[[list[NewLine]], None] = lambda _: None,
         on_end: Callable[[Execution], None] = lambda _: None,
     ) -> None:
         self._book = book
         self._bus = bus
         self._gate = gate
+        self._maximum = maximum or {}
         self._log = log
         self._on_end = on_end
 
@@ -132,6 +134,7 @@ class Calls:
             request_id=call.row.request_id,
             source=call.source,
             items=items,
+            maximum=self._maximum,
             timeout_s=call.total_s,
         )
         if items:

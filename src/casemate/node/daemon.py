@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
 
@@ -33,9 +33,10 @@ from casemate.engine.check import acheck_syntax
 from casemate.engine.drive import iterate_async
 from casemate.engine.engine import Engine
 from casemate.engine.items import arun_items
-from casemate.engine.run import Run, prepare_code, run_alone
+from casemate.engine.run import Run, prepare_code, run_alone, runtime_limits
 from casemate.errors import CasemateError, InvalidInput, RuntimeUnavailable, SetDamaged
 from casemate.model.node import NodeHealth, NodeRuntime, NodeWorkers
+from casemate.model.resources import ATTRIBUTES, Limits
 from casemate.model.result import Isolation, JsonValue, Result
 from casemate.model.runtime import Runtime
 from casemate.runtimes.interpreter import find_interpreter
@@ -121,14 +122,21 @@ class Node:
             files=question.files,
             stdin=question.stdin,
             tenant=question.tenant,
-            **question.options,  # the engine checks every one
+            **(question.options | self._within(question)),  # the engine checks every one
         )
+
+    def _within(self, question: RunCode) -> dict[str, Any]:
+        """The run's limits, so that none is beyond what is allowed; nothing if that is so anyway."""
+        wanted = question.options.get("limits") or {}
+        limits = within(self._engine, question.runtime, wanted, question.maximum)
+        return {"limits": limits} if limits else {}
 
     async def _run_items(self, question: RunItems, stop: asyncio.Event) -> AsyncGenerator[Answer, None]:
         """When it is stopped, the items that have not ended have no answer."""
-        items = arun_items(
-            self._engine, question.source, question.items, tenant=question.tenant, timeout_s=question.timeout_s
-        )
+        source = question.source
+        limits = within(self._engine, source.runtime, source.limits, question.maximum)
+        source = msgspec.structs.replace(source, limits=limits)
+        items = arun_items(self._engine, source, question.items, tenant=question.tenant, timeout_s=question.timeout_s)
         async with aclosing(_until(stop, items)) as ended:
             async for index, result in ended:
                 yield ItemEnded(id=question.id, index=index, result=result)
@@ -176,6 +184,21 @@ class Node:
             return msgspec.structs.replace(_described(name, self._engine.runtimes.get(name)), is_set=True, aliases=())
         except (SetDamaged, InvalidInput) as error:
             return NodeRuntime(name=name, available=False, is_set=True, problem=error.message, hint=error.hint)
+
+
+def within(engine: Engine, runtime: str, wanted: Mapping[str, Any], maximum: Mapping[str, Any]) -> dict[str, Any]:
+    """Limits as they are asked for, and the maximum where a runtime's own limit would be beyond it."""
+    if not maximum:
+        return dict(wanted)
+    effective = runtime_limits(engine, engine.runtimes.get(runtime), wanted)
+    most = Limits().replacing(maximum)
+    beyond = [name for name in maximum if _is_beyond(effective, most, ATTRIBUTES[name])]
+    return {**wanted, **{name: maximum[name] for name in beyond}}
+
+
+def _is_beyond(effective: Limits, most: Limits, attribute: str) -> bool:
+    value, allowed = getattr(effective, attribute), getattr(most, attribute)
+    return allowed is not None and (value is None or value > allowed)
 
 
 def _described(name: str, runtime: Runtime) -> NodeRuntime:

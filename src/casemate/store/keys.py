@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from casemate.errors import Conflict, NotFound
 from casemate.limits import KEYS_A_TENANT_MAX, PAGE_DEFAULT_COUNT
@@ -71,7 +71,16 @@ def get(connection: Connection, tenant_id: str | None, key_id: str) -> Key:
 
 def with_digest(connection: Connection, digest: bytes) -> Owned | None:
     """The key with that digest, revoked or not, and its tenant."""
-    query = select(*_OWNED).join(tenants, tenants.c.id == table.c.tenant_id).where(table.c.digest == digest)
+    return _owned(connection, table.c.digest == digest)
+
+
+def with_id(connection: Connection, key_id: str) -> Owned | None:
+    """The key with that id, revoked or not, and its tenant."""
+    return _owned(connection, table.c.id == key_id)
+
+
+def _owned(connection: Connection, which: ColumnElement[bool]) -> Owned | None:
+    query = select(*_OWNED).join(tenants, tenants.c.id == table.c.tenant_id).where(which)
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
         return None

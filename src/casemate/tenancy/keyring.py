@@ -14,7 +14,7 @@ import msgspec
 from casemate.errors import RecordsUnavailable, TooManyRequests, Unauthenticated
 from casemate.limits import KEY_CACHED_S, KEY_USE_NOTED_S, KEYS_CACHED_MAX
 from casemate.store.database import Database
-from casemate.store.keys import Key, Owned, note_use, with_digest
+from casemate.store.keys import Key, Owned, note_use, with_digest, with_id
 from casemate.store.tenants import Tenant
 from casemate.tenancy.keys import digest, is_key
 from casemate.tenancy.rate import Rates
@@ -48,6 +48,13 @@ class Keyring:
         if owned.tenant.state != ACTIVE:
             raise Unauthenticated("the tenant of this key is suspended")
         self._note_use(wanted, owned, now_us)
+        return _principal(owned.key, owned.tenant)
+
+    async def principal_of(self, key_id: str) -> Principal | None:
+        """Whose key has that id, if it may go on; for requests that prove by a signature that they have it."""
+        owned = await self._database.read(partial(with_id, key_id=key_id))
+        if owned is None or not owned.key.is_live(int(self._clock() * MICROSECONDS)) or owned.tenant.state != ACTIVE:
+            return None
         return _principal(owned.key, owned.tenant)
 
     def admit(self, principal: Principal) -> None:

@@ -60,6 +60,11 @@ class Signing:
         return tuple(_code(secret, purpose) for secret in self._generations)
 
 
+def webhook_text(secret: bytes) -> bytes:
+    """The secret of a webhook as its sender is given it, and signs with it: in hexadecimal."""
+    return secret.hex().encode("ascii")
+
+
 def open_signing(data: Path) -> Signing:
     """The secret in the data directory; made when it is not there. Raises ConfigError for one that is not a secret."""
     with _directory(data) as directory_fd:

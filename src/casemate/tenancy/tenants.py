@@ -56,6 +56,10 @@ class Tenancy:
         """Who a key is. Raises Unauthenticated."""
         return await self.keyring.authenticate(text)
 
+    async def principal_of(self, key_id: str) -> Principal | None:
+        """Whose key has that id; None if nobody's may go on."""
+        return await self.keyring.principal_of(key_id)
+
     def admit(self, principal: Principal) -> None:
         """Count a request of a key. Raises TooManyRequests."""
         self.keyring.admit(principal)

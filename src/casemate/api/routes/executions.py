@@ -21,6 +21,8 @@ from casemate.api.state import Parts, State
 from casemate.api.streams import event_stream
 from casemate.api.waiting import ClientGone, unless_gone
 from casemate.executions.live import Piece, Place, follow, pieces
+from casemate.executions.request import ExecutionRequest, check_code_size
+from casemate.executions.sanitize import as_document, sanitize
 from casemate.executions.service import Running
 from casemate.model.document import result_from_document
 from casemate.store import executions as rows
@@ -55,7 +57,8 @@ async def run(
     """
     streams = EVENTS in accept
     later = "respond-async" in prefer
-    running = await parts.executions.accept(who, body.request(live=streams or later), request.state.request_id)
+    asked = await _looked_at(parts, who, body, body.request(live=streams or later), request.state.request_id)
+    running = await parts.executions.accept(who, asked, request.state.request_id)
     if later:
         return json_response(running_document(running), 202, {"Location": f"{router.prefix}/{running.id}"})
     if streams:
@@ -81,6 +84,22 @@ async def _followed(parts: State, running: Running) -> AsyncIterator[Piece]:
                 yield piece
     finally:
         parts.executions.leave(running)
+
+
+async def _looked_at(
+    parts: State, who: Principal, body: ExecutionIn, asked: ExecutionRequest, request_id: str
+) -> ExecutionRequest:
+    """As it is to be run, if it may be: sanitized, without forbidden patterns, and what its language can read."""
+    check_code_size(asked.code)
+    if body.sanitize:
+        sanitized = sanitize(asked.code, asked.runtime)
+        changes = tuple(as_document(sanitized.changes))
+        asked = msgspec.structs.replace(asked, code=sanitized.code, changes=changes)
+    if body.patterns or body.check:
+        await parts.checks.check_code(
+            who, asked.code, asked.runtime, patterns=body.patterns, syntax=body.check, request_id=request_id
+        )
+    return asked
 
 
 @router.get("", response_model=ExecutionsOut, summary="List executions")

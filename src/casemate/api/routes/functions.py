@@ -134,7 +134,7 @@ def source_in(parts: State, body: FunctionIn) -> Source:
     return Source(
         runtime=(declared.runtime or language) if declared is not None else language,
         code=body.code,
-        limits={**parts.config.defaults, **(declared.limits() if declared is not None else {}), **given},
+        limits={**(declared.limits() if declared is not None else {}), **given},
         function=body.function,
         spread=body.spread,
         macros=body.macros,

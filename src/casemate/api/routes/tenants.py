@@ -23,11 +23,12 @@ from casemate.api.models import (
 )
 from casemate.api.queries import Listed
 from casemate.api.route import CheckedRoute
-from casemate.api.state import Parts
+from casemate.api.state import Parts, State
 from casemate.errors import NotFound
 from casemate.store.keys import Key
 from casemate.store.tenants import Tenant
 from casemate.tenancy.scopes import checked
+from casemate.tenancy.secrets import webhook_text
 from casemate.tenancy.tenants import NewKey
 from casemate.tenancy.terms import KeyTerms, Principal, TenantTerms
 
@@ -68,8 +69,10 @@ def key_document(key: Key) -> dict[str, Any]:
     }
 
 
-def _made(made: NewKey) -> Response:
-    return json_response({**key_document(made.key), "key": made.text}, 201, {"Cache-Control": "no-store"})
+def _made(parts: State, made: NewKey) -> Response:
+    secret = webhook_text(parts.signing.webhook_secret(made.key.id)).decode("ascii")
+    document = {**key_document(made.key), "key": made.text, "webhook_secret": secret}
+    return json_response(document, 201, {"Cache-Control": "no-store"})
 
 
 def _visible(who: Principal, tenant_id: str) -> str:
@@ -158,14 +161,14 @@ async def create_key(body: KeyIn, parts: Parts, who: KeyWriter) -> Response:
         burst=parts.config.burst if body.burst is None else body.burst,
         lifetime_s=body.lifetime_s,
     )
-    return _made(await parts.tenancy.create_key(tenant_id, terms, granting=who.scopes))
+    return _made(parts, await parts.tenancy.create_key(tenant_id, terms, granting=who.scopes))
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201, response_model=NewKeyOut, summary="Rotate a key")
 async def rotate_key(key_id: str, body: KeyRotateIn, parts: Parts, who: KeyWriter) -> Response:
     """A new key in its place. The old one ends at once, or after `grace_s`."""
     made = await parts.tenancy.rotate_key(_whose(who), key_id, granting=who.scopes, grace_s=body.grace_s)
-    return _made(made)
+    return _made(parts, made)
 
 
 @router.delete("/keys/{key_id}", response_model=KeyOut, summary="Revoke a key")
