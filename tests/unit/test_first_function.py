@@ -10,9 +10,7 @@ from tests.unit.guests import interpreter
 
 from casemate.runtimes.bytecode import GUEST_FILES
 
-FIND = (
-    "const f = require(process.argv[1]); console.log(JSON.stringify(JSON.parse(process.argv[2]).map(f.firstFunction)))"
-)
+FIND = "const f = require(process.argv[1]); console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0, 'utf8')).map(f.firstFunction)))"
 
 CASES = [
     ("function plain() { return 1 }", "plain"),
@@ -68,8 +66,10 @@ CASES = [
 
 
 def first_functions(sources: list[str]) -> list[str | None]:
-    words = [interpreter("node"), "-e", FIND, str(GUEST_FILES / "functions.js"), json.dumps(sources)]
-    found: list[str | None] = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    words = [interpreter("node"), "-e", FIND, str(GUEST_FILES / "functions.js")]
+    found: list[str | None] = json.loads(
+        subprocess.run(words, input=json.dumps(sources), check=True, capture_output=True, text=True).stdout
+    )
     return found
 
 
@@ -78,6 +78,6 @@ def test_a1_28_the_first_named_function_is_found() -> None:
     assert list(zip([source for source, _ in CASES], found, strict=True)) == CASES
 
 
-@pytest.mark.parametrize("piece", ["/", "`${", "(", "/*", "'", "a=>", "=", "}", "/[", "async ", "/[", "=/("])
+@pytest.mark.parametrize("piece", ["/", "`${", "(", "/*", "'", "a=>", "=", "}", "/[", "async ", "=/("])
 def test_hostile_sources_have_an_answer(piece: str) -> None:
     assert first_functions([piece * 200_000, f"{piece * 50}\nfunction real() {{}}"])[0] in {None, "a"}
