@@ -575,6 +575,20 @@ def test_runtimes_are_listed_with_their_versions(cli: Cli, tmp_path: Path) -> No
     assert "apt-get install nolang" in " ".join(text.split())
 
 
+def test_checking_the_syntax_runs_nothing(cli: Cli) -> None:
+    status, out, _ = ended(cli("check", "-c", "print(1)", "--runtime", "python"))
+    assert (status, out) == (0, "")
+    status, out, _ = ended(cli("check", "-c", "x <- (1", "--runtime", "r", "--json"))
+    assert (status, json.loads(out)["line"], json.loads(out)["column"]) == (1, 2, None)
+
+
+def test_a_function_is_called_by_its_name(cli: Cli) -> None:
+    words = ["run", "-c", "def f(a, b): return a * b", "--runtime", "python", "--function", "f", "--spread"]
+    assert ended(cli(*words, "--input", "[6, 7]"))[:2] == (0, "42\n")
+    status, _, err = ended(cli(*words, "--input", "7"))
+    assert (status, "must be an array of arguments" in err) == (125, True)
+
+
 @pytest.mark.slow
 def test_the_selftest_holds(cli: Cli) -> None:
     result = cli("selftest", "--json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import resource
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +16,7 @@ from casemate.executions.answer import answer
 from casemate.executions.patterns import SHIPPED
 from casemate.executions.validate import find_problems, validation
 from casemate.model.runtime import Ability, Runtime
+from casemate.runtimes.builtin import BUILTIN
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Run
@@ -409,6 +412,28 @@ def test_a1_26_the_next_run_works_after_whatever_goes_wrong(isolate: Run, code: 
     assert isolate("return 1").output == 1
 
 
+@pytest.mark.slow
+def test_a1_27_overloads_and_runs_leave_no_memory_behind(slowness: float) -> None:
+    greedy = "const a = []; for (;;) a.push(new Array(1e5).fill(a.length))"
+    with casemate.Engine() as engine:
+
+        def repeat(code: str, count: int) -> None:
+            for _ in range(count):
+                casemate.run(code, "javascript", engine=engine, limits={"timeout": 10 * slowness})
+
+        repeat(greedy, 10)
+        repeat("return 1", 40)
+        before = resident_bytes()
+        repeat(greedy, 50)
+        repeat("return 1", 200)
+        assert resident_bytes() < 1.2 * before
+
+
+def resident_bytes() -> int:
+    """Of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 # The syntax ---------------------------------------------------------------------------------------
 
 
@@ -484,7 +509,8 @@ def test_a_runtime_says_itself_how_its_syntax_is_checked() -> None:
 
 
 def test_abilities_are_those_of_the_harness() -> None:
-    assert {each.value for each in Ability} == {"function", "rich", "check"}
+    assert {"function", "rich", "check"} <= {each.value for each in Ability}
+    assert all(Ability.CHECK in each.abilities or each.syntax for each in BUILTIN.values())
 
 
 # What is around a program -------------------------------------------------------------------------

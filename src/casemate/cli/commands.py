@@ -148,6 +148,13 @@ RUN: Final = Command(
             values="input",
             help="the program's variable `input`: JSON text, @FILE, or - for stdin",
         ),
+        Option(
+            names=("--function",),
+            metavar="NAME",
+            group="Program",
+            help="call this function of the code with the input; * is its first",
+        ),
+        Option(names=("--spread",), group="Program", help="the input is an array, of that function's arguments"),
         *LIMITS,
         *PLACE,
         *COLLECT,
@@ -166,6 +173,24 @@ RUN: Final = Command(
         Example("casemate run script.py -- --verbose in.txt", "arguments of the program"),
     ),
     notes=(STATUS_NOTE,),
+)
+CHECK: Final = Command(
+    name="check",
+    module="casemate.cli.check",
+    summary="say whether code can be compiled, without running it",
+    about="Has the language itself parse the code, in a sandbox, by the way in which it would compile it.",
+    arguments=(Argument(metavar="FILE", help="the code; `-` reads it from stdin", values="file"),),
+    options=(
+        Option(names=("-c",), metavar="CODE", group="Program", help="the code itself, instead of FILE"),
+        RUNTIME,
+        JSON,
+        HELP,
+    ),
+    examples=(
+        Example("casemate check script.py", "before it is published"),
+        Example("casemate check -c 'f <- function(' --runtime r", "no file at all"),
+    ),
+    notes=("Exit status: 0 when it can be compiled, 1 when it cannot, 125 an error of Casemate's.",),
 )
 EXEC: Final = Command(
     name="exec",
@@ -406,5 +431,5 @@ COMPLETE: Final = Command(
 )
 COMMANDS: Final = {
     command.name: command
-    for command in (RUN, EXEC, SHELL, SERVE, CONFIG, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
+    for command in (RUN, CHECK, EXEC, SHELL, SERVE, CONFIG, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
 }

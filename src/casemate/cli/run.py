@@ -30,7 +30,7 @@ class Source(NamedTuple):
 def command(parsed: Parsed) -> int:
     """Run it; the exit status."""
     value = parsed.one("input")
-    source = _source(parsed)
+    source = source_of(parsed, "run")
     if source.is_stdin and value == options.STDIN:
         raise UsageError("run", "the code and the input cannot both come from stdin")
     if parsed.all("collect"):
@@ -38,7 +38,7 @@ def command(parsed: Parsed) -> int:
 
         check_targets(parsed)
     with Engine(warm=False) as engine:
-        runtime = parsed.one("runtime") or _language(engine, source)
+        runtime = parsed.one("runtime") or language_of(engine, source)
         # Ours is always there, and a program that has none cannot miss it.
         has_stdin = engine.runtimes.get(runtime).channel is not Channel.ISOLATE
         taken = source.is_stdin or value == options.STDIN
@@ -56,24 +56,28 @@ def command(parsed: Parsed) -> int:
             stdin=options.stdin_of(taken=taken) if has_stdin else None,
             limits=options.limits_of(parsed),
             require=parsed.all("require"),
+            function=parsed.one("function") or "",
+            spread=parsed.flag("spread"),
         )
         return carry_out(engine, run_alone(engine, run), run.spec.limits, parsed)
 
 
-def _language(engine: Engine, source: Source) -> str:
+def language_of(engine: Engine, source: Source) -> str:
+    """The runtime that the file's name or the code's first line tells. Raises InvalidInput."""
     if source.name:
         return require_runtime(engine.runtimes, source.name, source.code)
     return guess_runtime(engine.runtimes, "", source.code) or DEFAULT_RUNTIME
 
 
-def _source(parsed: Parsed) -> Source:
+def source_of(parsed: Parsed, name: str) -> Source:
+    """The code that the command of that name is given: FILE, `-` or -c."""
     code = parsed.one("c")
     if code is not None and parsed.words:
-        raise UsageError("run", "give either FILE or -c CODE, not both")
+        raise UsageError(name, "give either FILE or -c CODE, not both")
     if code is not None:
         return Source(code)
     if not parsed.words:
-        raise UsageError("run", "give a FILE, `-` for stdin, or -c CODE")
+        raise UsageError(name, "give a FILE, `-` for stdin, or -c CODE")
     path = parsed.words[0]
     if path == options.STDIN:
         return Source(_decoded(sys.stdin.buffer.read(bound.CODE_MAX_BYTES + 1)), is_stdin=True)

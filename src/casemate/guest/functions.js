@@ -59,7 +59,7 @@ function assigned(words, at) {
 // What stands at the top level, with a pair of brackets for whatever is in brackets.
 function topLevel(source) {
   const words = [];
-  const open = [];
+  const open = Object.assign([], { noneBefore: 0 });
   let last;
   for (let at = skip(source, 0); at < source.length; at = skip(source, at)) {
     const word = read(source, at, last, open);
@@ -82,16 +82,24 @@ function read(source, at, last, open) {
   if (word > 0) return named(source.slice(at, at + word));
   const quoted = char === '"' || char === "'" ? matched(QUOTED, source, at) : 0;
   if (quoted > 0) return operand(quoted);
-  if (char === '/' && !last?.isOperand) {
-    const regular = matched(REGULAR, source, at);
-    if (regular > 0) return operand(regular);
-  }
+  const regular = char === '/' && !last?.isOperand ? regularAt(source, at, open) : 0;
+  if (regular > 0) return operand(regular);
   if (char === '`') return template(source, at, 1, open);
   if (char === '}' && open.at(-1) === '`') {
     open.pop();
     return template(source, at, 1, open);
   }
   return punctuator(source.slice(at, at + matched(PUNCTUATOR, source, at)), open);
+}
+
+// Where one does not end on its line, no other of that line is tried: each would be read to the line's end again.
+function regularAt(source, at, open) {
+  if (at < open.noneBefore) return 0;
+  const length = matched(REGULAR, source, at);
+  if (length > 0) return length;
+  const end = source.indexOf('\n', at);
+  open.noneBefore = end < 0 ? source.length : end;
+  return 0;
 }
 
 function named(text) {

@@ -122,8 +122,10 @@ function finish() {
     program.failure.error.stack = '';
   }
   if (program.failure) return reportFailure(replies.describe(program.failure.error));
-  const own = asked.calls ? undefined : currentOutput();
-  const value = [program.returned, own, program.result].find((each) => each !== undefined);
+  const own = asked.calls && !asked.macros ? undefined : currentOutput();
+  // With macros there is an `output` from the start: whatever is returned comes before it.
+  const found = asked.macros ? [program.returned, program.result, own] : [program.returned, own, program.result];
+  const value = found.find((each) => each !== undefined);
   return asked.values === 'rich' ? replies.textOfRich(value, rich.encode) : replies.textOfValue(value);
 }
 

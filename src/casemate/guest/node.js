@@ -376,8 +376,10 @@ function hasAddons() {
 
 function reply() {
   if (program.failure) return sendText(textOfError(describe(program.failure.error)));
-  const own = program.calls ? undefined : currentOutput();
-  const value = [program.returned, own, program.result].find((each) => each !== undefined);
+  const own = program.calls && !program.macros ? undefined : currentOutput();
+  // With macros there is an `output` from the start: whatever is returned comes before it.
+  const last = program.macros ? [program.result, own] : [own, program.result];
+  const value = [program.returned, ...last].find((each) => each !== undefined);
   return sendText(rich ? textOfRich(value, rich.encode) : textOfValue(value));
 }
 

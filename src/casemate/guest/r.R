@@ -580,7 +580,9 @@ syntax_of <- function(code) {
     if (is.null(problem)) return(list(valid = TRUE, message = "", line = NULL, column = NULL))
     found <- regmatches(problem, regexec("^<text>:([0-9]+):([0-9]+): (.*)", problem))[[1L]]
     if (!length(found)) return(list(valid = FALSE, message = problem, line = NULL, column = NULL))
-    list(valid = FALSE, message = sub("\n.*", "", found[4L]), line = as.integer(found[2L]), column = as.integer(found[3L]))
+    column <- as.integer(found[3L])
+    list(valid = FALSE, message = sub("\n.*", "", found[4L]), line = as.integer(found[2L]),
+         column = if (column > 0L) column)
 }
 
 # The text for R to read: the program's own, except where a `return` stands and for a last line that calls `main`.
