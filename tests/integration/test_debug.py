@@ -166,7 +166,7 @@ PROGRAMS = {
         "process.exit(3)",
         (
             "const inspector = require('inspector'); const session = new inspector.Session(); session.connect();"
-            "session.post('Runtime.evaluate', {expression: '1 + 1'}, (error, answer) => { output = answer.result.value; });"
+            "session.post('Runtime.evaluate', {expression: '1 + 1'}, (_, { result }) => { output = result.value; });"
             "var output;"
         ),
         "console.trace('here'); console.group('a'); console.log('b'); throw new Error('no')",

@@ -78,6 +78,11 @@ function neighbour(name) {
   return found;
 }
 
+function watch(asked, filename) {
+  program.recorder = new (neighbour('./node_debug.js').Recorder)(asked, filename);
+  delete require.cache[require.resolve('./debug.js')];
+}
+
 // The name of the function that is to be called.
 function choose(request) {
   const { firstFunction, isName } = neighbour('./functions.js');

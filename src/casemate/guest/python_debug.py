@@ -1,7 +1,8 @@
 """What a program does while it runs, recorded for whoever has asked: what it prints, its calls, its steps.
 
-It is imported only then. The program is to notice nothing: it sets trace and profile functions of its own as ever,
-which ends the recording, goes as deep as ever, and prints to the files that it prints to otherwise. Threads that it starts are not watched.
+It is imported only then. The program is to notice nothing: it goes as deep as ever, prints to the files that it prints to
+otherwise, and sets trace and profile functions of its own, which ends the recording. Threads that it starts are not
+watched.
 """
 
 from __future__ import annotations

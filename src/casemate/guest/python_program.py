@@ -67,8 +67,7 @@ def main(here: str) -> None:
     names = vars(_make_main(path, None if placed else source))
     if request["has_input"]:
         names["input"] = request["input"]
-    if "debug" in request:
-        reply.recorder = _without_trace(here, "python_debug").Recorder(request["debug"], path)
+    reply.recorder = _find_recorder(here, request, path)
     try:
         parts = _compile_program(here, source, path)
         call = _find_call(here, request, source)
@@ -398,6 +397,10 @@ def _run(parts: "list[Part]", names: "dict[str, Any]", recorder: "Any") -> "Any"
         if returned is not None:
             return returned[0] if returned else MISSING
     return MISSING
+
+
+def _find_recorder(here: str, request: "dict[str, Any]", path: str) -> "Any":
+    return _without_trace(here, "python_debug").Recorder(request["debug"], path) if "debug" in request else None
 
 
 def _hide_own_depth(frames: int) -> None:
