@@ -247,6 +247,7 @@ def test_a1_08_maps_and_sets(script: Run) -> None:
 
 
 def test_a1_09_objects_and_arrays_with_their_identities(script: Run) -> None:
+    plain: object
     for plain in ({}, [], {"a": {"b": [{"c": []}]}}, [[1, [2]], {}]):
         assert script("return input", input=wire(plain), values="rich").output == wire(plain)
     dated = {"json": {"a": ["2024-01-01T00:00:00.000Z"]}, "meta": {"values": {"a.0": ["Date"]}, "v": 1}}

@@ -31,8 +31,9 @@ from casemate.cluster.messages import (
 )
 from casemate.cluster.server import NodeServer
 from casemate.errors import NodeLost
-from casemate.model.node import NodeHealth, NodeRuntime, NodeWorkers
+from casemate.model.node import NodeHealth, NodeRuntime
 from casemate.model.result import Reason
+from casemate.model.workers import WorkersReport
 from casemate.node.daemon import Node
 
 TIMEOUT_S: Final = 60.0
@@ -234,8 +235,8 @@ def test_it_tells_how_it_is_and_what_it_has(check: Check) -> None:
         assert {"python", "bash"} <= {each.name for each in runtimes if each.available}
         await result_of(bus, question("pass"))
         await result_of(bus, question("pass"))
-        workers = msgspec.convert(await ask(bus, "workers"), NodeWorkers)
-        assert "workers" in workers.isolates
+        workers = msgspec.convert(await ask(bus, "workers"), WorkersReport)
+        assert "python" in {group.label for group in workers.groups}
         assert (await refusal_of(bus, Ask(id="a", about="secrets"))).field == "about"
 
     check(test)

@@ -10,7 +10,11 @@ from tests.unit.guests import interpreter
 
 from casemate.runtimes.bytecode import GUEST_FILES
 
-FIND = "const f = require(process.argv[1]); console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0, 'utf8')).map(f.firstFunction)))"
+FIND = """
+const f = require(process.argv[1]);
+const codes = JSON.parse(require('fs').readFileSync(0, 'utf8'));
+console.log(JSON.stringify(codes.map(f.firstFunction)));
+"""
 
 CASES = [
     ("function plain() { return 1 }", "plain"),

@@ -609,3 +609,39 @@ class MixedBatchOut(BaseModel):
 
     results: list[MixedItemOut]
     errors: list[str] = Field(description="What failed for all items of a function.")
+
+
+# What executions came to --------------------------------------------------------------------------
+
+
+class BinOut(BaseModel):
+    """How many lie from `low` up to `high`."""
+
+    low: int
+    high: int
+    count: int
+
+
+class StatisticsOut(BaseModel):
+    """Many executions in numbers. Percentiles are by nearest rank."""
+
+    total: int
+    successful: int
+    failed: int
+    mean_wall_us: float | None
+    p50_wall_us: int | None
+    p95_wall_us: int | None
+    p99_wall_us: int | None
+    memory: list[BinOut] = Field(description="Peaks, in ten bins.")
+    memory_unknown: int
+    errors: dict[str, int]
+
+
+class MetricsOut(BaseModel):
+    """Executions that ended in a time range."""
+
+    since: str
+    until: str
+    truncated: bool = Field(description="There were more than are counted; the latest are.")
+    total: StatisticsOut
+    groups: dict[str, StatisticsOut]

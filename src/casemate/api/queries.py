@@ -11,8 +11,10 @@ from fastapi import Depends, Query
 
 from casemate import limits
 from casemate.errors import InvalidInput
+from casemate.executions.book import now_us
 
 _SECOND_US: Final = 1_000_000
+_HOUR_US: Final = 3600 * _SECOND_US
 
 
 class PageAsked(msgspec.Struct, frozen=True):
@@ -36,6 +38,16 @@ Listed = Annotated[PageAsked, Depends(page_asked)]
 def moments(since: str | None, until: str | None) -> tuple[int | None, int | None]:
     """Two times in microseconds. Raises InvalidInput for what is no RFC 3339 time."""
     return _moment(since, "since"), _moment(until, "until")
+
+
+def time_range(since: str | None, until: str | None) -> tuple[int, int]:
+    """A range in microseconds: up to now and an hour long, unless something else is said. Raises InvalidInput."""
+    since_us, until_us = moments(since, until)
+    end_us = now_us() + _SECOND_US if until_us is None else until_us
+    begin_us = end_us - _HOUR_US if since_us is None else since_us
+    if begin_us >= end_us:
+        raise InvalidInput("since", "is not before until")
+    return begin_us, end_us
 
 
 def _moment(text: str | None, field: str) -> int | None:

@@ -13,7 +13,7 @@ from casemate import limits
 from casemate.api.state import State
 from casemate.errors import CasemateError
 from casemate.executions.book import now_us
-from casemate.store import executions, idempotency, nonces
+from casemate.store import executions, idempotency, logs, nonces, samples
 
 _LOG: Final = structlog.get_logger("casemate.upkeep")
 _DAY_US: Final = 24 * 3600 * 1_000_000
@@ -52,6 +52,8 @@ async def sweep(parts: State, at_us: int) -> None:
     idempotency_us = int(limits.IDEMPOTENCY_KEPT_S * _SECOND_US)
     for delete in (
         lambda connection: executions.delete_older(connection, None, ended_before_us=at_us - kept_us),
+        lambda connection: logs.sweep(connection, before_us=at_us - kept_us),
+        lambda connection: samples.sweep(connection, before_us=at_us - kept_us),
         lambda connection: idempotency.sweep(connection, before_us=at_us - idempotency_us),
         lambda connection: nonces.sweep(connection, at_us=at_us),
     ):

@@ -9,12 +9,14 @@ from typing import Final, Protocol
 import msgspec
 
 from casemate import limits
+from casemate.executions.statistics import ExecutionRecord, error_category
 from casemate.model.document import result_document
 from casemate.model.ids import new_id
 from casemate.model.result import Event, GuestError, Isolation, JsonValue, Reason, Result, Status, Usage
 from casemate.store import executions as rows
 from casemate.store.database import Database
 from casemate.store.executions import Ending, Execution
+from casemate.store.samples import Sample, insert_samples
 
 NO_LABELS: Final[Mapping[str, str]] = {}
 _SECOND_US: Final = 1_000_000
@@ -90,6 +92,25 @@ class Book:
         await self.database.write(lambda connection: rows.end(connection, row.tenant_id, row.id, ending))
         return msgspec.structs.replace(row, state=rows.ENDED, **msgspec.structs.asdict(ending))
 
+    def sampled(self, row: Execution, result: Result) -> None:
+        """Keep what its worker held when it had ended, if it had one; nobody waits for that to be written."""
+        found = result.worker
+        if found is None:
+            return
+        sample = Sample(
+            worker_id=found.worker,
+            at_us=found.at_us,
+            runtime=row.runtime,
+            tenant_id=row.tenant_id,
+            execution_id=row.id,
+            heap_used_bytes=found.heap_used_bytes,
+            heap_total_bytes=found.heap_total_bytes,
+            external_bytes=found.external_bytes,
+            malloced_bytes=found.malloced_bytes,
+            memory_bytes=found.resident_bytes,
+        )
+        self.database.post(lambda records: insert_samples(records, [sample]))
+
     async def end_those_left_behind(self) -> int:
         """Give every execution of a service that has died its Result: nobody knows how it would have ended."""
         result = stored_result(ended_by_us(Reason.LOST, "the service ended before the execution had"))
@@ -125,7 +146,7 @@ def ending_of(result: Result, at_us: int, stored: bytes) -> Ending:
         status=result.status,
         reason=result.reason,
         ended_us=at_us,
-        error_category=category(result.status, result.reason, result.error),
+        error_category=category(result),
         result=stored,
         **measured(result.usage),
     )
@@ -140,14 +161,10 @@ def measured(usage: Usage) -> dict[str, JsonValue]:
     }
 
 
-def category(status: str, reason: str, error: GuestError | None) -> str | None:
+def category(result: Result) -> str | None:
     """What kind of failure it was, in one word; None for a success."""
-    if status == Status.SUCCEEDED:
-        return None
-    if error is not None and error.type in _SYNTAX_ERRORS:
-        return "syntax"
-    return "runtime" if reason in _OWN_ENDS else str(reason)
-
-
-_OWN_ENDS: Final = frozenset({Reason.EXIT, Reason.EXCEPTION, Reason.SIGNAL})
-_SYNTAX_ERRORS: Final = frozenset({"SyntaxError", "IndentationError", "TabError"})
+    error_type = result.error.type if result.error is not None else ""
+    found = error_category(
+        ExecutionRecord(status=result.status, reason=result.reason, started_us=0, wall_us=0, error_type=error_type)
+    )
+    return None if found is None else found.value

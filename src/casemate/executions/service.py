@@ -157,6 +157,7 @@ class Executions:
         running.document = msgspec.json.encode(result_document(result))
         try:
             running.row = await self.book.ended(running.row, result)
+            self.book.sampled(running.row, result)
         except CasemateError as error:
             running.refusal = running.refusal or error
         self._on_end(running.row)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from casemate.model.layers import Layer
@@ -39,10 +37,3 @@ class NodeRuntime(msgspec.Struct, frozen=True, kw_only=True):
     is_set: bool = False
     problem: str = ""
     hint: str = ""
-
-
-class NodeWorkers(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept ready, by kind, and the workers of isolates."""
-
-    pools: tuple[dict[str, Any], ...] = ()
-    isolates: dict[str, Any] = {}

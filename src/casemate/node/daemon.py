@@ -35,10 +35,11 @@ from casemate.engine.engine import Engine
 from casemate.engine.items import arun_items
 from casemate.engine.run import Run, prepare_code, run_alone, runtime_limits
 from casemate.errors import CasemateError, InvalidInput, RuntimeUnavailable, SetDamaged
-from casemate.model.node import NodeHealth, NodeRuntime, NodeWorkers
+from casemate.model.node import NodeHealth, NodeRuntime
 from casemate.model.resources import ATTRIBUTES, Limits
 from casemate.model.result import Isolation, JsonValue, Result
 from casemate.model.runtime import Runtime
+from casemate.model.workers import WorkersReport
 from casemate.runtimes.interpreter import find_interpreter
 
 T = TypeVar("T")
@@ -168,10 +169,9 @@ class Node:
             problem=self._problem,
         )
 
-    def workers(self) -> NodeWorkers:
-        """What it keeps ready."""
-        pools: tuple[dict[str, Any], ...] = tuple(msgspec.to_builtins(each) for each in self._engine.pools())
-        return NodeWorkers(pools=pools, isolates=msgspec.to_builtins(self._engine.isolates.status()))
+    def workers(self) -> WorkersReport:
+        """What it keeps ready, and what became of what it kept."""
+        return self._engine.workers()
 
     def runtimes(self) -> list[NodeRuntime]:
         """Its languages, and its package sets."""

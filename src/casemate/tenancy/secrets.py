@@ -138,7 +138,7 @@ def _write(directory_fd: int, content: bytes, *, replace: bool) -> None:
     places = {"src_dir_fd": directory_fd, "dst_dir_fd": directory_fd}
     try:
         if replace:
-            os.replace(_NEW, NAME, **places)
+            os.replace(_NEW, NAME, **places)  # noqa: PTH105 - by descriptor
         else:
             os.link(_NEW, NAME, **places, follow_symlinks=False)
     finally:
