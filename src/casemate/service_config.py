@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE, Config, data_directory
 from casemate.errors import ConfigError, InvalidInput
 from casemate.model.resources import Limits

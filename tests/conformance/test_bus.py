@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import pytest
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.cluster.bus import Bus
 from casemate.cluster.local import LocalBus
 from casemate.cluster.memory import MemoryBus

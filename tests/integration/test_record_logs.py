@@ -11,7 +11,7 @@ import pytest
 from tests.integration.records import opened, with_tenant
 
 from casemate.errors import Conflict, InvalidInput
-from casemate.limits import (
+from casemate.service_limits import (
     FUNCTION_LOG_TEXT_MAX_CHARS,
     LOG_ITEM_ID_MAX_CHARS,
     LOG_LINES_A_WRITE_MAX,

@@ -24,7 +24,7 @@ from casemate.errors import (
     NotFound,
     RecordsUnavailable,
 )
-from casemate.limits import PAGE_MAX_COUNT, WRITES_WAITING_MAX
+from casemate.service_limits import PAGE_MAX_COUNT, WRITES_WAITING_MAX
 from casemate.store import executions, tenants
 from casemate.store.database import Database
 from casemate.store.executions import Filters

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from casemate.errors import Conflict, InvalidInput, NotFound, PermissionDenied, TooManyRequests, Unauthenticated
-from casemate.limits import KEYS_A_TENANT_MAX
+from casemate.service_limits import KEYS_A_TENANT_MAX
 from casemate.store.database import Database, Records
 from casemate.tenancy import keyring
 from casemate.tenancy.keys import new_key

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.cluster.calls import Inbox, Window
 from casemate.cluster.frames import (
     FRAME_HEAD,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.functions.envelope import Call, RunnerLimits, read_event, reply, unwrap, wrap
 from casemate.model.function import Item, ItemResult

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.functions.schema import Schema
 

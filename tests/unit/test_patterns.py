@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.executions.patterns import SHIPPED, check_forbidden, find_forbidden, patterns_for
 from casemate.executions.validate import ProblemKind, find_problems, validation

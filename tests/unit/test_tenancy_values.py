@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casemate.errors import InvalidInput, PermissionDenied
-from casemate.limits import LABELS_MAX, SCOPES_A_KEY_MAX, TENANT_QUEUE_MAX
 from casemate.model.ids import is_id, new_id
+from casemate.service_limits import LABELS_MAX, SCOPES_A_KEY_MAX, TENANT_QUEUE_MAX
 from casemate.tenancy.keys import base62, digest, is_key, new_key, shown
 from casemate.tenancy.rate import Bucket, Rates, take
 from casemate.tenancy.scopes import ADMIN, SCOPES, Scopes, checked

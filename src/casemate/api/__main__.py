@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import uvicorn
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.api.app import create_app
 from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures

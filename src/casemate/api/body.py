@@ -10,7 +10,7 @@ from typing import Any, Final, NoReturn
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import CasemateError, InvalidInput
 from casemate.model.values import has_too_many_containers, is_too_deep
 

@@ -12,7 +12,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.api.problems import unexpected
 
 _REQUEST_ID: Final = rf"[A-Za-z0-9._~+=:@-]{{1,{limits.REQUEST_ID_MAX_CHARS}}}"

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.errors import InvalidInput
 from casemate.executions.request import NO_INPUT, ExecutionRequest
 

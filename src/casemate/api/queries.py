@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import msgspec
 from fastapi import Depends, Query
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
 

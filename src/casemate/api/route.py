@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.api.auth import principal
 from casemate.api.body import CheckedRequest
 from casemate.api.problems import problem, request_id_of

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.executions.live import Piece
 from casemate.model.document import is_text
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.api.state import State
 from casemate.errors import CasemateError
 from casemate.executions.book import now_us

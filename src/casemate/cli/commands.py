@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cli.arguments import Argument, Command, Example, Option
 from casemate.model.units import format_bytes, format_duration
 

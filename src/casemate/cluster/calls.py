@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, TypeAlias
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cluster.messages import LAST, Answer, Output, Question
 from casemate.cluster.refusals import refused
 from casemate.errors import CasemateError, InternalError, NodeLost

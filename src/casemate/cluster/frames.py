@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cluster.messages import Answer, Message, Question
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final, Self
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cluster.calls import LOST, Inbox
 from casemate.cluster.frames import BadFrame, GivenUp, Taken, ToNode, decode_answer, encode, read_body
 from casemate.cluster.messages import LAST, Answer, Cancel, Question

@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cluster.calls import Handler, Window, Work, answers_of
 from casemate.cluster.frames import BadFrame, GivenUp, Taken, decode_question, encode, read_body
 from casemate.cluster.local import peer_uid

@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE
 from casemate.errors import ConfigError, Conflict, ServiceUnavailable
 from casemate.service_config import NODE_SOCKET, SERVICE_PREFIX, Service

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.executions.statistics import ExecutionRecord, error_category
 from casemate.model.document import result_document
 from casemate.model.ids import new_id

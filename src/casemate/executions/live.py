@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.model.capture import Capture
 from casemate.model.result import Chunk, Result, Stream

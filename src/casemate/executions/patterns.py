@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 
 PREFIX: Final = "Forbidden pattern: "

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.cluster.bus import Bus
 from casemate.cluster.messages import Answer, Cancel, Ended, Output, Question, Refused, RunCode, Started
 from casemate.cluster.refusals import error_of

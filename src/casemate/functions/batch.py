@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.model.function import Item, ItemResult
 from casemate.model.result import JsonValue, Reason

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.model.function import Item, ItemResult, Source
 from casemate.model.result import JsonValue, Reason

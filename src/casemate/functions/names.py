@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Final
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 
 RUNNER_PREFIX: Final = "macro-sandbox"

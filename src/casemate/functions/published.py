@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.executions.book import Caller, now_us
 from casemate.functions.names import function_name

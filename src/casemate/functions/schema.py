@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import jsonschema_rs
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.model.result import JsonValue
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import Unauthenticated
 from casemate.model.result import JsonValue
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from casemate.limits import PRIORITY_DEFAULT
+from casemate.service_limits import PRIORITY_DEFAULT
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):

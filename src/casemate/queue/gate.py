@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from casemate.errors import InvalidInput, ServiceUnavailable, TooManyRequests
-from casemate.limits import (
+from casemate.queue.fairness import Bounds, Line, Ticket
+from casemate.service_limits import (
     PRIORITY_DEFAULT,
     PRIORITY_MAX,
     PRIORITY_MIN,
@@ -19,7 +20,6 @@ from casemate.limits import (
     TURN_TYPICAL_S,
     TURNS_WAITING_MAX,
 )
-from casemate.queue.fairness import Bounds, Line, Ticket
 
 _OF_THE_OLD = 0.9
 """How much of what turns used to take counts against what the last one took."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import RecordsUnavailable
-from casemate.limits import READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
+from casemate.service_limits import READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
 from casemate.store.migrate import prepare
 from casemate.store.sqlite import changing_tables, make_file, open_engine
 from casemate.store.writer import Write, Writer, told

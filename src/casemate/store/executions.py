@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from casemate.errors import NotFound
-from casemate.limits import PAGE_DEFAULT_COUNT, PRIORITY_DEFAULT, STATISTICS_ROWS_MAX, SWEEP_MAX_COUNT
+from casemate.service_limits import PAGE_DEFAULT_COUNT, PRIORITY_DEFAULT, STATISTICS_ROWS_MAX, SWEEP_MAX_COUNT
 from casemate.store.pages import Page, has_labels, newest_first, page_of
 from casemate.store.schema import executions as table
 

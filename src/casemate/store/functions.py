@@ -13,7 +13,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Table, delete, func, insert, select, update
 
 from casemate.errors import Conflict, InvalidInput, NotFound
-from casemate.limits import (
+from casemate.model.ids import new_id
+from casemate.service_limits import (
     ALIAS_MOVES_KEPT_MAX,
     ALIASES_A_FUNCTION_MAX,
     FUNCTION_VERSIONS_MAX,
@@ -22,7 +23,6 @@ from casemate.limits import (
     PAGE_DEFAULT_COUNT,
     SOURCES_A_PAGE_MAX_BYTES,
 )
-from casemate.model.ids import new_id
 from casemate.store.pages import Page, check_limit, cursor_of, has_labels, newest_first, page_of, place_of
 from casemate.store.schema import alias_moves, aliases, functions, tenants
 from casemate.store.schema import function_versions as table

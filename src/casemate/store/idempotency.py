@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 
-from casemate.limits import SWEEP_MAX_COUNT
+from casemate.service_limits import SWEEP_MAX_COUNT
 from casemate.store.schema import idempotency as table
 
 BEGUN: Final = "begun"

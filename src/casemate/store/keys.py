@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 
 from casemate.errors import Conflict, NotFound
-from casemate.limits import KEYS_A_TENANT_MAX, PAGE_DEFAULT_COUNT
+from casemate.service_limits import KEYS_A_TENANT_MAX, PAGE_DEFAULT_COUNT
 from casemate.store.pages import Page, newest_first, page_of
 from casemate.store.schema import keys as table
 from casemate.store.schema import tenants

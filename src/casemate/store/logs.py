@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from casemate.errors import InvalidInput
-from casemate.limits import (
+from casemate.service_limits import (
     FUNCTION_LOG_TEXT_MAX_CHARS,
     LOG_ITEM_ID_MAX_CHARS,
     LOG_LINES_A_WRITE_MAX,

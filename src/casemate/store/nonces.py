@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from casemate.limits import SWEEP_MAX_COUNT
+from casemate.service_limits import SWEEP_MAX_COUNT
 from casemate.store.schema import nonces as table
 
 

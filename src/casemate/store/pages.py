@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, Table, and_, or_
 
 from casemate.errors import InvalidInput
-from casemate.limits import CURSOR_MAX_CHARS, PAGE_MAX_COUNT
+from casemate.service_limits import CURSOR_MAX_CHARS, PAGE_MAX_COUNT
 from casemate.store.sqlite import has_member
 
 T = TypeVar("T")

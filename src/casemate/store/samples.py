@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
 from casemate.errors import InvalidInput
-from casemate.limits import SAMPLES_A_WRITE_MAX, SAMPLES_READ_MAX, SWEEP_MAX_COUNT
+from casemate.service_limits import SAMPLES_A_WRITE_MAX, SAMPLES_READ_MAX, SWEEP_MAX_COUNT
 from casemate.store.schema import samples as table
 
 

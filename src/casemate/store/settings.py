@@ -6,8 +6,8 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from casemate.errors import Conflict, InvalidInput
-from casemate.limits import SETTING_MAX_BYTES, SETTINGS_MAX
 from casemate.model.result import JsonValue
+from casemate.service_limits import SETTING_MAX_BYTES, SETTINGS_MAX
 from casemate.store.schema import settings as table
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 
 from casemate.errors import CasemateError, InternalError, RecordsDamaged, RecordsUnavailable
-from casemate.limits import READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
+from casemate.service_limits import READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError

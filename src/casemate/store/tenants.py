@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from casemate.errors import Conflict, NotFound
-from casemate.limits import PAGE_DEFAULT_COUNT
+from casemate.service_limits import PAGE_DEFAULT_COUNT
 from casemate.store.pages import Page, newest_first, page_of
 from casemate.store.schema import tenants as table
 

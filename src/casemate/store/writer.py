@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import CasemateError, InternalError, RecordsUnavailable
-from casemate.limits import WRITE_TRANSACTION_MAX_S, WRITES_A_TRANSACTION_MAX, WRITES_WAITING_MAX
+from casemate.service_limits import WRITE_TRANSACTION_MAX_S, WRITES_A_TRANSACTION_MAX, WRITES_WAITING_MAX
 from casemate.store.sqlite import is_in_transaction, translated
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from casemate.errors import RecordsUnavailable, TooManyRequests, Unauthenticated
-from casemate.limits import KEY_CACHED_S, KEY_USE_NOTED_S, KEYS_CACHED_MAX
+from casemate.service_limits import KEY_CACHED_S, KEY_USE_NOTED_S, KEYS_CACHED_MAX
 from casemate.store.database import Database
 from casemate.store.keys import Key, Owned, note_use, with_digest, with_id
 from casemate.store.tenants import Tenant

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from casemate.limits import RATE_BUCKETS_MAX
+from casemate.service_limits import RATE_BUCKETS_MAX
 
 
 class Bucket(msgspec.Struct, frozen=True):

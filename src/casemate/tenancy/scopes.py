@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from casemate.errors import InvalidInput, PermissionDenied
-from casemate.limits import SCOPE_MAX_CHARS, SCOPES_A_KEY_MAX
+from casemate.service_limits import SCOPE_MAX_CHARS, SCOPES_A_KEY_MAX
 
 ADMIN: Final = "admin"
 INVOKE: Final = "functions:invoke:"

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from casemate.errors import Conflict
-from casemate.limits import KEY_BURST_MAX, KEY_RATE_MAX_PER_S, PAGE_DEFAULT_COUNT
 from casemate.model.ids import new_id
+from casemate.service_limits import KEY_BURST_MAX, KEY_RATE_MAX_PER_S, PAGE_DEFAULT_COUNT
 from casemate.store import keys as key_rows
 from casemate.store import tenants as tenant_rows
 from casemate.store.database import Database, Records

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from casemate.errors import InvalidInput
-from casemate.limits import (
+from casemate.service_limits import (
     KEY_BURST_DEFAULT,
     KEY_BURST_MAX,
     KEY_LIFE_MAX_S,

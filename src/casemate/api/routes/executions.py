@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.api.auth import allowed
 from casemate.api.documents import execution_document, json_response, running_document
 from casemate.api.models import ExecutionIn, ExecutionOut, ExecutionsOut

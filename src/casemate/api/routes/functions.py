@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.api.auth import Who, allowed
 from casemate.api.documents import json_response, moment
 from casemate.api.models import (

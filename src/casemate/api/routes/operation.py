@@ -19,9 +19,9 @@ from casemate.cluster.refusals import error_of
 from casemate.errors import NodeLost
 from casemate.executions.service import answers
 from casemate.executions.statistics import ErrorCategory, ExecutionRecord, Grouping, grouped, statistics
-from casemate.limits import STATISTICS_ROWS_MAX
 from casemate.model.ids import new_id
 from casemate.model.result import Reason, Status
+from casemate.service_limits import STATISTICS_ROWS_MAX
 from casemate.store import samples
 from casemate.store.executions import Measured, statistics_rows
 from casemate.tenancy.terms import Principal

@@ -1,0 +1,210 @@
+"""The bounds of the service, beside those of the engine, as named constants with their unit last."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from casemate.limits import *  # noqa: F403  (the service looks for all bounds here)
+from casemate.limits import KIB, MEMORY_MAX_BYTES, MIB
+
+# The service: what one request may be -----------------------------------------------------------------
+REQUEST_BODY_MAX_BYTES: Final = 64 * MIB
+REQUEST_ID_MAX_CHARS: Final = 128
+REQUEST_PARSED_HERE_MAX_BYTES: Final = 256 * KIB
+"""A larger body is parsed in a thread, so that other requests do not wait for it."""
+
+IDEMPOTENCY_KEY_MAX_CHARS: Final = 255
+IDEMPOTENCY_KEPT_S: Final = 24 * 3600.0
+IDEMPOTENCY_BODY_MAX_BYTES: Final = 1 * MIB
+"""A larger answer is not kept: whoever asks again is told so."""
+
+PAGE_DEFAULT_COUNT: Final = 50
+PAGE_MAX_COUNT: Final = 200
+LABELS_MAX: Final = 32
+LABEL_MAX_CHARS: Final = 128
+PRIORITY_MAX: Final = 9
+PRIORITY_DEFAULT: Final = 5
+EVENT_DATA_MAX_BYTES: Final = 64 * KIB
+EVENT_PING_S: Final = 15.0
+"""A stream that has nothing to say says so, so that nothing between takes it for dead."""
+
+# The service: executions ------------------------------------------------------------------------------
+NODE_WAIT_MAX_S: Final = 10.0
+"""For a node that is being started again; then what needs one is refused."""
+
+ENDED_KEPT_S: Final = 30.0
+"""How long an execution that has ended is still followed from memory."""
+RESULT_STORED_MAX_BYTES: Final = 16 * MIB
+"""Of one Result's document in the records; one with files may be larger on its way to whoever waits for it."""
+
+CANCEL_TIMEOUT_S: Final = 5.0
+"""How long a node has for the Result of what was cancelled."""
+SPEC_STORED_MAX_BYTES: Final = 64 * KIB
+FOLLOWER_GRACE_S: Final = 10.0
+"""A streaming client that is cut off has so long to come back before its run is cancelled."""
+
+# The service: connections -----------------------------------------------------------------------------
+KEEP_ALIVE_S: Final = 30
+STREAMS_END_S: Final = 3
+"""How long streams and slow requests have when the service ends; then they are cut off."""
+CONNECTIONS_MAX: Final = 2048
+BACKLOG: Final = 2048
+UPKEEP_PERIOD_S: Final = 60.0
+
+# Between the service and its node ----------------------------------------------------------------------
+FRAME_MAX_BYTES: Final = 320 * MIB
+"""One question or answer. The largest is a Result: its output, its streams and displays, and all collected files."""
+
+CALL_WINDOW_BYTES: Final = 4 * MIB
+"""Answers of one call that are under way and not taken yet; then live output is dropped and the rest waits."""
+
+CALL_TAKEN_STEP_BYTES: Final = 256 * KIB
+"""How much of a call is taken before the node is told."""
+
+CALL_ID_MAX_CHARS: Final = 128
+NODE_CONNECTIONS_MAX: Final = 8
+NODE_CALLS_MAX: Final = 4096
+"""Under way at a time on one node. What queues, queues in the service; this only bounds a mistake."""
+
+NODE_CONNECT_TIMEOUT_S: Final = 5.0
+NODE_RETRY_MIN_S: Final = 0.02
+NODE_RETRY_MAX_S: Final = 1.0
+NODE_CLOSE_TIMEOUT_S: Final = 5.0
+
+# The service's processes ---------------------------------------------------------------------------------
+RESTART_MIN_S: Final = 0.1
+RESTART_MAX_S: Final = 5.0
+CRASHES_MAX: Final = 8
+"""Of one process within CRASHES_WITHIN_S; then the service ends and says so."""
+
+CRASHES_WITHIN_S: Final = 60.0
+CHILD_END_TIMEOUT_S: Final = 5.0
+"""How long the node may take to end after SIGTERM, and the API beyond `drain`; then it is killed."""
+
+ANNOUNCEMENT_MAX_BYTES: Final = 64 * KIB
+LISTEN_BACKLOG: Final = 1024
+SERVICE_DRAIN_S: Final = 10.0
+SERVICE_DRAIN_MAX_S: Final = 3600.0
+SERVICE_PORT: Final = 8700
+SERVICE_CONCURRENCY_MAX: Final = 1024
+SERVICE_QUEUE: Final = 1000
+SERVICE_QUEUE_MAX: Final = 100_000
+SERVICE_REQUEST_BYTES: Final = 32 * MIB
+SERVICE_REQUEST_MAX_BYTES: Final = 256 * MIB
+SERVICE_RATE_PER_S: Final = 10.0
+SERVICE_BURST: Final = 20
+SERVICE_RATE_MAX_PER_S: Final = 1_000_000.0
+SERVICE_RETENTION_DAYS: Final = 7
+SERVICE_RETENTION_MAX_DAYS: Final = 3650
+SERVICE_PATTERNS_MAX: Final = 200
+SERVICE_PATTERN_MAX_CHARS: Final = 500
+SERVICE_TAGS_MAX: Final = 50
+SERVICE_TAG_MAX_CHARS: Final = 256
+SERVICE_NAME_MAX_CHARS: Final = 63
+LANGUAGE_MEMORY_MAX_MB: Final = MEMORY_MAX_BYTES // MIB
+
+# Records: what the database takes and keeps --------------------------------------------------------
+RECORDS_BUSY_TIMEOUT_S: Final = 5.0
+"""How long another process may hold the database before ours gives up for the moment."""
+
+RECORDS_LOG_MAX_BYTES: Final = 64 * MIB
+"""To what the write-ahead log is cut when it has been written back."""
+
+WRITES_WAITING_MAX: Final = 10_000
+WRITES_A_TRANSACTION_MAX: Final = 256
+WRITE_TRANSACTION_MAX_S: Final = 0.05
+"""After that a transaction takes no further write: the first in it is waiting."""
+
+READERS: Final = 4
+READS_WAITING_MAX: Final = 1_000
+RECORDS_CLOSE_TIMEOUT_S: Final = 30.0
+SWEEP_MAX_COUNT: Final = 500
+"""Of rows that one write deletes, so that others are not kept waiting."""
+
+CURSOR_MAX_CHARS: Final = 200
+STATISTICS_ROWS_MAX: Final = 100_000
+SAMPLES_READ_MAX: Final = 10_000
+FUNCTION_LOG_TEXT_MAX_CHARS: Final = 64 * KIB
+FUNCTION_VERSIONS_MAX: Final = 10_000
+FUNCTIONS_A_TENANT_MAX: Final = 10_000
+ALIASES_A_FUNCTION_MAX: Final = 100
+ALIAS_MOVES_KEPT_MAX: Final = 200
+"""Of one alias; so far back can it be rolled back."""
+
+FUNCTIONS_DELETED_KEPT_MAX: Final = 10_000
+"""Names of a tenant whose numbers stay taken though the functions are gone."""
+
+SOURCES_A_PAGE_MAX_BYTES: Final = 8 * MIB
+LOG_ITEM_ID_MAX_CHARS: Final = 1024
+LOG_LINES_A_WRITE_MAX: Final = 10_000
+SAMPLES_A_WRITE_MAX: Final = 10_000
+SETTINGS_MAX: Final = 1_000
+SETTING_MAX_BYTES: Final = 64 * KIB
+
+# Tenants and keys ------------------------------------------------------------------------------
+TENANT_NAME_MAX_CHARS: Final = 64
+KEY_NAME_MAX_CHARS: Final = 100
+TENANT_CONCURRENCY_DEFAULT: Final = 16
+TENANT_CONCURRENCY_MAX: Final = 10_000
+TENANT_QUEUE_DEFAULT: Final = 1_000
+TENANT_QUEUE_MAX: Final = 100_000
+KEYS_A_TENANT_MAX: Final = 1_000
+KEY_RATE_DEFAULT_PER_S: Final = 10.0
+KEY_RATE_MAX_PER_S: Final = 1_000_000.0
+KEY_BURST_DEFAULT: Final = 20
+KEY_BURST_MAX: Final = 1_000_000
+KEY_LIFE_MAX_S: Final = 100 * 365 * 24 * 3600.0
+KEY_GRACE_MAX_S: Final = 30 * 24 * 3600.0
+"""How long a key may go on that has been replaced by another."""
+
+KEYS_CACHED_MAX: Final = 10_000
+KEY_CACHED_S: Final = 5.0
+"""How long a key that another process has revoked may go on; those revoked in this one end at once."""
+
+KEY_USE_NOTED_S: Final = 60.0
+"""How exact the time is at which a key was last used."""
+
+RATE_BUCKETS_MAX: Final = 10_000
+SCOPES_A_KEY_MAX: Final = 64
+SCOPE_MAX_CHARS: Final = 200
+
+# Whose turn it is ------------------------------------------------------------------------------
+PRIORITY_MIN: Final = 0
+TURNS_WAITING_MAX: Final = 10_000
+TURN_TYPICAL_S: Final = 0.1
+"""How long a turn takes, before any has been seen."""
+
+TURN_RETRY_MIN_S: Final = 1.0
+TURN_RETRY_MAX_S: Final = 60.0
+
+# Functions ------------------------------------------------------------------------------------------
+FUNCTION_NAME_MAX_CHARS: Final = 255
+RUNNER_SCRIPT_MAX_BYTES: Final = 1 * MIB
+RUNNER_ITEMS_MAX: Final = 1000
+RUNNER_TIMEOUT_DEFAULT_S: Final = 10.0
+RUNNER_TIMEOUT_MIN_S: Final = 10.0
+RUNNER_TIMEOUT_MAX_S: Final = 60.0
+RUNNER_OUTPUT_MAX_BYTES: Final = 10 * MIB
+RUNNER_UNPACKED_MAX_BYTES: Final = 50 * MIB
+BATCH_ITEMS_MAX: Final = 5000
+BATCH_TIMEOUT_DEFAULT_S: Final = 30.0
+BATCH_TIMEOUT_MIN_S: Final = 1.0
+BATCH_TIMEOUT_MAX_S: Final = 60.0
+WEBHOOK_CLOCK_MAX_S: Final = 300.0
+"""How far the time of a signed request may be from ours, either way."""
+
+SCHEMA_MAX_BYTES: Final = 64 * KIB
+SCHEMA_DEPTH_MAX: Final = 32
+SCHEMA_EXPANDED_MAX: Final = 10_000
+"""Objects, arrays and values, with each reference replaced by what it refers to."""
+
+SCHEMA_PROBLEMS_MAX: Final = 10
+SCHEMA_PROBLEM_MAX_CHARS: Final = 300
+SCHEMA_PATTERN_MAX_BYTES: Final = 1 * MIB
+"""Compiled: counted repetitions can make much of a short pattern."""
+FUNCTIONS_REMEMBERED_MAX: Final = 1024
+"""Versions that are kept in memory, compiled schemas and all."""
+
+ITEM_OUTPUT_STORED_MAX_BYTES: Final = 64 * KIB
+"""Of one call's output in the records; whoever calls gets all of it."""
+BATCH_REPLY_MAX_BYTES: Final = 50 * MIB
