@@ -14,7 +14,7 @@ from starlette.responses import Response
 from casemate.api.auth import Who
 from casemate.api.body import parsed
 from casemate.api.documents import json_response
-from casemate.api.models import MixedBatchIn, MixedBatchOut
+from casemate.api.function_models import MixedBatchIn, MixedBatchOut
 from casemate.api.route import CheckedRoute
 from casemate.api.routes.functions import callable_by
 from casemate.api.state import Parts, State

@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from casemate import service_limits as limits
 from casemate.api.auth import Who, allowed
 from casemate.api.documents import json_response, moment
-from casemate.api.models import (
+from casemate.api.function_models import (
     AliasIn,
     AliasOut,
     BatchIn,

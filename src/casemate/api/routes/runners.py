@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from casemate.api.auth import Who
 from casemate.api.documents import json_response
-from casemate.api.models import RunnersOut
+from casemate.api.function_models import RunnersOut
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.waiting import unless_gone

@@ -9,7 +9,10 @@ from starlette.responses import Response
 
 from casemate.api.auth import Who, allowed
 from casemate.api.documents import json_response, moment
-from casemate.api.models import (
+from casemate.api.queries import Listed
+from casemate.api.route import CheckedRoute
+from casemate.api.state import Parts, State
+from casemate.api.tenant_models import (
     KeyIn,
     KeyOut,
     KeyRotateIn,
@@ -21,9 +24,6 @@ from casemate.api.models import (
     TenantOut,
     TenantsOut,
 )
-from casemate.api.queries import Listed
-from casemate.api.route import CheckedRoute
-from casemate.api.state import Parts, State
 from casemate.errors import NotFound
 from casemate.store.keys import Key
 from casemate.store.tenants import Tenant
