@@ -10,7 +10,10 @@ from tests.unit.guests import interpreter
 
 from casemate.runtimes.bytecode import GUEST_FILES
 
-FIND = "const f = require(process.argv[1]); console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0, 'utf8')).map(f.firstFunction)))"
+FIND = """
+const { firstFunction } = require(process.argv[1]);
+console.log(JSON.stringify(JSON.parse(require('fs').readFileSync(0, 'utf8')).map(firstFunction)));
+"""
 
 CASES = [
     ("function plain() { return 1 }", "plain"),
@@ -67,9 +70,8 @@ CASES = [
 
 def first_functions(sources: list[str]) -> list[str | None]:
     words = [interpreter("node"), "-e", FIND, str(GUEST_FILES / "functions.js")]
-    found: list[str | None] = json.loads(
-        subprocess.run(words, input=json.dumps(sources), check=True, capture_output=True, text=True).stdout
-    )
+    ended = subprocess.run(words, input=json.dumps(sources), check=True, capture_output=True, text=True)
+    found: list[str | None] = json.loads(ended.stdout)
     return found
 
 
