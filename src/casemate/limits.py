@@ -321,6 +321,30 @@ RUNNER_STAGGER_S: Final = 0.05
 RUNNER_TURN_S: Final = 0.25
 """After that whoever has a runner gives it back between two items, if somebody waits in line."""
 
+# What is recorded of a program for whoever debugs it ----------------------------------------------------
+DEBUG_CONSOLE_LINES_MAX: Final = 1000
+DEBUG_LINE_MAX_CHARS: Final = 4096
+DEBUG_CONSOLE_MAX_CHARS: Final = 262_144
+"""Of all lines together."""
+
+DEBUG_PROFILE_MAX: Final = 200
+"""Functions; those that took most time in themselves are kept."""
+
+DEBUG_STEPS_MAX: Final = 5000
+DEBUG_NAME_MAX_CHARS: Final = 200
+DEBUG_MAX_BYTES: Final = 4 * MIB
+"""Of the whole record as JSON, where it comes beside a reply and not in it."""
+
+# Workers, as the operator sees them -----------------------------------------------------------------------
+WORKER_TREND_SAMPLES: Final = 60
+"""How many samples of memory and processor time are kept of each worker."""
+
+WORKER_TREND_PERIOD_S: Final = 1.0
+"""There is no more than one sample in this time."""
+
+WORKERS_ENDED_KEPT: Final = 32
+"""How many that have ended are told of."""
+
 # Interpreters that stay -------------------------------------------------------------------------------
 SESSION_GRACE_S: Final = 2.0
 """How long code that is interrupted may take to stop; then its interpreter is killed, and what it held is lost."""

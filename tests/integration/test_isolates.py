@@ -81,7 +81,7 @@ def output(javascript: Javascript) -> Callable[..., Any]:
 # What is there ------------------------------------------------------------------------------------
 
 
-def test_the_globals_are_those_of_the_list(output: Callable[..., Any]) -> None:
+def test_s1_22_the_globals_are_those_of_the_list(output: Callable[..., Any]) -> None:
     found = set(output("return Object.getOwnPropertyNames(globalThis)", input=1))
     assert found - NEWER_GLOBALS == GLOBALS
 

@@ -35,12 +35,12 @@ from casemate.pool.decide import (
         ([0, 1, 2, 3, 4, 5, 6, 7, 8, 8], False),
     ],
 )
-def test_only_a_series_that_rises_throughout_is_a_leak(samples: list[int], leaks: bool) -> None:
+def test_s1_60_only_a_series_that_rises_throughout_is_a_leak(samples: list[int], leaks: bool) -> None:
     assert is_leaking(list(samples)) is leaks
 
 
 @given(st.lists(st.integers(), max_size=limits.LEAK_SAMPLES - 1))
-def test_fewer_than_ten_samples_are_never_a_leak(samples: list[int]) -> None:
+def test_s1_60_fewer_than_ten_samples_are_never_a_leak(samples: list[int]) -> None:
     assert not is_leaking(samples)
 
 

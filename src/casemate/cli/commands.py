@@ -131,6 +131,15 @@ STATUS_NOTE: Final = (
     "2 a wrong command line."
 )
 
+DEBUG: Final = Option(
+    names=("--debug",),
+    metavar="WHAT",
+    repeatable=True,
+    values="debug",
+    group="Debugging",
+    help="record what the program does and show it at the end: console, stack, profile, steps, or all",
+)
+
 RUN: Final = Command(
     name="run",
     module="casemate.cli.run",
@@ -159,6 +168,7 @@ RUN: Final = Command(
         *PLACE,
         *COLLECT,
         REQUIRE,
+        DEBUG,
         JSON,
         HELP,
     ),

@@ -120,6 +120,7 @@ VALUES: Final[Mapping[str, Callable[[], Sequence[str]]]] = {
     "config-action": lambda: CONFIG_ACTIONS,
     "set": _sets,
     "layer": lambda: list(Layer),
+    "debug": lambda: ["all", "console", "profile", "stack", "steps"],
     "variable": _variables,
     "shell": lambda: SHELLS,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from casemate import limits as bound
 from casemate.cli import options
@@ -17,6 +17,8 @@ from casemate.engine.run import prepare_code, run_alone
 from casemate.errors import InvalidInput
 from casemate.model.runtime import Channel
 from casemate.runtimes.registry import DEFAULT_RUNTIME
+
+ALL: Final = "all"
 
 
 class Source(NamedTuple):
@@ -58,8 +60,18 @@ def command(parsed: Parsed) -> int:
             require=parsed.all("require"),
             function=parsed.one("function") or "",
             spread=parsed.flag("spread"),
+            debug=_debug(engine, runtime, parsed),
         )
         return carry_out(engine, run_alone(engine, run), run.spec.limits, parsed)
+
+
+def _debug(engine: Engine, runtime: str, parsed: Parsed) -> dict[str, bool] | None:
+    """What is to be recorded; `all` is everything that the runtime can record."""
+    wanted = parsed.all("debug")
+    if not wanted:
+        return None
+    everything = ("stack", *engine.runtimes.get(runtime).debug)
+    return dict.fromkeys(everything if ALL in wanted else wanted, True)
 
 
 def language_of(engine: Engine, source: Source) -> str:

@@ -94,12 +94,22 @@ def _show_output(result: Result, outlets: Outlets) -> None:
     show([json.encode(result.output).decode()])
 
 
+def _debug_lines(result: Result, parsed: Parsed) -> tuple[str, ...]:
+    if result.debug is None or parsed.flag("json"):
+        return ()
+    from casemate.cli.debugging import lines  # hardly ever needed
+
+    return tuple(lines(result.debug))
+
+
 def _show_verdict(result: Result, limits: Limits, outlets: Outlets, parsed: Parsed) -> None:
     lines = [line for line in (side_line(result, limits), verdict_line(result, limits)) if line]
     if os.isatty(0) and _wanted_stdin(result, parsed):
         lines.append("a terminal is not passed on as stdin; for a program that asks there is `casemate shell`")
-    if lines and not outlets.ends_in_line("stderr"):
+    recorded = _debug_lines(result, parsed)
+    if (lines or recorded) and not outlets.ends_in_line("stderr"):
         sys.stderr.write("\n")
+    sys.stderr.writelines(f"{line}\n" for line in recorded)
     for line in lines:
         say(line)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from casemate.engine.request import LimitsLike
     from casemate.engine.run import Run
     from casemate.engine.warm import Warm, WarmSandbox
+    from casemate.model.workers import WorkersReport
     from casemate.pool.isolates import WorkerPool
     from casemate.pool.published import Publisher
     from casemate.pool.ready import PoolStatistics
@@ -140,6 +142,17 @@ class Engine:
         """The kinds of sandboxes that are made ahead, and how many of each there are."""
         pools = (self._warm, self._isolates, self._runners)
         return tuple(each for pool in pools if pool is not None for each in pool.statistics())
+
+    def workers(self) -> WorkersReport:
+        """Everything that is kept running between executions, one by one and by kind, and what lately ended."""
+        from casemate.model.workers import WorkersReport  # nobody who only runs something asks
+
+        found = [pool.report() for pool in (self._isolates, self._runners, self._warm) if pool is not None]
+        return WorkersReport(
+            at_us=time.time_ns() // 1000,
+            workers=tuple(each for workers, _ in found for each in workers),
+            groups=tuple(each for _, groups in found for each in groups),
+        )
 
     @contextmanager
     def taken(self, run: Run) -> Iterator[WarmSandbox | None]:

@@ -30,7 +30,7 @@ from casemate.isolation.native import NativeSandbox
 from casemate.isolation.protocol import Report, ReportKind, expect_report
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.resources import Limits
-from casemate.model.result import Event, Reason, Result, Usage
+from casemate.model.result import Event, Reason, Result, Usage, WorkerSample
 from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
 from casemate.model.values import (
     READY_FRAME,
@@ -161,7 +161,7 @@ def run_in_isolate(engine: Engine, run: Run, cancel: CancelToken | None = None) 
             if outcome.lost:
                 engine.check_open()
             if not outcome.lost or attempt == ATTEMPTS or outcome.stdout.total_bytes or outcome.stderr.total_bytes:
-                return _result(worker, outcome)
+                return _result(worker, run, outcome)
         finally:
             if is_warm:
                 engine.isolates.give_back(worker, retire)
@@ -183,10 +183,10 @@ def _retirement(outcome: Outcome) -> Retirement | None:
 # Results ----------------------------------------------------------------------------------------
 
 
-def _result(worker: Worker, outcome: Outcome) -> Result:
+def _result(worker: Worker, run: Run, outcome: Outcome) -> Result:
     measured = outcome.measured or Measured()
     stopped = outcome.stopped or (Reason.MEMORY if measured.memory else None)
-    answer = answer_of(outcome.reply, stopped=stopped is not None)
+    answer = answer_of(outcome.reply, stopped=stopped is not None, debug=run.program.debug)
     verdict = judge(
         Ending(
             stopped=stopped,
@@ -214,6 +214,20 @@ def _result(worker: Worker, outcome: Outcome) -> Result:
         ),
         isolation=worker.sandbox.isolation,
         events=_events(outcome, answer),
+        debug=answer.debug,
+        worker=None if outcome.measured is None else _sample(worker, outcome.measured),
+    )
+
+
+def _sample(worker: Worker, measured: Measured) -> WorkerSample:
+    return WorkerSample(
+        worker=worker.id,
+        at_us=time.time_ns() // 1000,
+        heap_used_bytes=measured.used,
+        heap_total_bytes=measured.total,
+        external_bytes=measured.external,
+        malloced_bytes=measured.malloced,
+        resident_bytes=measured.rss,
     )
 
 

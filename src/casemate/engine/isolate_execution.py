@@ -18,24 +18,25 @@ from casemate.engine.supervise import Counted, Supervisor
 from casemate.isolation.protocol import ReportKind, expect_report
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.capture import Capture
+from casemate.model.debug import Count
 from casemate.model.result import Chunk, Reason
 from casemate.model.result import Stream as Kept
-from casemate.model.values import FRAME_HEAD, Reply, ReplyProblem, parse_body
+from casemate.model.values import FRAME_HEAD, NO_DEBUG, Reply, ReplyProblem, parse_body
 from casemate.pool import decide
 from casemate.pool.worker import Worker
 
-ANSWER_MAX_BYTES: Final = limits.VALUE_MAX_BYTES + 64 * limits.KIB
+ANSWER_MAX_BYTES: Final = limits.VALUE_MAX_BYTES + limits.DEBUG_MAX_BYTES + 64 * limits.KIB
 SILENT: Final = "the worker gives no sign of life"
 
 
 class Measured(msgspec.Struct, frozen=True):
     """What a worker says of itself and of the isolate, in bytes. `last`: it will serve no more."""
 
-    rss: int = 0
-    used: int = 0
-    total: int = 0
-    external: int = 0
-    malloced: int = 0
+    rss: Count = 0
+    used: Count = 0
+    total: Count = 0
+    external: Count = 0
+    malloced: Count = 0
     memory: bool = False
     last: bool = False
 
@@ -43,6 +44,7 @@ class Measured(msgspec.Struct, frozen=True):
 class _Answered(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reply: msgspec.Raw
     worker: Measured
+    debug: msgspec.Raw = NO_DEBUG
 
 
 _decoder: Final = msgspec.json.Decoder(_Answered, strict=True)
@@ -93,6 +95,7 @@ class IsolateExecution:
         supervisor = Supervisor(self._worker.sandbox, wanted)
         try:
             self._heard_s = started_s = time.monotonic()
+            self._worker.heard()
             self._write()
             while not self._is_over():
                 ready = yield self._wait(supervisor)
@@ -198,6 +201,7 @@ class IsolateExecution:
             data = os.read(self._worker.reply_fd, limits.READ_CHUNK_BYTES)
             self._frames += data
             self._heard_s = time.monotonic()
+            self._worker.heard()
         while self._body is None and not self._problem and self._next_frame():
             continue
         if self._body is not None and self._frames:
@@ -224,7 +228,7 @@ class IsolateExecution:
     def _outcome(self, wall_s: float, counted: Counted) -> Outcome:
         reply, measured = self._parsed()
         if measured is not None:
-            self._worker.served(measured.rss)
+            self._worker.served(measured.rss, counted.cpu_user_s + counted.cpu_system_s)
         return Outcome(
             stopped=self._stopped,
             reply=reply,
@@ -249,4 +253,7 @@ def parse_answer(body: bytes) -> tuple[Reply | ReplyProblem, Measured]:
         answered = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         return ReplyProblem("not an answer"), Measured(last=True)
-    return parse_body(bytes(answered.reply)), answered.worker
+    reply = parse_body(bytes(answered.reply))
+    if not isinstance(reply, ReplyProblem):
+        reply = msgspec.structs.replace(reply, debug=answered.debug)  # the isolate has no word in what is recorded
+    return reply, answered.worker

@@ -14,6 +14,7 @@ from casemate.engine.request import InputFile
 from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput, SandboxClosed
 from casemate.isolation.nursery import ZYGOTE_LIBRARY
+from casemate.model.debug import Debug
 from casemate.model.result import JsonValue
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import (
@@ -86,6 +87,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     placed_code: bytes = b""
     placed_names: tuple[str, ...] = ()
     zygote: tuple[str, ...] = ()
+    debug: Debug | None = None
 
 
 def check_input(value: JsonValue) -> bytes | None:
@@ -120,6 +122,7 @@ def make_program(
     live: bool = False,
     heap_bytes: int = 0,
     asked: Mapping[str, Any] = NOTHING,
+    debug: Debug | None = None,
 ) -> Program:
     """The command that runs this code with this input, and its files. Raises InvalidInput.
 
@@ -168,6 +171,7 @@ def make_program(
         placed_code=code.encode(),
         placed_names=_placed_names(runtime, filename),
         zygote=tuple(_filled(word, words) for word in runtime.zygote),
+        debug=debug,
     )
 
 

@@ -18,9 +18,11 @@ from casemate.engine.cancel import CancelToken
 from casemate.engine.paths import check_pattern, encoded_name, new_file_path
 from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
+from casemate.model.debug import RECORDED, Debug, DebugLike, check_debug
 from casemate.model.layers import Layer
 from casemate.model.resources import LIMIT_NAMES, Limits
 from casemate.model.result import JsonValue
+from casemate.model.runtime import Runtime
 from casemate.model.spec import BASE_ENVIRONMENT, RESERVED_NAMES
 from casemate.model.units import format_bytes
 
@@ -32,7 +34,7 @@ PARAMETERS: Final = ("cancel", "engine", "on_output")
 """What is no option of a run but may stand beside them, unless one is asynchronous or of a sandbox that has them."""
 
 ISOLATE_OPTIONS: Final = frozenset(
-    {"filename", "input", "limits", "require", "fresh", "tenant", "function", "spread", "values"}
+    {"filename", "input", "limits", "require", "fresh", "tenant", "function", "spread", "values", "debug"}
 )
 _ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
@@ -87,6 +89,7 @@ class CodeOptions(ProgramOptions, total=False):
     function: str
     spread: bool
     values: str
+    debug: DebugLike
 
 
 class InputFile(msgspec.Struct, frozen=True):
@@ -132,6 +135,22 @@ def check_flag(value: object, *, field: str) -> bool:
     if not isinstance(value, bool):
         raise InvalidInput(field, "must be True or False")
     return value
+
+
+def check_recording(wanted: DebugLike, runtime: Runtime) -> Debug | None:
+    """What is to be recorded, as far as the runtime's harness can; what it cannot is refused."""
+    asked = check_debug(wanted)
+    for name in RECORDED if asked is not None else ():
+        if getattr(asked, name) and name not in runtime.debug:
+            can = ", ".join(("stack", *runtime.debug))
+            raise InvalidInput(f"debug.{name}", "this runtime records none", hint=f"it can record: {can}")
+    return asked
+
+
+def debug_wish(debug: Debug | None) -> dict[str, JsonValue]:
+    """What the harness itself has to record; the stack of an error it tells in any case."""
+    wanted = {name: getattr(debug, name, False) for name in RECORDED}
+    return {"debug": wanted} if any(wanted.values()) else {}
 
 
 def check_tenant(name: str) -> str:

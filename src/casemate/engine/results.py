@@ -13,14 +13,17 @@ from casemate.engine.execution import Outcome
 from casemate.engine.program import Program
 from casemate.engine.verdict import DENIED_ERRORS, Ending, judge
 from casemate.isolation.native import NativeSandbox
+from casemate.model.debug import Debug, DebugRecord, bounded
 from casemate.model.result import Event, GuestError, Isolation, Reason, Result, Status, Usage
 from casemate.model.runtime import Channel
 from casemate.model.values import (
+    NO_DEBUG,
     ExceptionReply,
     InvalidReply,
     Reply,
     ReplyProblem,
     ValueReply,
+    parse_debug,
     parse_reply,
     parse_text_output,
 )
@@ -43,6 +46,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     invalid: bool = False
     out_of_memory: bool = False
     problem: str = ""
+    debug: DebugRecord | None = None
 
 
 def read_answer(program: Program, outcome: Outcome) -> Answer:
@@ -69,11 +73,25 @@ def _read_reply(program: Program, outcome: Outcome) -> Answer:
         return Answer(invalid=True, problem=f"output larger than {limits.VALUE_MAX_BYTES} bytes")
     if program.channel is Channel.TEXT:
         return Answer(output=parse_text_output(outcome.reply))
-    return answer_of(parse_reply(outcome.reply), stopped=outcome.stopped is not None)
+    return answer_of(parse_reply(outcome.reply), stopped=outcome.stopped is not None, debug=program.debug)
 
 
-def answer_of(parsed: Reply | ReplyProblem | None, *, stopped: bool) -> Answer:
-    """The same for a reply that is parsed already."""
+def answer_of(parsed: Reply | ReplyProblem | None, *, stopped: bool, debug: Debug | None = None) -> Answer:
+    """The same for a reply that is parsed already. `debug`: what was to be recorded."""
+    answer = _answer_of(parsed, stopped=stopped)
+    return answer if debug is None else _with_debug(answer, parsed, debug)
+
+
+def _with_debug(answer: Answer, parsed: Reply | ReplyProblem | None, debug: Debug) -> Answer:
+    """With an empty record if nothing was said, and a problem if it made no sense."""
+    raw = NO_DEBUG if parsed is None or isinstance(parsed, ReplyProblem) else parsed.debug
+    found = parse_debug(raw) if raw else DebugRecord()
+    problem = answer.problem or ("" if found is not None else "what was recorded makes no sense")
+    record = bounded(found or DebugRecord(), debug, answer.error.traceback if answer.error else "")
+    return msgspec.structs.replace(answer, debug=record, problem=problem)
+
+
+def _answer_of(parsed: Reply | ReplyProblem | None, *, stopped: bool) -> Answer:
     if isinstance(parsed, ReplyProblem):
         return Answer(problem="" if stopped else parsed.why)
     if isinstance(parsed, ExceptionReply):
@@ -119,6 +137,7 @@ def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collec
         isolation=sandbox.isolation,
         events=(*_events(outcome, answer), *collected.events)[: limits.EVENTS_MAX],
         files=collected.files,
+        debug=answer.debug,
     )
 
 

@@ -42,12 +42,15 @@ from casemate.engine.request import (
     check_limits,
     check_options,
     check_patterns,
+    check_recording,
     check_stdin,
     check_tenant,
+    debug_wish,
 )
 from casemate.errors import InvalidInput, SandboxClosed
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Steps
+from casemate.model.debug import Debug
 from casemate.model.resources import Limits
 from casemate.model.result import Result
 from casemate.model.runtime import Channel, Runtime
@@ -99,8 +102,16 @@ def prepare_code(
     if declared.channel is Channel.ISOLATE:
         check_isolate(options, wanted, declared.instead)
     calling = calling or check_calling(declared, options)
+    debug = check_recording(options.get("debug"), declared)
     program = check_program(
-        declared, interpreter, code, options, live=live, heap_bytes=wanted.memory_bytes, calling=calling
+        declared,
+        interpreter,
+        code,
+        options,
+        live=live,
+        heap_bytes=wanted.memory_bytes,
+        calling=calling,
+        debug=debug,
     )
     require = check_layers(options.get("require", ()))
     spec = SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require)
@@ -160,6 +171,7 @@ def check_program(
     live: bool,
     heap_bytes: int = 0,
     calling: Calling = AS_EVER,
+    debug: Debug | None = None,
 ) -> Program:
     """Code of one runtime as a program. Options: filename, input, args, env, stdin; others are not looked at."""
     filename = options.get("filename")
@@ -175,7 +187,8 @@ def check_program(
         stdin=check_stdin(options.get("stdin")),
         live=live,
         heap_bytes=heap_bytes,
-        asked=calling.fields(),
+        asked={**calling.fields(), **debug_wish(debug)},
+        debug=debug,
     )
 
 

@@ -26,7 +26,8 @@ from casemate.model.resources import Limits
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import SandboxSpec
 from casemate.model.values import READY_FRAME
-from casemate.pool.ready import Maker, PoolStatistics, ReadyPool
+from casemate.model.workers import WorkerGroup, WorkerInfo, WorkerKind, WorkerState
+from casemate.pool.ready import Made, Maker, PoolStatistics, ReadyPool
 
 if TYPE_CHECKING:
     from casemate.engine.run import Run
@@ -104,6 +105,7 @@ class Warm:
         """`announce` is called before each time that something is made, by the thread that makes it."""
         self._backend = backend
         self._announce = announce
+        self._ready_max = bounds.ready_max
         self._zygotes = Zygotes(backend, bounds.idle_s)
         self._pool: ReadyPool[WarmKey, WarmSandbox] = ReadyPool(
             Maker(self._make, _memory_bytes, WarmSandbox.is_alive, self._discard, lambda key: key.label, self._problem),
@@ -170,6 +172,26 @@ class Warm:
     def statistics(self) -> tuple[PoolStatistics, ...]:
         return self._pool.statistics()
 
+    def report(self) -> tuple[tuple[WorkerInfo, ...], tuple[WorkerGroup, ...]]:
+        """What is ready, and who makes it, for the operator."""
+        now_s = time.monotonic()
+        ready = (_info(key, made, now_s) for key, made in self._pool.things())
+        groups = (
+            WorkerGroup(
+                kind=WorkerKind.READY,
+                label=each.label,
+                most=self._ready_max,
+                starting=each.starting,
+                idle=each.ready,
+                busy=each.busy,
+                hits=each.hits,
+                misses=each.misses,
+                problem=each.problem,
+            )
+            for each in self._pool.statistics()
+        )
+        return (*ready, *self._zygotes.report()), tuple(groups)
+
     def clear(self) -> None:
         self._pool.clear()
         self._zygotes.clear()
@@ -230,6 +252,19 @@ class Warm:
         if warm.waiting is not None:
             warm.waiting.close()
         self._backend.bury(warm.sandbox)
+
+
+def _info(key: WarmKey, made: Made[WarmSandbox], now_s: float) -> WorkerInfo:
+    return WorkerInfo(
+        id=f"ready-{made.number}",
+        kind=WorkerKind.READY,
+        label=key.label,
+        state=WorkerState.IDLE,
+        age_s=now_s - made.made_s,
+        memory_bytes=made.memory_bytes,
+        memory_limit_bytes=key.spec.limits.memory_bytes,
+        cpus=key.spec.limits.cpus,
+    )
 
 
 def start_waiting(sandbox: NativeSandbox, command: Command) -> Steps[Waiting]:

@@ -23,6 +23,7 @@ from casemate.isolation.nursery import Nursery
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.spec import Mount
 from casemate.model.values import READY_FRAME
+from casemate.model.workers import WorkerInfo, WorkerKind, WorkerState
 
 _DIRECTORY: Final = "/tmp"  # noqa: S108 - the nursery's own
 
@@ -119,6 +120,25 @@ class Zygotes:
         with self._lock:
             kind = self._kinds.get(key)
         return kind.problem if kind is not None else ""
+
+    def report(self) -> tuple[WorkerInfo, ...]:
+        """Those that there are, for the operator."""
+        now_s = time.monotonic()
+        with self._lock:
+            kinds = [(key, kind, kind.nursery) for key, kind in self._kinds.items()]
+        return tuple(
+            WorkerInfo(
+                id=f"zygote-{at}",
+                kind=WorkerKind.ZYGOTE,
+                label=" ".join(key.preload)[: limits.PUBLISHED_TEXT_MAX_CHARS],
+                state=WorkerState.IDLE if nursery.is_idle else WorkerState.BUSY,
+                age_s=now_s - kind.born_s,
+                runs=nursery.made,
+                memory_limit_bytes=limits.NURSERY_MEMORY_BYTES,
+            )
+            for at, (key, kind, nursery) in enumerate(kinds, 1)
+            if nursery is not None
+        )
 
     def clear(self) -> None:
         """Let all go that nobody needs any more; the next one who asks has another made."""

@@ -170,9 +170,10 @@ function consoleFor(write, { format, inspect }) {
   let indent = '';
   const counts = new Map();
   const starts = new Map();
-  const print = (fd, text) => write(fd, `${indent}${indent ? text.replace(/\n/g, `\n${indent}`) : text}\n`);
-  const out = (...args) => print(1, format(args));
-  const err = (...args) => print(2, format(args));
+  const print = (fd, text, level) => write(fd, `${indent}${indent ? text.replace(/\n/g, `\n${indent}`) : text}\n`, level);
+  const at = (fd, level) => (...args) => print(fd, format(args), level);
+  const out = at(1, 'log');
+  const err = at(2, 'error');
   const since = (label) => `${label}: ${Date.now() - (starts.get(label) ?? Date.now())}ms`;
   const group = (...args) => {
     if (args.length > 0) out(...args);
@@ -180,16 +181,16 @@ function consoleFor(write, { format, inspect }) {
   };
   return {
     log: out,
-    info: out,
-    debug: out,
+    info: at(1, 'info'),
+    debug: at(1, 'debug'),
     table: out,
     dirxml: out,
-    dir: (value) => print(1, inspect(value)),
+    dir: (value) => print(1, inspect(value), 'dir'),
     error: err,
-    warn: err,
+    warn: at(2, 'warning'),
     trace(...args) {
       const stack = new Error(format(args)).stack.replace(/^Error/, 'Trace').split('\n');
-      print(2, stack.filter((line) => !line.includes('casemate:')).join('\n'));
+      print(2, stack.filter((line) => !line.includes('casemate:')).join('\n'), 'trace');
     },
     assert(condition, ...args) {
       if (!condition) err(`Assertion failed${args.length > 0 ? `: ${format(args)}` : ''}`);

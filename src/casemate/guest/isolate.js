@@ -49,7 +49,7 @@ async function serve(heapMib) {
   sendRaw(EMPTY);
   for (let request = readRequest(); request !== null; request = readRequest()) {
     sendRaw(EMPTY);
-    if (ready.heapMib !== request.heap_mib) ready = replace(ready, request.heap_mib);
+    if (ready.heapMib !== request.heap_mib || isWatched(request)) ready = replace(ready, request.heap_mib, request);
     const answer = await observed(ready, request);
     send(answer);
     if (answer.last) return process.exit(0);
@@ -61,15 +61,15 @@ async function serve(heapMib) {
 // Isolates --------------------------------------------------------------------------------------
 
 // Made before it is needed. No program has been in it, so nothing here can take long.
-function prepare(heapMib) {
+function prepare(heapMib, request) {
   const ready = { heapMib };
   ready.broken = new Promise((resolve) => {
     const onCatastrophicError = () => resolve({ memory: true, last: true, reply: { kind: 'none' } });
-    ready.isolate = new Isolate({ memoryLimit: heapMib, onCatastrophicError });
+    ready.isolate = new Isolate({ memoryLimit: heapMib, onCatastrophicError, inspector: isWatched(request) });
   });
-  ready.context = ready.isolate.createContextSync();
+  ready.context = ready.isolate.createContextSync({ inspector: isWatched(request) });
   const surround = compileHarness(ready.isolate).runSync(ready.context, { reference: true });
-  const write = new Callback(writeText, { sync: true });
+  const write = new Callback((fd, text, level) => writeFor(ready, fd, text, level), { sync: true });
   ready.finish = surround.applySync(undefined, [write, BEGIN], { result: { reference: true } });
   return ready;
 }
@@ -82,16 +82,21 @@ function compileHarness(isolate) {
   return script;
 }
 
-function replace(used, heapMib) {
+function replace(used, heapMib, request) {
   if (!used.isolate.isDisposed) used.isolate.dispose();
-  return prepare(heapMib);
+  return prepare(heapMib, request);
+}
+
+// An inspector costs an isolate something, so only those have one whose program is asked about.
+function isWatched(request) {
+  return Boolean(request?.debug?.profile || request?.debug?.steps);
 }
 
 async function observed(ready, request) {
   const heart = setInterval(() => sendRaw(EMPTY), HEARTBEAT_MS);
   try {
     const answer = await Promise.race([execute(ready, request), ready.broken]);
-    return { ...answer, ...measured(ready.isolate, answer.last) };
+    return { ...answer, debug: ready.recorder?.text(), worker: measured(ready.isolate, answer) };
   } finally {
     clearInterval(heart);
   }
@@ -100,6 +105,10 @@ async function observed(ready, request) {
 async function execute(ready, request) {
   try {
     if (request.check) return { reply: { kind: 'value', output: await syntaxOf(ready, request) } };
+    if (request.debug) {
+      const { Recorder } = require('./isolate_debug.js');
+      ready.recorder = new Recorder(ready.isolate, request);
+    }
     const failure = await run(ready, request);
     if (failure !== undefined) return { reply: exceptionReply(failure) };
     // All that was left to be done has been done by now: the next call enters anew.
@@ -120,16 +129,21 @@ async function run(ready, request) {
   const end = `\n}, ${given.join(', ')})`;
   const named = wanted === '*' ? firstFunction(code) : wanted;
   const callee = wanted && named !== null && isName(named) ? named : 'main';
+  await ready.recorder?.begin();
   const { script, mistake } = await compiledProgram(ready, request, callee, end);
   if (script === undefined) return mistake;
   if (wanted && callee !== named) return NO_FUNCTION;
-  await script.run(ready.context);
+  try {
+    await script.run(ready.context);
+  } finally {
+    await ready.recorder?.end();
+  }
   return undefined;
 }
 
-async function compiledProgram({ isolate, context }, { code, filename }, callee, end) {
+async function compiledProgram({ isolate, context, recorder }, { code, filename }, callee, end) {
   const text = code.replace(/^#!/, '//');
-  const [script, mistake] = await compile(isolate, filename, text, callee, end);
+  const [script, mistake] = await compile(isolate, filename, text, callee, end, recorder);
   if (script !== undefined) return { script };
   return { mistake: describeMistake(await plainMistake(context, filename, text, mistake)) };
 }
@@ -154,12 +168,12 @@ async function mistakeAlone({ context }, { code }) {
   }
 }
 
-async function compile(isolate, filename, text, callee, end) {
+async function compile(isolate, filename, text, callee, end, recorder) {
   const kinds = /\bawait\b/.test(text) ? ['async function', 'function'] : ['function'];
   let mistake;
   for (const kind of kinds) {
     try {
-      return [await compileAs(kind, isolate, filename, text, callee, end)];
+      return [await compileAs(kind, isolate, filename, text, callee, end, recorder)];
     } catch (error) {
       if (isolate.isDisposed) throw error;
       mistake ??= error;
@@ -169,9 +183,10 @@ async function compile(isolate, filename, text, callee, end) {
 }
 
 // Messages count lines and columns as in the text that its author knows: the offset takes our beginning away.
-function compileAs(kind, isolate, filename, text, callee, end) {
+function compileAs(kind, isolate, filename, text, callee, end, recorder) {
   const strict = isStrict(text) ? '"use strict";' : '';
-  const start = `${BEGIN}(${kind} (${PEEK}) {${strict}${PEEK}(() => output, () => ${callee});`;
+  const start = `${BEGIN}(${kind} (${PEEK}) {${strict}${PEEK}(() => output, () => ${callee});${recorder?.stop ?? ''}`;
+  if (recorder) recorder.compiled = { start, text: start + text + end, lines: text.split('\n').length };
   return isolate.compileScript(start + text + end, { filename, columnOffset: -start.length });
 }
 
@@ -222,12 +237,14 @@ function exceptionReply(error) {
 }
 
 // A broken isolate stays locked for ever.
-function measured(isolate, isBroken) {
+function measured(isolate, { memory, last }) {
   const rss = process.memoryUsage.rss();
-  if (isBroken || isolate.isDisposed) return { rss };
+  if (last || isolate.isDisposed) return { rss, memory, last };
   const heap = isolate.getHeapStatisticsSync();
   return {
     rss,
+    memory,
+    last,
     used: heap.used_heap_size,
     total: heap.total_heap_size,
     external: heap.externally_allocated_size,
@@ -236,6 +253,11 @@ function measured(isolate, isBroken) {
 }
 
 // Called from within an isolate, which waits for it: whoever prints faster than is read is slowed down.
+function writeFor({ recorder }, fd, text, level) {
+  writeText(fd, text);
+  if (typeof text === 'string') recorder?.note(fd, text, level);
+}
+
 function writeText(fd, text) {
   if ((fd !== STDOUT && fd !== STDERR) || typeof text !== 'string') return;
   writeAll(fd, Buffer.from(text));
@@ -266,9 +288,10 @@ function readExactly(count) {
 }
 
 // The reply is text already, if it was made inside.
-function send({ reply, ...rest }) {
+function send({ reply, worker, debug }) {
   const text = typeof reply === 'string' ? reply : JSON.stringify(reply ?? { kind: 'none' });
-  const body = Buffer.from(`{"reply":${text},"worker":${JSON.stringify(rest)}}`);
+  const recorded = debug === undefined ? '' : `,"debug":${debug}`;
+  const body = Buffer.from(`{"reply":${text},"worker":${JSON.stringify(worker)}${recorded}}`);
   const frame = Buffer.allocUnsafe(4 + body.length);
   frame.writeUInt32BE(body.length, 0);
   body.copy(frame, 4);

@@ -31,8 +31,8 @@ function give(name, value) {
 }
 
 // In pieces: the texts of one isolate are not to be held twice at once, however long they are.
-function write(fd, text) {
-  for (let at = 0; at < text.length; at += PIECE_MAX_CHARS) passOn(fd, text.slice(at, at + PIECE_MAX_CHARS));
+function write(fd, text, level) {
+  for (let at = 0; at < text.length; at += PIECE_MAX_CHARS) passOn(fd, text.slice(at, at + PIECE_MAX_CHARS), level);
 }
 
 // The program -----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ const { describe, textOfError, textOfRich, textOfValue } = require('./values.js'
   byteLength: Buffer.byteLength,
 });
 
-const program = { ended: false, failure: null, returned: undefined, result: undefined, output: null, main: null };
+const program = { ended: false, failure: null, returned: undefined, result: undefined, output: null, main: null, recorder: null };
 const placed = [];
 let isReplied = false;
 let callee = 'main';
@@ -67,6 +67,7 @@ function start(request) {
   const observer = { input: request.input, args: argumentsOf(request), begin, settle };
   observer.end = (output, main) => end(request, output, main);
   Object.defineProperty(globalThis, PROGRAM, { value: observer, configurable: true });
+  if (request.debug) watch(request.debug, filename);
   serve(request, filename);
 }
 
@@ -75,6 +76,11 @@ function neighbour(name) {
   const found = require(name);
   delete require.cache[require.resolve(name)];
   return found;
+}
+
+function watch(asked, filename) {
+  program.recorder = new (neighbour('./node_debug.js').Recorder)(asked, filename);
+  delete require.cache[require.resolve('./debug.js')];
 }
 
 // The name of the function that is to be called.
@@ -138,6 +144,7 @@ function serve(request, filename) {
   const asModule = filename.endsWith('.mjs') || (!filename.endsWith('.cjs') && (!isCommon || inModulePackage(filename)));
   // What is no program at all stays as it is: Node shall complain about the text that its author knows.
   const source = (asModule ? isModule(code) : isCommon) ? observed(code, returns, Boolean(request.function)) : code;
+  program.recorder?.begin(code, source);
   place(filename, code);
   let main = filename;
   let text = source;
@@ -375,6 +382,7 @@ function hasAddons() {
 }
 
 function reply() {
+  program.recorder?.end();
   if (program.failure) return sendText(textOfError(describe(program.failure.error)));
   const own = program.calls && !program.macros ? undefined : currentOutput();
   // With macros there is an `output` from the start: whatever is returned comes before it.
@@ -384,7 +392,7 @@ function reply() {
 }
 
 function sendText(text) {
-  const body = Buffer.from(text);
+  const body = Buffer.from(program.recorder === null ? text : program.recorder.joined(text));
   const frame = Buffer.allocUnsafe(4 + body.length);
   frame.writeUInt32BE(body.length, 0);
   body.copy(frame, 4);

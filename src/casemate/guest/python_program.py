@@ -67,10 +67,11 @@ def main(here: str) -> None:
     names = vars(_make_main(path, None if placed else source))
     if request["has_input"]:
         names["input"] = request["input"]
+    reply.recorder = _find_recorder(here, request, path)
     try:
         parts = _compile_program(here, source, path)
         call = _find_call(here, request, source)
-        value = _run(parts, names)
+        value = _run(parts, names, reply.recorder)
         if value is MISSING:
             value = call(names)
     except SystemExit as error:
@@ -159,6 +160,7 @@ class Reply:
     def __init__(self) -> None:
         self.process = posix.getpid()
         self.is_sent = False
+        self.recorder: Any = None
         try:
             self.fd = posix.dup2(REPLY_FD, REPLY_FD_LATER, inheritable=False)
             posix.dup2(REPLY_FD, SPARE_FD, inheritable=False)
@@ -170,6 +172,8 @@ class Reply:
     def send(self, payload: bytes) -> None:
         if posix.getpid() != self.process:
             return
+        if self.recorder:
+            payload = self.recorder.joined(payload)
         frame = memoryview(len(payload).to_bytes(4, "big") + payload)
         try:
             while frame:
@@ -177,6 +181,11 @@ class Reply:
             self.is_sent = True
         except OSError:
             pass  # the program closed it: there is no reply then, and its exit status stands
+
+    def stop_recording(self) -> None:
+        """What comes now is not the program's own doing."""
+        if self.recorder:
+            self.recorder.stop()
 
     def take_leave(self, status: int) -> None:
         """Nothing of the program comes any more: whoever waits for its end need not wait for that of the process."""
@@ -375,9 +384,11 @@ def _neighbour(here: str, name: str) -> "Any":
     return sys.modules.pop(name)
 
 
-def _run(parts: "list[Part]", names: "dict[str, Any]") -> "Any":
+def _run(parts: "list[Part]", names: "dict[str, Any]", recorder: "Any") -> "Any":
     """Run the program; the value of the `return` that it reached at its top level, else MISSING."""
-    _hide_own_depth()
+    _hide_own_depth(FRAMES_BELOW + (recorder.frames if recorder else 0))
+    if recorder:
+        recorder.start()
     for part in parts:
         if not callable(part):
             exec(part, names)
@@ -388,12 +399,16 @@ def _run(parts: "list[Part]", names: "dict[str, Any]") -> "Any":
     return MISSING
 
 
-def _hide_own_depth() -> None:
+def _find_recorder(here: str, request: "dict[str, Any]", path: str) -> "Any":
+    return _without_trace(here, "python_debug").Recorder(request["debug"], path) if "debug" in request else None
+
+
+def _hide_own_depth(frames: int) -> None:
     """The program can go as deep as natively, and is told the same limit."""
     tell, limit = sys.getrecursionlimit, sys.setrecursionlimit
-    sys.getrecursionlimit = lambda: tell() - FRAMES_BELOW
-    sys.setrecursionlimit = lambda wanted, /: limit(wanted + FRAMES_BELOW)
-    sys.setrecursionlimit(sys.getrecursionlimit() + FRAMES_BELOW)
+    sys.getrecursionlimit = lambda: tell() - frames
+    sys.setrecursionlimit = lambda wanted, /: limit(wanted + frames)
+    sys.setrecursionlimit(sys.getrecursionlimit() + frames)
 
 
 def _check(here: str, reply: "Reply", source: str, path: str) -> None:
@@ -443,6 +458,7 @@ def _takes_one(function: "Any") -> bool:
 
 
 def _send_value(here: str, reply: Reply, value: "Any") -> None:
+    reply.stop_recording()
     if value is MISSING:
         reply.send(b'{"kind":"none"}')
     else:
@@ -454,6 +470,7 @@ def _fail(  # noqa: PLR0917 - all that the end of a program depends on
     here: str, reply: Reply, error: BaseException, path: str, source: "str | None", end: "Any"
 ) -> None:
     """Report what the program did not catch; the interpreter then prints it, without our frames, and exits."""
+    reply.stop_recording()
     _give_up_reserves()
     _strip(here, error)
     failure = _neighbour(here, "python_failure")

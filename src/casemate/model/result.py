@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from casemate.model.debug import Count, DebugRecord
 from casemate.model.display import Display
 from casemate.model.layers import Layer
 
@@ -122,6 +123,18 @@ class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+class WorkerSample(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker and the isolate in it held when an execution had ended. `at_us`: microseconds since 1970, UTC."""
+
+    worker: str
+    at_us: int
+    heap_used_bytes: Count = 0
+    heap_total_bytes: Count = 0
+    external_bytes: Count = 0
+    malloced_bytes: Count = 0
+    resident_bytes: Count = 0
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """How one execution ended."""
 
@@ -138,6 +151,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...] = ()
     files: tuple[OutputFile, ...] = ()
     displays: tuple[Display, ...] = ()
+    debug: DebugRecord | None = None
+    worker: WorkerSample | None = None
 
     @property
     def ok(self) -> bool:

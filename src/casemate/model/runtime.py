@@ -83,6 +83,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `instead` is the runtime for programs that this one cannot serve.
     `abilities` are what its harness can do besides. `syntax`, for one that cannot check the syntax itself: a program of
     the language that gets code as its input and on stdin, and whose output says what is wrong with it.
+    `debug` is what its harness records where that is asked for: some of `console`, `profile`, `steps`.
     """
 
     interpreter: tuple[str, ...]
@@ -113,3 +114,4 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     instead: str = ""
     abilities: tuple[Ability, ...] = ()
     syntax: str = ""
+    debug: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from casemate import limits
+from casemate.model.debug import DebugRecord
 from casemate.model.result import GuestError, JsonValue
 
 FRAME_HEAD: Final = struct.Struct(">I")
@@ -21,6 +22,7 @@ READY_FRAME: Final = FRAME_HEAD.pack(0)
 FAREWELL_HEAD: Final = b"\xff\xff\xff"
 """After its reply a harness may take its leave, with this and the exit status: no frame is as long as it would say."""
 
+NO_DEBUG: Final = msgspec.Raw()
 _FAREWELL_BYTES: Final = len(FAREWELL_HEAD) + 1
 _QUOTES_AND_OPENINGS: Final = b'"[{'
 _ALL_ELSE: Final = bytes(set(range(256)) - set(_QUOTES_AND_OPENINGS))
@@ -30,22 +32,27 @@ class ValueReply(msgspec.Struct, frozen=True, tag_field="kind", tag="value", for
     """The program has an output."""
 
     output: JsonValue
+    debug: msgspec.Raw = NO_DEBUG
 
 
 class NoneReply(msgspec.Struct, frozen=True, tag_field="kind", tag="none", forbid_unknown_fields=True):
     """The program has no output."""
+
+    debug: msgspec.Raw = NO_DEBUG
 
 
 class ExceptionReply(msgspec.Struct, frozen=True, tag_field="kind", tag="exception", forbid_unknown_fields=True):
     """The program ended with an error."""
 
     error: GuestError
+    debug: msgspec.Raw = NO_DEBUG
 
 
 class InvalidReply(msgspec.Struct, frozen=True, tag_field="kind", tag="invalid", forbid_unknown_fields=True):
     """The program's output cannot be written as JSON."""
 
     error: GuestError
+    debug: msgspec.Raw = NO_DEBUG
 
 
 class ReplyProblem(msgspec.Struct, frozen=True):
@@ -60,6 +67,19 @@ Reply: TypeAlias = ValueReply | NoneReply | ExceptionReply | InvalidReply
 @cache
 def _decoder() -> msgspec.json.Decoder[Reply]:
     return msgspec.json.Decoder(Reply, strict=True)
+
+
+@cache
+def _debug_decoder() -> msgspec.json.Decoder[DebugRecord]:
+    return msgspec.json.Decoder(DebugRecord, strict=True)
+
+
+def parse_debug(raw: msgspec.Raw) -> DebugRecord | None:
+    """What a harness has recorded, not yet held to any bound; None for what is no record."""
+    try:
+        return _debug_decoder().decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+        return None
 
 
 def frame(value: JsonValue) -> bytes:
@@ -116,7 +136,7 @@ def parse_body(body: bytes) -> Reply | ReplyProblem:
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         return ReplyProblem("not a reply")
     if isinstance(reply, ExceptionReply | InvalidReply):
-        return type(reply)(_bounded(reply.error))
+        return type(reply)(_bounded(reply.error), reply.debug)
     if isinstance(reply, ValueReply) and is_too_deep(reply.output):
         return ReplyProblem(f"nested deeper than {limits.VALUE_DEPTH_MAX}")
     return reply

@@ -20,13 +20,17 @@ from typing import Final
 from casemate import limits
 from casemate.errors import CasemateError, SandboxClosed
 from casemate.isolation.waiting import Steps, Wait
+from casemate.model.workers import WorkerGroup, WorkerInfo, WorkerKind, WorkerState
 from casemate.pool import decide
 from casemate.pool.decide import Retirement
 from casemate.pool.line import Demand, Waiter
 from casemate.pool.ready import PoolStatistics
-from casemate.pool.worker import Kind, Worker, WorkersStatus, status_of
+from casemate.pool.worker import Kind, Worker, WorkersStatus, info_of, status_of
 
 _NOTHING: Final = None
+KINDS: Final = {"isolates": WorkerKind.ISOLATE, "runners": WorkerKind.RUNNER}
+UNEXPECTED: Final = frozenset({Retirement.CRASHED, Retirement.SILENT, Retirement.LEAK, Retirement.DISTRUSTED})
+"""Ends that somebody may want to look into."""
 
 
 class WorkerPool:
@@ -55,7 +59,8 @@ class WorkerPool:
         self._counted = itertools.count(1)
         self._demand: dict[Kind, Demand] = {}
         self._retired: dict[str, int] = {}
-        self._hits = self._misses = 0
+        self._hits = self._misses = self._begun = self._restarted = 0
+        self._ended: deque[WorkerInfo] = deque(maxlen=limits.WORKERS_ENDED_KEPT)
         self._closed = self._resting = False
         self._wake = -1
         self._thread: threading.Thread | None = None
@@ -108,6 +113,34 @@ class WorkerPool:
                 misses=self._misses,
                 retired=dict(self._retired),
             )
+
+    def report(self) -> tuple[tuple[WorkerInfo, ...], tuple[WorkerGroup, ...]]:
+        """The same for the operator, with those that ended lately; nothing if there never was a worker."""
+        now_s = time.monotonic()
+        with self._lock:
+            if not self._misses:
+                return (), ()
+            idle = [(worker, WorkerState.IDLE) for worker in self._idle]
+            present = [*idle, *((worker, WorkerState.BUSY) for worker in self._busy)]
+            infos = [self._info(worker, _shown(worker, state), now_s, worker.retiring) for worker, state in present]
+            group = WorkerGroup(
+                kind=KINDS[self._label],
+                label=self._label,
+                most=self._most,
+                starting=self._starting,
+                idle=len(self._idle),
+                busy=len(self._busy),
+                waiting=len(self._waiting),
+                hits=self._hits,
+                misses=self._misses,
+                started=self._begun,
+                restarted=self._restarted,
+                retired=dict(self._retired),
+            )
+            return (*infos, *self._ended), (group,)
+
+    def _info(self, worker: Worker, state: WorkerState, now_s: float, ended: Retirement | None) -> WorkerInfo:
+        return info_of(worker, KINDS[self._label], self._label, state, now_s, ended or "")
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """The same in short, all tenants together; nothing if there never was a worker."""
@@ -245,6 +278,7 @@ class WorkerPool:
                 if worker is None:
                     self._pass_on(_NOTHING)
                 else:
+                    self._begun += 1
                     self._busy.add(worker)
                     self._keep()
         return worker
@@ -279,9 +313,13 @@ class WorkerPool:
 
     def _end(self, doomed: list[tuple[Worker, Retirement]]) -> None:
         for worker, why in doomed:
+            info = self._info(worker, WorkerState.ENDED, time.monotonic(), why)
             worker.close()
             with self._lock:
                 self._count(why)
+                self._ended.append(info)
+            if why in UNEXPECTED:
+                _log_end(info)
 
     def _count(self, why: Retirement) -> None:
         self._retired[why] = self._retired.get(why, 0) + 1
@@ -392,6 +430,9 @@ class WorkerPool:
             doomed = [(worker, Retirement.CLOSED)] if worker and is_late else self._pass_on(worker)
             if worker is None:
                 self._demand.pop(kind, None)
+            else:
+                self._begun += 1
+                self._restarted += bool(self._retired)
         self._end(doomed)
 
     def _sleep(self, watched: dict[int, Worker], until_s: float) -> set[Worker]:
@@ -403,3 +444,15 @@ class WorkerPool:
         with suppress(BlockingIOError):
             os.eventfd_read(self._wake)
         return {watched[fd] for fd, _ in ready if fd in watched}
+
+
+def _shown(worker: Worker, state: WorkerState) -> WorkerState:
+    return WorkerState.RETIRING if worker.retiring is not None and state is WorkerState.IDLE else state
+
+
+def _log_end(info: WorkerInfo) -> None:
+    import logging  # takes longer to import than a run takes
+
+    logging.getLogger("casemate").warning(
+        "worker %s of tenant %r has ended after %d runs: %s", info.id, info.tenant, info.runs, info.ended
+    )

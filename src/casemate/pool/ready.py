@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from casemate.pool.sizing import next_change_s, wanted
 K = TypeVar("K")
 T = TypeVar("T")
 _PROBLEMS: Final = (CasemateError, OSError)
+_numbers: Final = itertools.count(1)
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -44,6 +46,7 @@ class Made(msgspec.Struct, Generic[T]):
     thing: T
     memory_bytes: int
     made_s: float
+    number: int = 0
 
 
 class Maker(msgspec.Struct, Generic[K, T], frozen=True):
@@ -188,6 +191,11 @@ class ReadyPool(Generic[K, T]):
         """All kinds, as they are now."""
         with self._changed:
             return tuple(self._statistics(key, kind) for key, kind in self._kinds.items())
+
+    def things(self) -> tuple[tuple[K, Made[T]], ...]:
+        """All that is ready now and lives."""
+        with self._changed:
+            return tuple((key, made) for key, kind in self._kinds.items() for made in self._alive(kind))
 
     def clear(self) -> None:
         """Forget the demand until now and throw away all that is ready or becomes so.
@@ -361,7 +369,7 @@ class ReadyPool(Generic[K, T]):
         thing: T | None = None
         try:
             thing = self._maker.make(key)
-            return Made(thing, self._maker.memory_bytes(thing), time.monotonic()), ""
+            return Made(thing, self._maker.memory_bytes(thing), time.monotonic(), next(_numbers)), ""
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever it is
             if not isinstance(error, _PROBLEMS):
                 _log_failure("nothing can be made ahead")

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ import msgspec
 from casemate import limits
 from casemate.isolation.native import NativeSandbox
 from casemate.model.spec import SandboxSpec
+from casemate.model.workers import WorkerInfo, WorkerKind, WorkerMoment, WorkerState
 from casemate.pool.decide import Retirement
 
 _numbers: Final = itertools.count(1)
@@ -54,15 +56,33 @@ class Worker:
         self.runs = 0
         self.samples: list[int] = []
         self.memory_bytes = 0
+        self.cpu_s = 0.0
+        self.heard_s = self.started_s
+        self.trend: deque[WorkerMoment] = deque(maxlen=limits.WORKER_TREND_SAMPLES)
+        self._trend_s = 0.0
         self._bury = bury
         self._closed = False
 
-    def served(self, memory_bytes: int) -> None:
-        """Note the end of an execution, and now and then how much memory the worker has."""
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self.heard_s = time.monotonic()
+
+    def served(self, memory_bytes: int, cpu_s: float = 0.0) -> None:
+        """Note the end of an execution, and now and then how much memory and processor time the worker has used."""
         self.memory_bytes = memory_bytes
+        self.cpu_s += cpu_s
+        now_s = time.monotonic()
+        if now_s - self._trend_s >= limits.WORKER_TREND_PERIOD_S:
+            self._trend_s = now_s
+            self.trend.append(WorkerMoment(at_us=time.time_ns() // 1000, memory_bytes=memory_bytes, cpu_s=self.cpu_s))
         if self.runs % limits.WORKER_SAMPLE_RUNS == 0:
             self.samples = [*self.samples, memory_bytes][-limits.LEAK_SAMPLES :]
         self.runs += 1
+
+    @property
+    def id(self) -> str:
+        """Its name in this process and in what is told of it."""
+        return f"worker-{self.number}"
 
     def is_alive(self) -> bool:
         """Whether it still runs, as far as we have been told."""
@@ -115,4 +135,27 @@ def status_of(worker: Worker, state: str, now_s: float) -> WorkerStatus:
         age_s=now_s - worker.started_s,
         memory_bytes=worker.memory_bytes,
         samples=tuple(worker.samples),
+    )
+
+
+def info_of(  # noqa: PLR0917 - what the pool knows of it
+    worker: Worker, kind: WorkerKind, label: str, state: WorkerState, now_s: float, ended: str
+) -> WorkerInfo:
+    """One worker for the operator."""
+    wanted = worker.kind.spec.limits
+    return WorkerInfo(
+        id=worker.id,
+        kind=kind,
+        label=label,
+        state=state,
+        tenant=worker.kind.tenant,
+        age_s=now_s - worker.started_s,
+        runs=worker.runs,
+        memory_bytes=worker.memory_bytes,
+        cpu_s=worker.cpu_s,
+        heartbeat_age_s=now_s - worker.heard_s if state is WorkerState.BUSY else None,
+        memory_limit_bytes=wanted.memory_bytes,
+        cpus=wanted.cpus,
+        ended=ended,
+        trend=tuple(worker.trend),
     )

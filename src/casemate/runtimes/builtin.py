@@ -58,6 +58,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         early_variables=("PYTHON", "OPENSSL_", "SSL_"),
         abilities=(Ability.FUNCTION, Ability.CHECK),
         sets=_PYTHON_SETS,
+        debug=("console", "profile", "steps"),
     ),
     "node": Runtime(
         interpreter=("node", "nodejs"),
@@ -73,6 +74,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         packages=("nodejs",),
         interactive=("{interpreter}",),
         sets=_NODE_SETS,
+        debug=("console", "profile"),
     ),
     "javascript": Runtime(
         interpreter=("node", "nodejs"),
@@ -85,6 +87,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         addon="_isolated_vm",
         instead="node",
         abilities=(Ability.FUNCTION, Ability.RICH, Ability.CHECK),
+        debug=("console", "profile", "steps"),
     ),
     "r": Runtime(
         interpreter=("R",),
