@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Unauthenticated,
         UnknownRuntime,
     )
+    from casemate.model.debug import Debug, DebugRecord
     from casemate.model.display import Display
     from casemate.model.function import Item, ItemResult, Source
     from casemate.model.layers import Layer, Tier
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
     from casemate.model.runtime import Ability, Channel, Runtime
     from casemate.model.syntax import SyntaxReport
+    from casemate.model.workers import WorkersReport
     from casemate.sets.api import Sets
 
 __version__ = "0.1.0"
@@ -71,6 +73,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "Conflict",
+    "Debug",
+    "DebugRecord",
     "Display",
     "Engine",
     "EngineConfig",
@@ -116,6 +120,7 @@ __all__ = [
     "Unauthenticated",
     "UnknownRuntime",
     "Usage",
+    "WorkersReport",
     "acheck_syntax",
     "aexecute",
     "arun",
@@ -147,6 +152,7 @@ if not TYPE_CHECKING:
             ("errors", "Conflict InvalidInput NodeLost NodeUnavailable NotFound PermissionDenied ServiceUnavailable"),
             ("errors", "RecordsDamaged RecordsUnavailable SetDamaged StateLost TooManyRequests Unauthenticated"),
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
+            ("model.debug", "Debug DebugRecord"),
             ("model.display", "Display"),
             ("model.function", "Item ItemResult Source"),
             ("model.layers", "Layer Tier"),
@@ -154,6 +160,7 @@ if not TYPE_CHECKING:
             ("model.resources", "Limits"),
             ("model.result", "Chunk Event GuestError Isolation OutputFile Reason Result Status Usage"),
             ("model.runtime", "Ability Channel Runtime"),
+            ("model.workers", "WorkersReport"),
             ("model.syntax", "SyntaxReport"),
             ("sets.api", "Sets"),
         )

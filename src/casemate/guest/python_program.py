@@ -67,11 +67,10 @@ def main(here: str) -> None:
     names = vars(_make_main(path, None if placed else source))
     if request["has_input"]:
         names["input"] = request["input"]
-    reply.recorder = _find_recorder(here, request, path)
     try:
         parts = _compile_program(here, source, path)
         call = _find_call(here, request, source)
-        value = _run(parts, names, reply.recorder)
+        value = _run(parts, names, reply.record(here, request, path))
         if value is MISSING:
             value = call(names)
     except SystemExit as error:
@@ -181,6 +180,11 @@ class Reply:
             self.is_sent = True
         except OSError:
             pass  # the program closed it: there is no reply then, and its exit status stands
+
+    def record(self, here: str, request: "dict[str, Any]", path: str) -> "Any":
+        if "debug" in request:
+            self.recorder = _without_trace(here, "python_debug").Recorder(request["debug"], path)
+        return self.recorder
 
     def stop_recording(self) -> None:
         """What comes now is not the program's own doing."""
@@ -397,10 +401,6 @@ def _run(parts: "list[Part]", names: "dict[str, Any]", recorder: "Any") -> "Any"
         if returned is not None:
             return returned[0] if returned else MISSING
     return MISSING
-
-
-def _find_recorder(here: str, request: "dict[str, Any]", path: str) -> "Any":
-    return _without_trace(here, "python_debug").Recorder(request["debug"], path) if "debug" in request else None
 
 
 def _hide_own_depth(frames: int) -> None:

@@ -10,7 +10,7 @@ import msgspec
 class WorkerKind(StrEnum):
     """What it is for.
 
-    `isolate` runs JavaScript in isolates, `runner` calls a function item by item, `ready` waits for one program, and
+    `isolate` runs programs in isolates, `runner` calls a function item by item, `ready` waits for one program, and
     `zygote` makes what waits.
     """
 
