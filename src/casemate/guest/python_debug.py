@@ -1,7 +1,7 @@
 """What a program does while it runs, recorded for whoever has asked: what it prints, its calls, its steps.
 
-It is imported only then. The program is to notice nothing: it goes as deep as ever, prints to the files that it prints to
-otherwise, and sets trace and profile functions of its own, which ends the recording. Threads that it starts are not
+It is imported only then. The program is to notice nothing: it goes as deep as ever, prints to the files that it prints
+to otherwise, and sets trace and profile functions of its own, which ends the recording. Threads that it starts are not
 watched.
 """
 
