@@ -42,8 +42,10 @@ def _console(line: ConsoleLine) -> str:
 
 def _profile(entry: ProfileEntry) -> str:
     place = f"{printable(entry.file)}:{entry.line}" if entry.file else "built in"
-    own, total = _time(entry.own_us), _time(entry.total_us)
-    return f"{entry.calls:>8} calls  own {own:>10}  all {total:>10}  {printable(entry.function)} ({place})"
+    times = ""
+    if entry.own_us is not None and entry.total_us is not None:
+        times = f"own {_time(entry.own_us):>10}  all {_time(entry.total_us):>10}  "
+    return f"{entry.calls:>8} calls  {times}{printable(entry.function)} ({place})"
 
 
 def _step(step: Step) -> str:

@@ -46,19 +46,20 @@ class Console {
 }
 
 // Functions of one file. `coverage` says exactly how often each was called, `nodes` is a tree of samples with the time of
-// each in microseconds; `lineAt` finds the line of an offset.
+// each in microseconds, if there is one; `lineAt` finds the line of an offset.
 function profileOf({ file, coverage, nodes, lineAt }) {
   const found = new Map();
   for (const { functionName, ranges } of coverage) {
     const [{ startOffset, count }] = ranges;
     if (count > 0) entryOf(found, file, functionName, lineAt(startOffset)).calls += count;
   }
-  addTimes(found, nodes, file);
+  addTimes(found, nodes ?? [], file);
   const entries = [...found.values()].sort((one, other) => other.own_us - one.own_us || other.calls - one.calls);
+  const time = (us) => (nodes === undefined ? null : Math.round(us));
   const kept = entries.slice(0, PROFILE_MAX).map((entry) => ({
     ...entry,
-    own_us: Math.round(entry.own_us),
-    total_us: Math.round(entry.total_us),
+    own_us: time(entry.own_us),
+    total_us: time(entry.total_us),
   }));
   return { profile: kept, profile_dropped: entries.length - kept.length };
 }

@@ -2,14 +2,13 @@
 // program cannot reach it. Steps are taken one after the other: at each one the isolate waits until it is told to go on.
 'use strict';
 
-const { Console, NAME_MAX_CHARS, lineFinder, profileOf, timesOf } = require('./debug.js');
+const { Console, NAME_MAX_CHARS, lineFinder, profileOf } = require('./debug.js');
 
 const STEPS_MAX = 1000; // each costs a round of messages between two threads
 const RECORD_MAX_BYTES = 4 * 1024 * 1024;
 const PAUSES_MAX = 2000; // there are many in one line, as in a loop that is written in one
 const DEPTH_MAX = 50; // at each pause all calls are described, within the isolate's own heap
 const NUDGE_MS = 1;
-const TITLE = 'casemate';
 const PROGRAM = '<program>';
 
 class Recorder {
@@ -48,7 +47,6 @@ class Recorder {
     if (this.asked.profile) {
       await this.ask('Profiler.enable');
       await this.ask('Profiler.startPreciseCoverage', { callCount: true, detailed: false });
-      await this.isolate.startCpuProfiler(TITLE);
     }
   }
 
@@ -62,16 +60,19 @@ class Recorder {
     this.session = undefined;
   }
 
+  // Calls are counted exactly. Their times would have to be sampled, which this library does not survive for long: its
+  // isolates go from thread to thread, and V8 looks at the thread where it began.
   async takeProfile() {
-    const threads = await this.isolate.stopCpuProfiler(TITLE);
     const answer = await this.ask('Profiler.takePreciseCoverage');
+    await this.ask('Profiler.stopPreciseCoverage');
+    await this.ask('Profiler.disable');
     const [script] = answer.result.result.filter(({ url }) => url === this.filename).slice(-1);
     if (script === undefined) return { profile: [], profile_dropped: 0 };
     const { start, text } = this.compiled;
     const [, body, ...others] = script.functions;
     const own = others.filter(({ ranges }) => ranges[0].startOffset >= start.length);
     const coverage = [{ ...body, functionName: PROGRAM }, ...own];
-    return profileOf({ file: this.filename, coverage, nodes: threads.flatMap(nodesOf), lineAt: lineFinder(text) });
+    return profileOf({ file: this.filename, coverage, lineAt: lineFinder(text) });
   }
 
   ask(method, params = {}) {
@@ -146,22 +147,6 @@ class Recorder {
       ...(this.asked.steps ? { steps: this.steps, steps_dropped: this.stepsDropped } : {}),
     };
   }
-}
-
-// The library gives the time of each sample since the beginning.
-function nodesOf({ profile }) {
-  const { samples, timeDeltas } = profile;
-  const times = timesOf({ samples, timeDeltas: timeDeltas.map((time, at) => (at === 0 ? 0 : time - timeDeltas[at - 1])) });
-  const inner = new Set(profile.nodes.flatMap(({ children }) => children));
-  return profile.nodes.map(({ id, children, callFrame }) => ({
-    id,
-    children,
-    isRoot: !inner.has(id),
-    name: callFrame.lineNumber === 1 && callFrame.columnNumber < 0 ? PROGRAM : callFrame.functionName,
-    file: callFrame.url,
-    line: callFrame.lineNumber,
-    own_us: times.get(id) ?? 0,
-  }));
 }
 
 module.exports = { Recorder };

@@ -35,15 +35,15 @@ class ConsoleLine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A function: how often it was called, and the time in itself and together with what it called.
 
-    `file` is empty for what is built in.
+    `file` is empty for what is built in. Times are None where the language's harness cannot measure them.
     """
 
     function: str
     file: str
     line: Count
     calls: Count
-    own_us: Count
-    total_us: Count
+    own_us: Count | None
+    total_us: Count | None
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
