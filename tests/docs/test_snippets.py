@@ -2,8 +2,9 @@
 
 `console` and `sh` blocks with lines that begin with `$ ` are typed into a shell; the lines between are what it
 must answer. `python` blocks of a page run one after the other, as in one session; a `text` block right after one
-is what it prints. A block with `file=NAME` becomes that file. Programs in other languages run in a sandbox, and
-configurations are read as such.
+is what it prints. A block with `file=NAME` becomes that file. A shell's block with the word `service` is typed where
+a service of its own runs, whose address and key are in the environment. Programs in other languages run in a
+sandbox, and configurations are read as such.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -57,7 +59,7 @@ def session(text: str) -> list[Step]:
     return steps
 
 
-def type_into_shell(steps: list[Step], folder: Path) -> list[str]:
+def type_into_shell(steps: list[Step], folder: Path, variables: Mapping[str, str] = MappingProxyType({})) -> list[str]:
     """The answers of one shell to the commands, each with what came on both streams."""
     mark = f"{os.urandom(8).hex()}-mark"
     lines = []
@@ -68,6 +70,7 @@ def type_into_shell(steps: list[Step], folder: Path) -> list[str]:
         "HOME": str(folder),
         "LANG": "C.UTF-8",
         "NO_COLOR": "1",
+        **variables,
     }
     done = subprocess.run(
         ["bash", "-c", "exec 2>&1\n" + "\n".join(lines)],
@@ -96,13 +99,14 @@ def run_program(block: Block) -> None:
     assert result.ok, result.stderr.text
 
 
-def check_shell(block: Block, folder: Path) -> None:
+def check_shell(block: Block, folder: Path, service: Mapping[str, str]) -> None:
     steps = session(block.text)
-    for step, output in zip(steps, type_into_shell(steps, folder), strict=True):
+    variables = service if "service" in block.options else {}
+    for step, output in zip(steps, type_into_shell(steps, folder, variables), strict=True):
         assert agrees(step.shown, output), f"$ {step.command}\n{output}"
 
 
-def carry_out(page: Path, folder: Path) -> Iterator[str]:
+def carry_out(page: Path, folder: Path, service: Mapping[str, str]) -> Iterator[str]:
     """Carry out the blocks of a page in their order; yields what was done with each."""
     names: dict[str, Any] = {"__name__": "__main__"}
     page_blocks = [*blocks(page), Block(0, "", {}, "")]
@@ -110,7 +114,7 @@ def carry_out(page: Path, folder: Path) -> Iterator[str]:
         if "file" in block.options:
             (folder / block.options["file"]).write_text(block.text)
         elif block.language in SHELLS and PROMPT in block.text:
-            check_shell(block, folder)
+            check_shell(block, folder, service)
         elif block.language == "python":
             output = run_python(block, names, page)
             shown = following.text if following.language == "text" else ""
@@ -127,9 +131,12 @@ def carry_out(page: Path, folder: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in pages() if any(blocks(page))], ids=name)
-def test_what_a_page_shows_happens(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_page_shows_happens(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert list(carry_out(page, tmp_path))
+    is_served = any("service" in block.options for block in blocks(page))
+    assert list(carry_out(page, tmp_path, request.getfixturevalue("service") if is_served else {}))
 
 
 def test_commands_of_make_name_targets_of_the_makefile() -> None:

@@ -135,12 +135,9 @@ def _write(directory_fd: int, content: bytes, *, replace: bool) -> None:
         file.write(content)
         file.flush()
         os.fsync(fd)
-    places = {"src_dir_fd": directory_fd, "dst_dir_fd": directory_fd}
+    put = os.rename if replace else os.link
     try:
-        if replace:
-            os.replace(_NEW, NAME, **places)  # noqa: PTH105 - by descriptor
-        else:
-            os.link(_NEW, NAME, **places, follow_symlinks=False)
+        put(_NEW, NAME, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
     finally:
         _remove_new(directory_fd)
     os.fsync(directory_fd)
