@@ -9,7 +9,7 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
 from importlib import import_module
 from pathlib import PurePosixPath
@@ -24,7 +24,7 @@ from casemate.engine.program import GUEST_MOUNT, check_input, filled_command
 from casemate.engine.request import check_code, check_tenant
 from casemate.engine.results import answer_of
 from casemate.engine.run import find_runtime, prepare_code, run_alone, runtime_limits
-from casemate.engine.runner import Ended, NotCompiled, RunnerItem
+from casemate.engine.runner import Ended, NotCompiled, RunnerItem, start_runner
 from casemate.errors import InvalidInput
 from casemate.isolation.nursery import LIBRARY_MOUNT
 from casemate.isolation.waiting import Ready, Steps, Wait
@@ -64,7 +64,7 @@ async def arun_items(
 
 def run_items(
     engine: Engine, source: Source, items: Sequence[Item], *, tenant: str = "", timeout_s: float | None = None
-) -> Iterator[tuple[int, ItemResult]]:
+) -> Generator[tuple[int, ItemResult], None, None]:
     """As `arun_items`, without asyncio."""
     call = Call(engine, source, items, tenant, timeout_s)
     with closing(iterate(cast("Steps[None]", call.results()))) as results:
@@ -218,8 +218,8 @@ class Call:
 
     def _in_one_runner(self, kind: Kind) -> Lane:
         """As many items as one runner serves."""
-        pool = self._engine.runners
-        worker = yield from pool.take(kind)
+        pool, is_warm = self._engine.runners, self._engine.is_warm
+        worker = yield from pool.take(kind) if is_warm else start_runner(self._engine, kind)
         self._serving_since_s = min(self._serving_since_s, time.monotonic())
         retire: Retirement | None = Retirement.STOPPED
         until_s = time.monotonic() + limits.RUNNER_TURN_S
@@ -246,7 +246,10 @@ class Call:
                     break
             retire = None
         finally:
-            pool.give_back(worker, retire)
+            if is_warm:
+                pool.give_back(worker, retire)
+            else:
+                worker.close()
 
     # In runs of their own -----------------------------------------------------------------------
 

@@ -125,13 +125,22 @@ note_failure <- function(e) {
     invokeRestart("casemate_failed")
 }
 
+# Where there was no room left for a closer look.
+note_deep_failure <- function(e) {
+    message <- tryCatch(conditionMessage(e), error = function(e) "")
+    harness$state$failure <- list(class(e)[1L], message, paste0("Error: ", message))
+}
+
 attempt <- function(request) {
     .Internal(enableJIT(3L))
     on.exit(.Internal(enableJIT(0L)))
-    withRestarts(
-        withCallingHandlers(program(request), error = note_failure),
-        casemate_return = function(value) harness$state$returned <- list(value),
-        casemate_failed = function() NULL
+    tryCatch(
+        withRestarts(
+            withCallingHandlers(program(request), error = note_failure),
+            casemate_return = function(value) harness$state$returned <- list(value),
+            casemate_failed = function() NULL
+        ),
+        error = note_deep_failure
     )
 }
 
