@@ -103,7 +103,7 @@ def make_pool(engine: Engine, announce: Callable[[], None]) -> WorkerPool:
         return start_runner(engine, kind)
 
     most = decide.most_workers(len(os.sched_getaffinity(0)), memory_bytes)
-    return WorkerPool(start, lambda kind: drive(start(kind)), most=most, label="runners", prepares_s=0.0)
+    return WorkerPool(start, lambda kind: drive(start(kind)), most=most, label="runners", prepares=False)
 
 
 def start_runner(engine: Engine, kind: Kind) -> Steps[Worker]:

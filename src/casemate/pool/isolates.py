@@ -39,13 +39,13 @@ class WorkerPool:
         *,
         most: int,
         label: str = "isolates",
-        prepares_s: float = limits.WORKER_PREPARES_S,
+        prepares: bool = True,
     ) -> None:
         """`start` makes a worker in the steps of whoever needs it, `start_here` in the calling thread.
 
-        `prepares_s` is how long a worker that has answered is not at once ready for more.
+        `prepares`: a worker that has answered needs a moment to be ready for more.
         """
-        self._prepares_s = prepares_s
+        self._prepares = prepares
         self._label = label
         self._start = start
         self._start_here = start_here
@@ -165,6 +165,10 @@ class WorkerPool:
             thread.join(limits.KILL_TIMEOUT_S)
 
     # Who gets what --------------------------------------------------------------------------------
+
+    @property
+    def _prepares_s(self) -> float:
+        return limits.WORKER_PREPARES_S if self._prepares else 0.0
 
     def _ask(self, kind: Kind) -> Worker | Waiter | None:
         doomed: list[tuple[Worker, Retirement]] = []
