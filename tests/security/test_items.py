@@ -56,7 +56,7 @@ def only_the_second_failed(results: list[ItemResult]) -> Reason:
         ("r", f"tools::pskill({PARENT_IN_R}, 9); Sys.sleep(60)"),
     ],
 )
-def test_an_item_that_ends_its_runner_is_the_only_one_blamed(call: Call, language: str, attack: str) -> None:
+def test_p8_an_item_that_ends_its_runner_is_the_only_one_blamed(call: Call, language: str, attack: str) -> None:
     opening, closing = ("if input == 1:\n", "") if language == "python" else ("if (input == 1) {\n", "\n}")
     body = textwrap.indent(attack, "    ")
     results = call(language, f"{opening}{body}{closing}\noutput = 'fine'", 0, 1, 2)
@@ -67,13 +67,13 @@ def test_an_item_that_ends_its_runner_is_the_only_one_blamed(call: Call, languag
     ("language", "attack"),
     [("python", "import os\n    os.kill(os.getppid(), 19)"), ("r", f"tools::pskill({PARENT_IN_R}, 19)")],
 )
-def test_an_item_that_stops_its_runner_is_out_of_time_alone(call: Call, language: str, attack: str) -> None:
+def test_p6_an_item_that_stops_its_runner_is_out_of_time_alone(call: Call, language: str, attack: str) -> None:
     code = f"if input == 1:\n    {attack}" if language == "python" else f"if (input == 1) {attack}"
     results = call(language, f"{code}\noutput = 'fine'", 0, 1, 2, timeout="1s")
     assert only_the_second_failed(results) is Reason.TIMEOUT
 
 
-def test_a_runner_shows_nothing_of_itself(call: Call) -> None:
+def test_i1_a_runner_shows_nothing_of_itself(call: Call) -> None:
     code = """
         import os
         def seen(path):
@@ -88,7 +88,7 @@ def test_a_runner_shows_nothing_of_itself(call: Call) -> None:
     assert 0 not in found
 
 
-def test_an_item_cannot_trace_its_runner(call: Call) -> None:
+def test_p11_k19_an_item_cannot_trace_its_runner(call: Call) -> None:
     code = """
         import ctypes, os
         libc = ctypes.CDLL(None, use_errno=True)
@@ -99,13 +99,13 @@ def test_an_item_cannot_trace_its_runner(call: Call) -> None:
     assert outputs(call("python", code, 1)) == [[-1, -1, -1]]
 
 
-def test_an_item_has_none_of_the_runners_descriptors(call: Call) -> None:
+def test_i7_an_item_has_none_of_the_runners_descriptors(call: Call) -> None:
     code = "import os\noutput = sorted(int(name) for name in os.listdir('/proc/self/fd'))"
     (found,) = outputs(call("python", code, 1))
     assert set(found) - {0, 1, 2, 63} <= {3}  # the directory that is being listed
 
 
-def test_an_item_writes_no_frame_that_is_taken_for_the_runners(call: Call) -> None:
+def test_s4_an_item_writes_no_frame_that_is_taken_for_the_runners(call: Call) -> None:
     code = """
         import os
         if input == 1:
@@ -121,7 +121,7 @@ def test_an_item_writes_no_frame_that_is_taken_for_the_runners(call: Call) -> No
     assert only_the_second_failed(call("python", code, 0, 1, 2)) is Reason.VALIDATION
 
 
-def test_signals_that_the_runner_keeps_waiting_take_no_room_from_later_items(call: Call) -> None:
+def test_m10_signals_that_the_runner_keeps_waiting_take_no_room_from_later_items(call: Call) -> None:
     code = """
         import os, signal
         for _ in range(2000):
@@ -138,7 +138,7 @@ def test_signals_that_the_runner_keeps_waiting_take_no_room_from_later_items(cal
 # On the items after it ----------------------------------------------------------------------------
 
 
-def test_nothing_of_an_item_is_found_in_the_memory_of_the_next(call: Call) -> None:
+def test_i8_nothing_of_an_item_is_found_in_the_memory_of_the_next(call: Call) -> None:
     code = """
         import os
         secret = "casemate-of-" + "the-other-item"
@@ -166,7 +166,7 @@ def test_nothing_of_an_item_is_found_in_the_memory_of_the_next(call: Call) -> No
     assert outputs(results)[1] == 0
 
 
-def test_what_an_item_leaves_in_files_is_gone_for_the_next(call: Call) -> None:
+def test_i8_what_an_item_leaves_in_files_is_gone_for_the_next(call: Call) -> None:
     code = """
         import os, socket
         places = ("/work", "/tmp", "/dev/shm", "/home/guest", "/code", "/var/tmp")
@@ -195,7 +195,7 @@ def test_too_many_files_to_remove_cost_the_runner_and_no_item(call: Call, kept: 
 
 
 @pytest.mark.parametrize("kind", ["shmget(7, 4096, 0o1600)", "semget(7, 1, 0o1600)", "msgget(7, 0o1600)"])
-def test_objects_of_system_v_are_not_there_for_the_next(call: Call, kind: str) -> None:
+def test_m5_objects_of_system_v_are_not_there_for_the_next(call: Call, kind: str) -> None:
     only_found = kind.replace("0o1600", "0o600")
     code = f"import ctypes\nlibc = ctypes.CDLL(None)\noutput = libc.{only_found}\nlibc.{kind}"
     assert outputs(call("python", code, 0, 1)) == [-1, -1]
@@ -242,7 +242,7 @@ def test_an_open_file_is_shared_with_no_other_item(call: Call) -> None:
 # On what it leaves running --------------------------------------------------------------------------
 
 
-def test_a_daemon_does_not_outlive_its_item(call: Call) -> None:
+def test_p4_a_daemon_does_not_outlive_its_item(call: Call) -> None:
     code = """
         import os, signal, time
         output = sorted(int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) > 1) == [os.getpid()]
@@ -261,14 +261,14 @@ def test_a_daemon_does_not_outlive_its_item(call: Call) -> None:
     assert outputs(call("python", code, 0, 1, 2)) == [True, True, True]
 
 
-def test_a_daemon_in_r_does_not_outlive_its_item(call: Call) -> None:
+def test_p4_a_daemon_in_r_does_not_outlive_its_item(call: Call) -> None:
     code = "output <- length(grep('^[0-9]+$', list.files('/proc')))\nsystem('setsid sleep 100 &')"
     first, *later = outputs(call("r", code, 0, 1, 2))
     assert later == [first, first]
 
 
 @pytest.mark.limits
-def test_a_fork_bomb_costs_its_own_item(call: Call) -> None:
+def test_p1_a_fork_bomb_costs_its_own_item(call: Call) -> None:
     code = """
         import os
         if input == 1:
@@ -284,7 +284,7 @@ def test_a_fork_bomb_costs_its_own_item(call: Call) -> None:
 
 @pytest.mark.limits
 @pytest.mark.parametrize("language", ["python", "r"])
-def test_memory_without_end_costs_its_own_item(call: Call, language: str) -> None:
+def test_m1_memory_without_end_costs_its_own_item(call: Call, language: str) -> None:
     code = {
         "python": "x = []\nwhile input == 1:\n    x.append(bytearray(1 << 20))\noutput = 'fine'",
         "r": "x <- list()\nwhile (input == 1) x[[length(x) + 1L]] <- rep(1, 131072)\noutput <- 'fine'",
@@ -293,7 +293,7 @@ def test_memory_without_end_costs_its_own_item(call: Call, language: str) -> Non
 
 
 @pytest.mark.limits
-def test_memory_of_helpers_costs_its_own_item(call: Call) -> None:
+def test_m2_memory_of_helpers_costs_its_own_item(call: Call) -> None:
     code = """
         import os
         if input == 1:
