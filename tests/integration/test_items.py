@@ -486,3 +486,15 @@ def test_an_item_whose_runner_was_lost_before_it_began_is_not_blamed(
     for each in warm.backend._running():
         each.signal(0, signal.SIGKILL)
     assert [found.output for _, found in casemate.run_items(warm, source, [Item()], tenant="lost")] == ["lost"]
+
+
+def test_a_limit_that_leaves_no_room_for_the_interpreter_is_the_error_of_each_item(call: Call) -> None:
+    results = call("python", "output = 1", 1, 2, limits={"memory": "4Mi"})
+    assert {(each.success, each.error is None) for each in results} == {(False, False)}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_arguments_have_to_be_an_array(call: Call, language: str) -> None:
+    (result,) = call(language, "", {"a": 1}, function="f", spread=True)
+    assert not result.success
+    assert result.reason is Reason.VALIDATION

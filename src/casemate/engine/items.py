@@ -158,6 +158,7 @@ class Call:
         check_code(source.code)
         self._runtime, self._interpreter = find_runtime(engine, source.runtime)
         self._limits = runtime_limits(engine, self._runtime, source.limits)
+        check_calling(self._runtime, {"function": source.function, "spread": source.spread, "input": []})
         self._library = _library(self._runtime) if source.macros else ""
         self._deadline_s = _NEVER_S
         if timeout_s is not None:
@@ -215,7 +216,7 @@ class Call:
                 yield from self._in_one_runner(kind)
             except NotCompiled as error:
                 while (place := self._next()) is not None:
-                    yield place, _refused(self._items[place], error.error)
+                    yield place, _refused(self._items[place], error)
 
     def _runner_kind(self) -> Kind:
         """The kind of runner that can serve the source. What the engine itself holds is of each item."""
@@ -251,7 +252,7 @@ class Call:
         try:
             while (place := self._next()) is not None:
                 item = self._items[place]
-                request = _request(item)
+                request = _request(item, spread=self._source.spread)
                 if isinstance(request, GuestError):
                     yield place, _failed(item, Reason.VALIDATION, request.type, request.message)
                     continue
@@ -328,8 +329,10 @@ def _library(runtime: Runtime) -> str:
     return text
 
 
-def _request(item: Item) -> bytes | GuestError:
+def _request(item: Item, *, spread: bool) -> bytes | GuestError:
     """What a runner's child reads."""
+    if spread and not isinstance(item.data, list | tuple):
+        return GuestError(type="InvalidInput", message="input is to be spread, and so must be an array of arguments")
     try:
         data, context = check_input(item.data), check_input(item.context)
     except InvalidInput as error:
@@ -429,8 +432,8 @@ def _failed(item: Item, reason: Reason, kind: str, message: str) -> ItemResult:
     return ItemResult(id=item.id, success=False, reason=reason, error=GuestError(type=kind, message=message))
 
 
-def _refused(item: Item, error: GuestError) -> ItemResult:
-    return ItemResult(id=item.id, success=False, reason=Reason.VALIDATION, error=error)
+def _refused(item: Item, why: NotCompiled) -> ItemResult:
+    return ItemResult(id=item.id, success=False, reason=why.reason, error=why.error)
 
 
 def _of_result(item: Item, result: Result) -> ItemResult:
