@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import casemate
-from bench import isolates, loads, peers, preload, served, sessions, starts, warm
+from bench import isolates, items, loads, peers, preload, served, sessions, starts, warm
 from bench.measure import Action
 from bench.rows import Row, as_json, text
 from casemate.kernel.cgroup_types import CgroupUnavailable
@@ -37,6 +37,7 @@ def measure(engine: casemate.Engine, floor: Action, *, share: float, full: bool)
     yield from starts.languages(engine, rounds(15))
     yield from isolates.isolates(rounds(40))
     yield from sessions.sessions(rounds(100))
+    yield from items.items(rounds(100))
     yield from loads.kill_in_time(engine, rounds(10))
     yield from loads.much_output(full=full)
     yield from loads.throughput(engine, floor)

@@ -20,12 +20,17 @@ VALUES: Final = ("json", "rich")
 
 
 class Calling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What stands in the request beside code and input. What is as ever is not mentioned."""
+    """What stands in the request beside code and input. What is as ever is not mentioned.
+
+    `context` is what an item has beside its data, `library` the text of the functions that macros may call.
+    """
 
     function: str = ""
     spread: bool = False
     values: str = "json"
     check: bool = False
+    context: dict[str, Any] | None = None
+    library: str = ""
 
     def fields(self) -> dict[str, Any]:
         """For the request."""

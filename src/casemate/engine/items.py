@@ -9,35 +9,35 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
-from importlib import import_module
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
 from casemate import limits
+from casemate.engine.calling import Calling, check_calling
 from casemate.engine.drive import iterate, iterate_async
 from casemate.engine.engine import Engine
 from casemate.engine.program import GUEST_MOUNT, check_input, filled_command
 from casemate.engine.request import check_code, check_tenant
 from casemate.engine.results import answer_of
 from casemate.engine.run import find_runtime, prepare_code, run_alone, runtime_limits
-from casemate.engine.runner import Ended, NotCompiled, RunnerItem
+from casemate.engine.runner import Ended, NotCompiled, RunnerItem, start_runner
 from casemate.errors import InvalidInput
 from casemate.isolation.nursery import LIBRARY_MOUNT
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.function import Item, ItemResult, Source
 from casemate.model.resources import Limits
 from casemate.model.result import Chunk, GuestError, Reason, Result, Usage
-from casemate.model.runtime import Runtime
+from casemate.model.runtime import Ability, Runtime
 from casemate.model.spec import BASE_ENVIRONMENT, SandboxSpec
 from casemate.model.units import parse_duration
 from casemate.model.values import ReplyProblem, parse_reply
 from casemate.pool.decide import Retirement
 from casemate.pool.worker import Kind, Worker
-from casemate.runtimes.interpreter import Interpreter
+from casemate.runtimes.macros import macros_source
 
 Numbered: TypeAlias = "tuple[int, ItemResult]"
 Lane: TypeAlias = "Generator[Wait | Chunk | Numbered, Ready, None]"
@@ -64,7 +64,7 @@ async def arun_items(
 
 def run_items(
     engine: Engine, source: Source, items: Sequence[Item], *, tenant: str = "", timeout_s: float | None = None
-) -> Iterator[tuple[int, ItemResult]]:
+) -> Generator[tuple[int, ItemResult], None, None]:
     """As `arun_items`, without asyncio."""
     call = Call(engine, source, items, tenant, timeout_s)
     with closing(iterate(cast("Steps[None]", call.results()))) as results:
@@ -158,6 +158,8 @@ class Call:
         check_code(source.code)
         self._runtime, self._interpreter = find_runtime(engine, source.runtime)
         self._limits = runtime_limits(engine, self._runtime, source.limits)
+        check_calling(self._runtime, {"function": source.function, "spread": source.spread, "input": []})
+        self._library = _library(self._runtime) if source.macros else ""
         self._deadline_s = _NEVER_S
         if timeout_s is not None:
             self._deadline_s = time.monotonic() + parse_duration(timeout_s, field="timeout_s")
@@ -208,25 +210,49 @@ class Call:
     # In runners ---------------------------------------------------------------------------------
 
     def _in_runners(self) -> Lane:
-        kind = runner_kind(self._source, self._runtime, self._interpreter, self._limits, self._tenant)
+        kind = self._runner_kind()
         while self._waiting and not (yield from self._too_late()):
             try:
                 yield from self._in_one_runner(kind)
             except NotCompiled as error:
                 while (place := self._next()) is not None:
-                    yield place, _refused(self._items[place], error.error)
+                    yield place, _refused(self._items[place], error)
+
+    def _runner_kind(self) -> Kind:
+        """The kind of runner that can serve the source. What the engine itself holds is of each item."""
+        runtime, interpreter, source = self._runtime, self._interpreter, self._source
+        standard = Limits()
+        wanted = msgspec.structs.replace(
+            self._limits, wall_s=standard.wall_s, output_bytes=standard.output_bytes, cpu_time_s=None
+        )
+        own = (runtime.environment, interpreter.environment, runtime.harness_environment)
+        setup = {
+            "code": source.code,
+            "filename": runtime.filename,
+            "function": source.function,
+            "spread": source.spread,
+            "macros": source.macros,
+            "library": self._library,
+        }
+        return Kind(
+            tenant=self._tenant,
+            argv=(*filled_command(runtime.runner, interpreter), *runtime.preload),
+            environment=tuple({name: text for each in (BASE_ENVIRONMENT, *own) for name, text in each.items()}.items()),
+            spec=SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, LIBRARY_MOUNT, *interpreter.mounts)),
+            setup=msgspec.json.encode(setup),
+        )
 
     def _in_one_runner(self, kind: Kind) -> Lane:
         """As many items as one runner serves."""
-        pool = self._engine.runners
-        worker = yield from pool.take(kind)
+        pool, is_warm = self._engine.runners, self._engine.is_warm
+        worker = yield from pool.take(kind) if is_warm else start_runner(self._engine, kind)
         self._serving_since_s = min(self._serving_since_s, time.monotonic())
         retire: Retirement | None = Retirement.STOPPED
         until_s = time.monotonic() + limits.RUNNER_TURN_S
         try:
             while (place := self._next()) is not None:
                 item = self._items[place]
-                request = _request(item)
+                request = _request(item, spread=self._source.spread)
                 if isinstance(request, GuestError):
                     yield place, _failed(item, Reason.VALIDATION, request.type, request.message)
                     continue
@@ -246,7 +272,10 @@ class Call:
                     break
             retire = None
         finally:
-            pool.give_back(worker, retire)
+            if is_warm:
+                pool.give_back(worker, retire)
+            else:
+                worker.close()
 
     # In runs of their own -----------------------------------------------------------------------
 
@@ -267,10 +296,23 @@ class Call:
                 input=item.data,
                 limits=self._item_limits(),
                 tenant=self._tenant,
+                calling=self._calling(item),
             )
         except InvalidInput as error:
             return _failed(item, Reason.VALIDATION, "InvalidInput", str(error))
         return _of_result(item, (yield from run_alone(self._engine, run)))
+
+    def _calling(self, item: Item) -> Calling:
+        """What the harness of one run is asked. Raises InvalidInput for what the runtime cannot do."""
+        source = self._source
+        calling = check_calling(
+            self._runtime, {"function": source.function, "spread": source.spread, "input": item.data}
+        )
+        if Ability.CONTEXT in self._runtime.abilities:
+            return msgspec.structs.replace(calling, context=item.context, library=self._library)
+        if item.context:
+            raise InvalidInput("context", "the programs of this runtime have none")
+        return calling
 
 
 def _checked_items(items: Sequence[Item]) -> Sequence[Item]:
@@ -279,41 +321,18 @@ def _checked_items(items: Sequence[Item]) -> Sequence[Item]:
     return items
 
 
-def runner_kind(source: Source, runtime: Runtime, interpreter: Interpreter, wanted: Limits, tenant: str) -> Kind:
-    """The kind of runner that can serve a source for a tenant. What the engine itself holds is of each item."""
-    standard = Limits()
-    sandbox_limits = msgspec.structs.replace(
-        wanted, wall_s=standard.wall_s, output_bytes=standard.output_bytes, cpu_time_s=None
-    )
-    environment = {**BASE_ENVIRONMENT, **runtime.environment, **interpreter.environment, **runtime.harness_environment}
-    setup = {
-        "code": source.code,
-        "filename": runtime.filename,
-        "function": source.function,
-        "spread": source.spread,
-        "macros": source.macros,
-        "library": _library(runtime) if source.macros else "",
-    }
-    return Kind(
-        tenant=tenant,
-        argv=(*filled_command(runtime.runner, interpreter), *runtime.preload),
-        environment=tuple(environment.items()),
-        spec=SandboxSpec(limits=sandbox_limits, mounts=(GUEST_MOUNT, LIBRARY_MOUNT, *interpreter.mounts)),
-        setup=msgspec.json.encode(setup),
-    )
-
-
 def _library(runtime: Runtime) -> str:
-    """The text of the helper functions in the language of a runtime; nothing where there is none."""
-    try:
-        macros = import_module("casemate.runtimes.macros")
-    except ModuleNotFoundError:
-        return ""
-    return macros.macros_source(PurePosixPath(runtime.filename).suffix) or ""
+    """The text of the functions that macros may call. Raises InvalidInput for a language that has none."""
+    text = macros_source(PurePosixPath(runtime.filename).suffix)
+    if text is None or not (runtime.runner or Ability.CONTEXT in runtime.abilities):
+        raise InvalidInput("macros", "there is no library of functions for this runtime")
+    return text
 
 
-def _request(item: Item) -> bytes | GuestError:
+def _request(item: Item, *, spread: bool) -> bytes | GuestError:
     """What a runner's child reads."""
+    if spread and not isinstance(item.data, list | tuple):
+        return GuestError(type="InvalidInput", message="input is to be spread, and so must be an array of arguments")
     try:
         data, context = check_input(item.data), check_input(item.context)
     except InvalidInput as error:
@@ -413,8 +432,8 @@ def _failed(item: Item, reason: Reason, kind: str, message: str) -> ItemResult:
     return ItemResult(id=item.id, success=False, reason=reason, error=GuestError(type=kind, message=message))
 
 
-def _refused(item: Item, error: GuestError) -> ItemResult:
-    return ItemResult(id=item.id, success=False, reason=Reason.VALIDATION, error=error)
+def _refused(item: Item, why: NotCompiled) -> ItemResult:
+    return ItemResult(id=item.id, success=False, reason=why.reason, error=why.error)
 
 
 def _of_result(item: Item, result: Result) -> ItemResult:

@@ -55,11 +55,12 @@ STOPPED: Final = {1: Reason.TIMEOUT, 2: Reason.OUTPUT, 3: Reason.VALIDATION}
 
 
 class NotCompiled(InvalidInput):
-    """The source cannot be compiled; `error` is what its language says."""
+    """The source cannot be compiled; `error` is what its language says, or what kept it from saying anything."""
 
-    def __init__(self, error: GuestError) -> None:
+    def __init__(self, error: GuestError, reason: Reason = Reason.VALIDATION) -> None:
         super().__init__("source", f"cannot be compiled: {error.type}")
         self.error = error
+        self.reason = reason
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +104,7 @@ def make_pool(engine: Engine, announce: Callable[[], None]) -> WorkerPool:
         return start_runner(engine, kind)
 
     most = decide.most_workers(len(os.sched_getaffinity(0)), memory_bytes)
-    return WorkerPool(start, lambda kind: drive(start(kind)), most=most, label="runners")
+    return WorkerPool(start, lambda kind: drive(start(kind)), most=most, label="runners", prepares=False)
 
 
 def start_runner(engine: Engine, kind: Kind) -> Steps[Worker]:
@@ -145,9 +146,10 @@ def _set_up(worker: Worker) -> Steps[None]:
         if worker.reply_fd in ready:
             frames.read()
         elif worker.channel.fileno() in ready:
-            raise NotCompiled(_compiler_ended(worker))
+            raise _compiler_ended(worker)
         elif not ready:
-            raise NotCompiled(GuestError(type="TimeoutError", message="compiling the source takes too long"))
+            error = GuestError(type="Timeout", message="compiling the source takes too long")
+            raise NotCompiled(error, Reason.TIMEOUT)
     kind, body = found
     reply = parse_body(body)
     if isinstance(reply, ExceptionReply):
@@ -156,14 +158,17 @@ def _set_up(worker: Worker) -> Steps[None]:
         raise LaunchError("start of the runner", errno.EPROTO, "what it says makes no sense")
 
 
-def _compiler_ended(worker: Worker) -> GuestError:
+def _compiler_ended(worker: Worker) -> NotCompiled:
+    """For want of memory, as far as anybody counts that; or else the source is more than the compiler can bear."""
     said = b""
     with suppress(BlockingIOError):
         said = os.read(worker.stderr_fd, limits.ERROR_TEXT_MAX_CHARS)
-    text = said.decode("utf-8", "replace")
-    return GuestError(
-        type="CompilerEnded", message="the interpreter has ended while it compiled the source", traceback=text
-    )
+    cgroup = worker.sandbox.cgroup
+    if cgroup is not None and cgroup.counters().oom_kills:
+        error = GuestError(type="MemoryLimit", message="the memory limit leaves no room for the interpreter")
+        return NotCompiled(error, Reason.MEMORY)
+    message = "the interpreter has ended while it compiled the source"
+    return NotCompiled(GuestError(type="CompilerEnded", message=message, traceback=said.decode("utf-8", "replace")))
 
 
 def _written(fd: int, pending: memoryview) -> memoryview:

@@ -38,6 +38,7 @@ const STDOUT = 1;
 const STDERR = 2;
 
 let compiled;
+let compiledLibrary;
 
 serve(Number(heapAtStart)).catch((error) => {
   process.stderr.write(`${error.stack}\n`);
@@ -82,6 +83,14 @@ function compileHarness(isolate) {
   return script;
 }
 
+// Compiled once, too; it is ours and the same for all.
+function compileLibrary(isolate, text) {
+  const cached = compiledLibrary === undefined ? { produceCachedData: true } : { cachedData: compiledLibrary };
+  const script = isolate.compileScriptSync(text, { filename: 'casemate:macros', ...cached });
+  compiledLibrary ??= script.cachedData;
+  return script;
+}
+
 function replace(used, heapMib, request) {
   if (!used.isolate.isDisposed) used.isolate.dispose();
   return prepare(heapMib, request);
@@ -123,7 +132,8 @@ async function execute(ready, request) {
 // Returns what is wrong with a program that does not compile. What else goes wrong has happened to the program itself.
 async function run(ready, request) {
   const { code, function: wanted, has_input: hasInput, input } = request;
-  const asked = { calls: Boolean(wanted), spread: request.spread, values: request.values };
+  const { spread, values, context, library } = request;
+  const asked = { calls: Boolean(wanted), spread, values, context, macros: Boolean(library) };
   // Texts: with an object V8 would give the program's function a name, which would be in every stack.
   const given = [hasInput ? input : undefined, JSON.stringify(asked)].map((text) => JSON.stringify(text) ?? 'undefined');
   const end = `\n}, ${given.join(', ')})`;
@@ -133,6 +143,7 @@ async function run(ready, request) {
   const { script, mistake } = await compiledProgram(ready, request, callee, end);
   if (script === undefined) return mistake;
   if (wanted && callee !== named) return NO_FUNCTION;
+  if (library) await compileLibrary(ready.isolate, library).run(ready.context);
   try {
     await script.run(ready.context);
   } finally {

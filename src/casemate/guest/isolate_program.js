@@ -44,6 +44,7 @@ function begin(body, inputText, given) {
   let input;
   attend(() => {
     if (hasInput) give('input', (input = read(inputText)));
+    surround(input);
     return body(peek);
   }, (returned) => {
     program.returned = returned;
@@ -51,10 +52,35 @@ function begin(body, inputText, given) {
       if (returned === undefined) callNamed(hasInput ? (asked.spread ? input : [input]) : []);
       return;
     }
-    if (!hasInput || returned !== undefined || currentOutput() !== undefined) return;
+    if (!hasInput || returned !== undefined || hasOutput()) return;
     const main = attempt(program.peekMain);
     if (typeof main === 'function' && main.length === 1) attend(() => main(input), keepResult);
   });
+}
+
+// What an item has beside its data: a context that nothing can change, and with macros an output from the start.
+function surround(input) {
+  const { context, macros } = asked;
+  if (context !== undefined) Object.defineProperty(globalThis, 'ctx', { value: frozen(context) });
+  if (!macros) return;
+  give('json', input);
+  give('input_data', input);
+  give('output', {});
+}
+
+function frozen(value) {
+  if (value !== null && typeof value === 'object') Object.values(Object.freeze(value)).forEach(frozen);
+  return value;
+}
+
+// One that was there from the start has to hold something.
+function hasOutput() {
+  const own = currentOutput();
+  return own !== undefined && !(asked.macros && isEmpty(own));
+}
+
+function isEmpty(value) {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length === 0;
 }
 
 function read(text) {

@@ -64,11 +64,40 @@ function start(request) {
   if (request.has_input) globalThis.input = request.input;
   // Modules are strict: there an assignment to `output` needs the name to exist.
   Object.defineProperty(globalThis, 'output', { value: undefined, writable: true, configurable: true });
+  if (request.context !== undefined) surround(request);
   const observer = { input: request.input, args: argumentsOf(request), begin, settle };
   observer.end = (output, main) => end(request, output, main);
   Object.defineProperty(globalThis, PROGRAM, { value: observer, configurable: true });
   if (request.debug) watch(request.debug, filename);
   serve(request, filename);
+}
+
+// What an item has beside its data: a context that nothing can change, and with macros an output from the start.
+function surround({ input, context, library }) {
+  Object.defineProperty(globalThis, 'ctx', { value: frozen(context) });
+  if (!library) return;
+  program.macros = true;
+  vm.runInThisContext(library, { filename: 'macros.js' });
+  Object.defineProperties(globalThis, {
+    json: { value: input, writable: true, configurable: true },
+    input_data: { value: input, writable: true, configurable: true },
+    output: { value: {}, writable: true, configurable: true },
+  });
+}
+
+function frozen(value) {
+  if (value !== null && typeof value === 'object') Object.values(Object.freeze(value)).forEach(frozen);
+  return value;
+}
+
+// One that was there from the start has to hold something.
+function hasOutput() {
+  const own = currentOutput();
+  return own !== undefined && !(program.macros && isEmpty(own));
+}
+
+function isEmpty(value) {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) && Object.keys(value).length === 0;
 }
 
 // Without a trace in the program's modules.
@@ -317,7 +346,7 @@ function begin(output, main) {
 function end(request, output, main) {
   begin(output, main);
   if (request.function) return endCalling(main);
-  if (program.ended || !request.has_input || program.returned !== undefined || currentOutput() !== undefined) {
+  if (program.ended || !request.has_input || program.returned !== undefined || hasOutput()) {
     return false;
   }
   program.ended = true;

@@ -24,7 +24,6 @@ READ_BYTES = 1 << 20
 FRAME_READY = 6
 COMPILED = b'{"kind":"none"}'
 MISSING = object()
-FIRST = "*"
 PyCF_ONLY_AST = 0x400
 IMPORTS_MAX = 100
 IMPORT_MAX_S = 10
@@ -54,8 +53,8 @@ class Harness:
 
     def __init__(self) -> None:
         sys.path.insert(0, HERE)
-        names = ("python_program", "python_output", "python_failure", "python_context")
-        self.program, self.output, self.failure, self.context = (_imported(name) for name in names)
+        names = ("python_program", "python_output", "python_failure", "python_context", "python_function")
+        self.program, self.output, self.failure, self.context, self.function = map(_imported, names)
         del sys.path[0]
         self.program.ahead.update(python_output=self.output, python_failure=self.failure)
 
@@ -177,9 +176,12 @@ class Function:
     def _call(self, value: "Any") -> "Any":
         """What the program, or the function in it that is asked for, returns."""
         program = self.harness.program
+        wanted = self.source["function"]
+        named = wanted and self.harness.function.Named(wanted, self.source["code"])
         returned = program._run(self.parts, self.names)
-        if self.source["function"]:
-            return self._call_named(value)
+        if named:
+            request = {"has_input": True, "input": value, "spread": self.source["spread"]}
+            return program._awaited(named.call(self.names, request)) if returned is program.MISSING else returned
         if returned is program.MISSING and not self._has_output():
             found = program._call_main(self.names.get("main"), value)
             return returned if found is program.MISSING else found
@@ -192,26 +194,6 @@ class Function:
         output = self.names.get("output", {})
         return type(output) is not dict or bool(output)
 
-    def _call_named(self, value: "Any") -> "Any":
-        name = self.source["function"]
-        if name == FIRST:
-            name = _first_function(self.source["code"])
-        function = self.names.get(name)
-        if not callable(function):
-            raise NameError(f"the program defines no function {name}".rstrip())  # noqa: TRY004 - as for any missing name
-        if not self.source["spread"]:
-            arguments: Any = [value]
-        elif isinstance(value, list):
-            arguments = value
-        else:
-            raise TypeError(f"arguments must be an array, not {type(value).__name__}")
-        result = function(*arguments)
-        if type(result).__name__ == "coroutine":
-            import asyncio
-
-            return asyncio.run(result)
-        return result
-
     def _merged(self, returned: "Any") -> "Any":
         """The output: what was returned, or what `output` holds; with macros a dictionary is merged over that."""
         missing = self.harness.program.MISSING
@@ -221,12 +203,6 @@ class Function:
         if self.source["macros"] and isinstance(returned, dict) and isinstance(output, dict):
             return {**output, **returned}
         return returned
-
-
-def _first_function(code: str) -> str:
-    body = compile(code, "", "exec", PyCF_ONLY_AST, dont_inherit=True).body
-    kinds = (_ast.FunctionDef, _ast.AsyncFunctionDef)
-    return next((each.name for each in body if isinstance(each, kinds)), "")
 
 
 def _imports(code: str) -> "list[str]":

@@ -46,17 +46,6 @@ refuse <- function(problem) {
 # Statements, with `leave(x)` for a `return(x)` outside of functions.
 compiled <- function(code) lapply(parse(text = code, keep.source = FALSE), harness$rewritten)
 
-# The first name that gets a function at the top level.
-first_function <- function(statements) {
-    for (each in statements) {
-        is_assignment <- is.call(each) && is.name(each[[1L]]) && as.character(each[[1L]]) %in% c("<-", "=", "<<-")
-        if (is_assignment && is.name(each[[2L]]) && is.call(each[[3L]]) && identical(each[[3L]][[1L]], as.name("function"))) {
-            return(as.character(each[[2L]]))
-        }
-    }
-    ""
-}
-
 # One item ---------------------------------------------------------------------------------------
 
 item <- new.env()
@@ -87,9 +76,9 @@ shown <- function(result) {
 program <- function(request) {
     for (each in statements) shown(withVisible(eval(each, globalenv())))
     if (nzchar(source$`function`)) {
-        name <- if (source$`function` == "*") first_function(statements) else source$`function`
-        called <- if (nzchar(name)) get0(name, globalenv(), mode = "function")
-        if (is.null(called)) stop(paste("the program defines no function", name), call. = FALSE)
+        harness$state$named <- if (source$`function` == "*") harness$first_function(statements) else source$`function`
+        harness$wanted()
+        called <- get(harness$state$named, globalenv(), mode = "function")
         value <- if (!source$spread) called(request$input) else do.call(called, unname(as.list(request$input)), quote = TRUE)
         harness$state$returned <- list(value)
     } else if (wants_main()) {
@@ -125,13 +114,22 @@ note_failure <- function(e) {
     invokeRestart("casemate_failed")
 }
 
+# Where there was no room left for a closer look.
+note_deep_failure <- function(e) {
+    message <- tryCatch(conditionMessage(e), error = function(e) "")
+    harness$state$failure <- list(class(e)[1L], message, paste0("Error: ", message))
+}
+
 attempt <- function(request) {
     .Internal(enableJIT(3L))
     on.exit(.Internal(enableJIT(0L)))
-    withRestarts(
-        withCallingHandlers(program(request), error = note_failure),
-        casemate_return = function(value) harness$state$returned <- list(value),
-        casemate_failed = function() NULL
+    tryCatch(
+        withRestarts(
+            withCallingHandlers(program(request), error = note_failure),
+            casemate_return = function(value) harness$state$returned <- list(value),
+            casemate_failed = function() NULL
+        ),
+        error = note_deep_failure
     )
 }
 

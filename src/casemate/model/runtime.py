@@ -27,10 +27,12 @@ class Ability(StrEnum):
     """What a harness may be asked besides. Each is a field of its request that stands there only if it is wanted.
 
     `function`: to call a function of the program by its name, with the input (`spread`: with its elements).
-    `rich`: to take and give values with more types than JSON has. `check`: to parse the code and run nothing.
+    `context`: to give the program a read-only context, and a library of functions. `rich`: to take and give values with
+    more types than JSON has. `check`: to parse the code and run nothing.
     """
 
     FUNCTION = "function"
+    CONTEXT = "context"
     RICH = "rich"
     CHECK = "check"
 

@@ -55,11 +55,9 @@ def missing_workers(*, present: int, demand: int, waiting: int, total: int, most
     return max(0, min(demand - present, most - total)) if not waiting else 0
 
 
-def idle_order(idle_s: Sequence[float]) -> list[int]:
+def idle_order(idle_s: Sequence[float], prepares_s: float = limits.WORKER_PREPARES_S) -> list[int]:
     """In which order to try idle workers: the last used one that is ready again, so that others may end."""
-    ready = sorted(
-        (at for at, idle in enumerate(idle_s) if idle >= limits.WORKER_PREPARES_S), key=lambda at: idle_s[at]
-    )
+    ready = sorted((at for at, idle in enumerate(idle_s) if idle >= prepares_s), key=lambda at: idle_s[at])
     others = sorted(set(range(len(idle_s))).difference(ready), key=lambda at: -idle_s[at])
     return ready + others
 

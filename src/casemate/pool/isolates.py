@@ -43,8 +43,13 @@ class WorkerPool:
         *,
         most: int,
         label: str = "isolates",
+        prepares: bool = True,
     ) -> None:
-        """`start` makes a worker in the steps of whoever needs it, `start_here` in the calling thread."""
+        """`start` makes a worker in the steps of whoever needs it, `start_here` in the calling thread.
+
+        `prepares`: a worker that has answered needs a moment to be ready for more.
+        """
+        self._prepares = prepares
         self._label = label
         self._start = start
         self._start_here = start_here
@@ -194,6 +199,10 @@ class WorkerPool:
 
     # Who gets what --------------------------------------------------------------------------------
 
+    @property
+    def _prepares_s(self) -> float:
+        return limits.WORKER_PREPARES_S if self._prepares else 0.0
+
     def _ask(self, kind: Kind) -> Worker | Waiter | None:
         doomed: list[tuple[Worker, Retirement]] = []
         try:
@@ -214,7 +223,7 @@ class WorkerPool:
             if not self._reserve(doomed):
                 found = Waiter(kind)
                 self._waiting.append(found)
-        is_early = worker is not None and time.monotonic() - worker.idle_since_s < limits.WORKER_PREPARES_S
+        is_early = worker is not None and time.monotonic() - worker.idle_since_s < self._prepares_s
         self._note_demand(kind, more=worker is None or is_early)
         return found
 
@@ -226,7 +235,7 @@ class WorkerPool:
         """The worker of that kind that was used last; those found dead on the way to it are doomed."""
         now_s = time.monotonic()
         own = [each for each in self._idle if each.kind == kind]
-        order = [own[at] for at in decide.idle_order([now_s - each.idle_since_s for each in own])]
+        order = [own[at] for at in decide.idle_order([now_s - each.idle_since_s for each in own], self._prepares_s)]
         for worker in sorted(order, key=lambda each: each.retiring is not None):
             self._idle.remove(worker)
             if worker.is_alive():
@@ -329,7 +338,7 @@ class WorkerPool:
     def _note_demand(self, kind: Kind, *, more: bool) -> None:
         """Those that have only just answered count as busy: one more spares the next execution their preparing."""
         now_s = time.monotonic()
-        just = sum(each.kind == kind and now_s - each.idle_since_s < limits.WORKER_PREPARES_S for each in self._idle)
+        just = sum(each.kind == kind and now_s - each.idle_since_s < self._prepares_s for each in self._idle)
         busy = more + just + sum(worker.kind == kind for worker in self._busy)
         demand = self._demand.setdefault(kind, Demand())
         demand.note(now_s, min(busy, self._most))

@@ -66,7 +66,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         channel=Channel.FRAMES,
         waits=True,
         early_variables=("NODE_", "UV_", "OPENSSL_", "SSL_"),
-        abilities=(Ability.FUNCTION, Ability.RICH, Ability.CHECK),
+        abilities=(Ability.FUNCTION, Ability.CONTEXT, Ability.RICH, Ability.CHECK),
         extensions=(".js", ".mjs", ".cjs"),
         filename="main.js",
         memory_errors=_NODE_MEMORY_ERRORS,
@@ -86,7 +86,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         limits={"memory": "16Mi", "timeout": "500ms"},
         addon="_isolated_vm",
         instead="node",
-        abilities=(Ability.FUNCTION, Ability.RICH, Ability.CHECK),
+        abilities=(Ability.FUNCTION, Ability.CONTEXT, Ability.RICH, Ability.CHECK),
         debug=("console", "profile", "steps"),
     ),
     "r": Runtime(
