@@ -139,9 +139,9 @@ def _set_up(worker: Worker) -> Steps[None]:
     pending = memoryview(FRAME_HEAD.pack(len(worker.kind.setup)) + worker.kind.setup)
     deadline_s = time.monotonic() + limits.RUNNER_START_TIMEOUT_S
     while (found := frames.next()) is None:
-        ready = yield Wait(
-            (worker.reply_fd, worker.channel.fileno()), (worker.request_fd,) if pending else (), deadline_s
-        )
+        if frames.problem:
+            raise LaunchError("start of the runner", errno.EPROTO, frames.problem)
+        ready = yield Wait((*frames.fds, worker.channel.fileno()), (worker.request_fd,) if pending else (), deadline_s)
         pending = _written(worker.request_fd, pending)
         if worker.reply_fd in ready:
             frames.read()
@@ -190,10 +190,14 @@ class RunnerFrames:
         self._fd = worker.reply_fd
         self._data = bytearray()
         self.problem = ""
+        self.fds: tuple[int, ...] = (self._fd,)
+        """Where to wait for more: nowhere, once the pipe is at its end, where it would always be ready."""
 
     def read(self) -> None:
         with suppress(BlockingIOError):
-            self._data += os.read(self._fd, limits.READ_CHUNK_BYTES)
+            data = os.read(self._fd, limits.READ_CHUNK_BYTES)
+            self._data += data
+            self.fds = self.fds if data else ()
 
     @property
     def is_empty(self) -> bool:
@@ -268,7 +272,7 @@ class RunnerItem:
     def _wait(self, deadline_s: float) -> Wait:
         worker = self._worker
         write = (worker.request_fd,) if self._pending else ()
-        return Wait((worker.channel.fileno(), worker.reply_fd), write, deadline_s)
+        return Wait((worker.channel.fileno(), *self._frames.fds), write, deadline_s)
 
     def _transfer(self, ready: Ready) -> None:
         if self._worker.request_fd in ready:
@@ -277,11 +281,7 @@ class RunnerItem:
             self._frames.read()
             while not self._is_over() and (found := self._frames.next()) is not None:
                 self._take(*found)
-            self._is_lost = self._is_lost or bool(self._frames.problem) or self._has_ended()
-
-    def _has_ended(self) -> bool:
-        """A pipe that is at its end is always ready."""
-        return self._end is None and self._frames.is_empty and not self._worker.is_alive()
+            self._is_lost = self._is_lost or bool(self._frames.problem)
 
     def _take(self, kind: Frame, body: bytes) -> None:
         if kind is Frame.BEGUN and not self._begun:
