@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from tests.integration.records import opened, with_tenant
 
+from casemate.api import upkeep
+from casemate.config import Config
 from casemate.errors import Conflict, InvalidInput
+from casemate.service_config import load_service
 from casemate.service_limits import (
     FUNCTION_LOG_TEXT_MAX_CHARS,
     LOG_ITEM_ID_MAX_CHARS,
@@ -22,6 +27,11 @@ from casemate.store import logs, samples, settings, tenants
 from casemate.store.database import Database
 from casemate.store.logs import Filters, Line, NewLine
 from casemate.store.samples import Sample
+
+if TYPE_CHECKING:
+    from casemate.api.state import State
+
+DAY_US = 24 * 3600 * 1_000_000
 
 
 @pytest.fixture
@@ -72,7 +82,6 @@ def test_lines_are_found_by_what_they_are_of(database: Database) -> None:
     write(database, line(owner, "v", version=2), line(owner, "err", stream=logs.STDERR), line(other, "theirs"))
     write(database, line(owner, "late", at_us=9))
     assert read(database, owner, function="g") == ["g"]
-    assert read(database, owner, runtime="r") == ["r"]
     assert read(database, owner, execution_id="e") == ["x"]
     assert read(database, owner, version=2) == ["v"]
     assert read(database, owner, stream="stderr") == ["err"]
@@ -80,6 +89,26 @@ def test_lines_are_found_by_what_they_are_of(database: Database) -> None:
     assert read(database, owner, since_us=1, until_us=9, function="g", runtime="r") == []
     assert len(read(database, owner, until_us=9)) == 5
     assert read(database, other) == ["theirs"]
+
+
+def test_s0_45_what_functions_of_one_language_print_is_found_alone(database: Database) -> None:
+    owner, other = with_tenant(database), with_tenant(database, "other")
+    write(database, line(owner, "1", runtime="r"), line(owner, "2"), line(owner, "3", runtime="r", function="g"))
+    write(database, line(other, "4", runtime="r"))
+    assert read(database, owner, runtime="r") == ["3", "1"]
+    assert read(database, owner, runtime="python") == ["2"]
+
+
+def test_s0_37_what_was_printed_longer_ago_than_it_is_kept_is_gone_after_the_sweep(database: Database) -> None:
+    owner = with_tenant(database)
+    at_us = 100 * DAY_US
+    write(database, line(owner, "old", at_us=at_us - 7 * DAY_US - 1), line(owner, "kept", at_us=at_us - 7 * DAY_US))
+    database.write_now(partial(samples.insert_samples, samples=[sample(1), sample(at_us)]))
+    parts = SimpleNamespace(config=load_service(Config(), {"HOME": "/home/one"}), database=database)
+    assert parts.config.log_retention_days == 7
+    asyncio.run(upkeep.sweep(cast("State", parts), at_us))
+    assert read(database, owner) == ["kept"]
+    assert between(database, 0, at_us + 1) == (sample(at_us),)
 
 
 def test_pages_of_lines_follow_each_other(database: Database) -> None:
