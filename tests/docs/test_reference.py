@@ -13,7 +13,7 @@ import pytest
 from tests.docs.pages import ROOT, code_spans, tables
 
 import casemate
-from casemate import config, errors, limits
+from casemate import config, errors, limits, service_limits
 from casemate.engine.request import CodeOptions, CommandOptions, SessionCodeOptions, SessionCommandOptions
 from casemate.model.layers import REQUIRED, Layer
 from casemate.model.resources import Limits
@@ -165,7 +165,7 @@ def test_reasons_of_limits_exist() -> None:
 
 def test_other_bounds_have_the_values_of_the_code() -> None:
     for name, _, value in first_column("limits.md", "constant"):
-        real = getattr(limits, name)
+        real = getattr(service_limits, name)
         shown = format_bytes(real) if name.endswith("_BYTES") and real % limits.KIB == 0 else f"{real:g}"
         assert value in {shown, str(real)}, name
 
