@@ -259,6 +259,14 @@ def test_a_source_that_does_not_compile_fails_each_item_with_the_same_word(
     }
 
 
+def test_a_program_can_go_as_deep_as_in_a_run_of_its_own(call: Call, engine: casemate.Engine) -> None:
+    code = (
+        "import sys\ndef deeper(n):\n    try:\n        return deeper(n + 1)\n"
+        "    except RecursionError:\n        return n\noutput = [deeper(0), sys.getrecursionlimit()]"
+    )
+    assert outputs(call("python", code, 1)) == [casemate.run(code, engine=engine).output]
+
+
 def test_the_traceback_names_the_lines_of_the_source_alone(call: Call) -> None:
     (result,) = call("python", "def f(x):\n    return 1 / x\n\noutput = f(input)", 0)
     assert result.error is not None

@@ -25,6 +25,8 @@ FRAME_READY = 6
 COMPILED = b'{"kind":"none"}'
 MISSING = object()
 PyCF_ONLY_AST = 0x400
+FRAMES_BELOW = 7
+"""What of the recursion limit stands below the program: this module's frame, five functions, the call of `exec`."""
 IMPORTS_MAX = 100
 IMPORT_MAX_S = 10
 
@@ -56,6 +58,7 @@ class Harness:
         names = ("python_program", "python_output", "python_failure", "python_context", "python_function")
         self.program, self.output, self.failure, self.context, self.function = map(_imported, names)
         del sys.path[0]
+        self.program.FRAMES_BELOW = FRAMES_BELOW
         self.program.ahead.update(python_output=self.output, python_failure=self.failure)
 
     def failed(self, error: BaseException, path: str, source: str) -> bytes:
