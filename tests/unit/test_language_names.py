@@ -40,6 +40,7 @@ SHORT = 2
 """Shorter names are words and letters of other things; of them only a text that is just the name is looked at."""
 
 ALLOWED = {
+    ("model/node.py", "node"): "a machine that runs sandboxes",
     ("isolation/steps.py", "r"): "the letter of a shape in the wire form",
     ("isolation/syscalls.py", "node"): "one node of a machine's memory",
     ("isolation/syscalls.py", "libuv"): "one of the libraries whose way of falling back decides an answer",
