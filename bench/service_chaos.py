@@ -123,7 +123,13 @@ class Load:
     def _tenant(self, name: str) -> str:
         """A tenant with a function; its key."""
         tenant = self._operator.ask("POST", "/v1/tenants", {"name": name}).json()
-        terms = {"tenant_id": tenant["id"], "name": "k", "scopes": {"allow": ["admin"]}, "rate_per_s": 100_000, "burst": 1000}
+        terms = {
+            "tenant_id": tenant["id"],
+            "name": "k",
+            "scopes": {"allow": ["admin"]},
+            "rate_per_s": 100_000,
+            "burst": 1000,
+        }
         key = self._operator.ask("POST", "/v1/keys", terms).json()
         text: str = key["key"]
         Client(self._operator._address, text).ask("PUT", "/v1/functions/f", FUNCTION)
@@ -168,10 +174,10 @@ class Load:
         with self._lock:
             self.requests.add(token)
         answer = client.ask("POST", path, body, Idempotency_Key=token, X_Request_Id=token, **headers)
-        if answer.status == 303:  # noqa: PLR2004
+        if answer.status == 303:
             answer = client.ask("GET", answer.headers["location"].removesuffix("/events"))
             self._execution(answer, None)
-        elif answer.status >= 300:  # noqa: PLR2004
+        elif answer.status >= 300:
             raise RuntimeError(f"{path}: {answer.status} {answer.body[:300]!r}")
         return answer
 
@@ -276,7 +282,7 @@ class Killer:
         """Connections wait while the API is started again; none is refused."""
         began_s = time.monotonic()
         client = Client(self._serving.address, "")
-        while client.ask("GET", "/readyz").status != 200:  # noqa: PLR2004
+        while client.ask("GET", "/readyz").status != 200:
             time.sleep(AGAIN_AFTER_S)
         self.recovered_s.append(time.monotonic() - began_s)
 

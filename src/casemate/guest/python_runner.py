@@ -178,7 +178,7 @@ class Function:
         program = self.harness.program
         wanted = self.source["function"]
         named = wanted and self.harness.function.Named(wanted, self.source["code"])
-        returned = program._run(self.parts, self.names)
+        returned = program._run(self.parts, self.names, None)
         if named:
             request = {"has_input": True, "input": value, "spread": self.source["spread"]}
             return program._awaited(named.call(self.names, request)) if returned is program.MISSING else returned

@@ -112,9 +112,7 @@ _LISTED: Final = [column for column in table.c if column.name not in {"spec", "r
 _THIS: Final = (table.c.id == bindparam("of_id"), table.c.tenant_id == bindparam("of_tenant"))
 _INSERT: Final = insert(table)
 _START: Final = (
-    update(table)
-    .where(*_THIS, table.c.state == QUEUED)
-    .values(state=RUNNING, started_us=bindparam("started_us"))
+    update(table).where(*_THIS, table.c.state == QUEUED).values(state=RUNNING, started_us=bindparam("started_us"))
 )
 _END: Final = (
     update(table)
