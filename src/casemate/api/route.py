@@ -17,15 +17,17 @@ from casemate.api.body import CheckedRequest
 from casemate.api.problems import problem, request_id_of
 from casemate.api.state import State, state_of
 from casemate.errors import CasemateError, Conflict, InvalidInput
-from casemate.executions.book import now_us
+from casemate.executions.book import IDEMPOTENCY_KEY, now_us
 from casemate.store import idempotency
-from casemate.store.idempotency import Answered, Begun
+from casemate.store.idempotency import Answered, Begun, Left
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 HEADER: Final = "Idempotency-Key"
+EXECUTIONS: Final = "/v1/executions"
 REPLAYED: Final = "Idempotency-Replayed"
 _KEY: Final = rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_MAX_CHARS}}}"
 _KEPT_HEADERS: Final = ("content-type", "location", "retry-after", "preference-applied")
+_SEE_OTHER: Final = 303
 _SERVER_ERROR: Final = 500
 _TOO_MANY: Final = 429
 
@@ -49,7 +51,8 @@ class CheckedRoute(APIRoute):
 async def once(request: Request, key: str, handle: Handler) -> Response:
     """What the first request with that key was answered, or is answered now.
 
-    What failed for reasons that may pass (429, 5xx), or because its client went away, is done again.
+    What failed for reasons that may pass (429, 5xx), or because its client went away, is done again. Of what was under
+    way when the service died, the execution that was accepted for it tells what became of it.
     """
     if not re.fullmatch(_KEY, key):
         raise InvalidInput(HEADER, f"must be 1 to {limits.IDEMPOTENCY_KEY_MAX_CHARS} printable characters")
@@ -67,6 +70,10 @@ async def once(request: Request, key: str, handle: Handler) -> Response:
             at_us=now_us(),
         )
     )
+    if isinstance(begun, Left):
+        return _replayed(
+            Answered(status_code=_SEE_OTHER, headers={"location": f"{EXECUTIONS}/{begun.execution_id}"}, body=b"")
+        )
     if isinstance(begun, Answered):
         return _replayed(begun)
     if begun is not Begun.NEW:
@@ -88,6 +95,7 @@ def _contradiction(begun: Begun) -> Conflict:
 
 async def _done_once(request: Request, parts: State, tenant_id: str, key: str, handle: Handler) -> Response:
     response: Response | None = None
+    IDEMPOTENCY_KEY.set(key)
     try:
         try:
             response = await handle(request)
@@ -115,7 +123,7 @@ def _kept(response: Response) -> Answered:
     headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
     if isinstance(response, StreamingResponse):
         if "location" in headers:
-            return Answered(status_code=303, headers=headers, body=b"")
+            return Answered(status_code=_SEE_OTHER, headers=headers, body=b"")
         return _not_kept("the answer was streamed")
     body = bytes(response.body)
     if len(body) > limits.IDEMPOTENCY_BODY_MAX_BYTES:

@@ -40,4 +40,9 @@ def state_of(request: Request) -> State:
     return found
 
 
-Parts = Annotated[State, Depends(state_of)]
+async def _parts(request: Request) -> State:
+    """As a dependency. One that is no coroutine would be called in a thread of its own, for each request."""
+    return state_of(request)
+
+
+Parts = Annotated[State, Depends(_parts)]

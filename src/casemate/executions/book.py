@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Final, Protocol
 
 import msgspec
@@ -14,9 +15,13 @@ from casemate.model.document import result_document
 from casemate.model.ids import new_id
 from casemate.model.result import Event, GuestError, Isolation, JsonValue, Reason, Result, Status, Usage
 from casemate.store import executions as rows
-from casemate.store.database import Database
+from casemate.store import idempotency
+from casemate.store.database import Database, Records
 from casemate.store.executions import Ending, Execution
 from casemate.store.samples import Sample, insert_samples
+
+IDEMPOTENCY_KEY: Final[ContextVar[str]] = ContextVar("idempotency_key", default="")
+"""Of the request that is being answered, if it has one: what is accepted for it is noted there at once."""
 
 NO_LABELS: Final[Mapping[str, str]] = {}
 _SECOND_US: Final = 1_000_000
@@ -77,7 +82,14 @@ class Book:
             epoch=self.epoch,
             spec=spec,
         )
-        await self.database.write(lambda connection: rows.insert_execution(connection, row))
+        key = IDEMPOTENCY_KEY.get()
+
+        def insert(connection: Records) -> None:
+            rows.insert_execution(connection, row)
+            if key:
+                idempotency.note_execution(connection, row.tenant_id, key, row.id)
+
+        await self.database.write(insert)
         return row
 
     def started(self, row: Execution) -> Execution:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from casemate.errors import NotFound
 from casemate.service_limits import PAGE_DEFAULT_COUNT, PRIORITY_DEFAULT, STATISTICS_ROWS_MAX, SWEEP_MAX_COUNT
@@ -108,24 +108,35 @@ class Lost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LISTED: Final = [column for column in table.c if column.name not in {"spec", "result"}]
+# What every execution needs is put together once: that takes longer than carrying it out.
+_THIS: Final = (table.c.id == bindparam("of_id"), table.c.tenant_id == bindparam("of_tenant"))
+_INSERT: Final = insert(table)
+_START: Final = (
+    update(table).where(*_THIS, table.c.state == QUEUED).values(state=RUNNING, started_us=bindparam("started_us"))
+)
+_END: Final = (
+    update(table)
+    .where(*_THIS, table.c.state != ENDED)
+    .values(state=ENDED, **{name: bindparam(name) for name in Ending.__struct_fields__})
+)
 _MEASURED: Final = [table.c[name] for name in Measured.__struct_fields__]
 
 
 def insert_execution(connection: Connection, execution: Execution) -> None:
     """Accept an execution. From here on it has an end, whatever happens."""
-    connection.execute(insert(table), msgspec.structs.asdict(execution))
+    connection.execute(_INSERT, msgspec.structs.asdict(execution))
 
 
 def start(connection: Connection, tenant_id: str, execution_id: str, *, at_us: int) -> bool:
     """Note that it runs. False if it has ended already, or runs."""
-    found = update(table).where(*_one(tenant_id, execution_id), table.c.state == QUEUED)
-    return connection.execute(found.values(state=RUNNING, started_us=at_us)).rowcount == 1
+    values = {"of_tenant": tenant_id, "of_id": execution_id, "started_us": at_us}
+    return connection.execute(_START, values).rowcount == 1
 
 
 def end(connection: Connection, tenant_id: str, execution_id: str, ending: Ending) -> bool:
     """Note how it ended. False if it has ended already: the first end counts."""
-    found = update(table).where(*_one(tenant_id, execution_id), table.c.state != ENDED)
-    return connection.execute(found.values(state=ENDED, **msgspec.structs.asdict(ending))).rowcount == 1
+    values = {"of_tenant": tenant_id, "of_id": execution_id, **msgspec.structs.asdict(ending)}
+    return connection.execute(_END, values).rowcount == 1
 
 
 def get(connection: Connection, tenant_id: str | None, execution_id: str) -> Execution:

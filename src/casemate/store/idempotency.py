@@ -13,6 +13,8 @@ from casemate.store.schema import idempotency as table
 
 BEGUN: Final = "begun"
 DONE: Final = "done"
+_EXECUTION: Final = "execution"
+"""Stands where the answer's headers will stand."""
 
 
 class Begun(Enum):
@@ -31,12 +33,19 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class Left(msgspec.Struct, frozen=True):
+    """The execution of a request that a service of another epoch has left unanswered."""
+
+    execution_id: str
+
+
 def begin(
     connection: Connection, tenant_id: str, key: str, *, route: str, body_digest: bytes, epoch: int, at_us: int
-) -> Begun | Answered:
+) -> Begun | Answered | Left:
     """Note that a request is under way, unless one with its key is or was: then what that was answered.
 
-    What a service of another epoch has left unanswered is under way no more: it is begun again.
+    What a service of another epoch has left unanswered is under way no more: it is begun again, unless an execution
+    was accepted for it. That has an end, and is not done twice.
     """
     row = connection.execute(select(table).where(*_one(tenant_id, key))).one_or_none()
     values = {"route": route, "body_digest": body_digest, "state": BEGUN, "epoch": epoch, "created_us": at_us}
@@ -49,8 +58,16 @@ def begin(
         return Answered(status_code=row.status_code, headers=row.headers, body=row.body)
     if row.epoch == epoch:
         return Begun.IN_PROGRESS
+    if row.headers:
+        return Left(row.headers[_EXECUTION])
     connection.execute(update(table).where(*_one(tenant_id, key)).values(**values))
     return Begun.NEW
+
+
+def note_execution(connection: Connection, tenant_id: str, key: str, execution_id: str) -> None:
+    """Note what was accepted for a request that is under way; belongs into the transaction that accepts it."""
+    begun = update(table).where(*_one(tenant_id, key), table.c.state == BEGUN)
+    connection.execute(begun.values(headers={_EXECUTION: execution_id}))
 
 
 def finish(connection: Connection, tenant_id: str, key: str, answered: Answered) -> bool:

@@ -121,8 +121,32 @@ def check_references(connection: Connection) -> None:
 
 def is_in_transaction(connection: Connection) -> bool:
     """Whether the database still is in the transaction: some errors end it, and with it all that was done in it."""
-    driver = connection.connection.driver_connection
-    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+    return _driver(connection).in_transaction
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    found = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)  # noqa: S101  (as opened here)
+    return found
+
+
+# Savepoints are set with the driver: through SQLAlchemy they take as long as the statements between them.
+
+
+def set_savepoint(connection: Connection) -> None:
+    """From here on what is done can be undone alone."""
+    _driver(connection).execute("SAVEPOINT one")
+
+
+def release_savepoint(connection: Connection) -> None:
+    """Keep what was done since."""
+    _driver(connection).execute("RELEASE one")
+
+
+def roll_back_to_savepoint(connection: Connection) -> None:
+    """Undo what was done since."""
+    _driver(connection).execute("ROLLBACK TO one")
+    _driver(connection).execute("RELEASE one")
 
 
 def has_member(column: ColumnElement[Any], name: str, value: str) -> ColumnElement[bool]:

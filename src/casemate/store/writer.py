@@ -19,7 +19,13 @@ from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import CasemateError, InternalError, RecordsUnavailable
 from casemate.service_limits import WRITE_TRANSACTION_MAX_S, WRITES_A_TRANSACTION_MAX, WRITES_WAITING_MAX
-from casemate.store.sqlite import is_in_transaction, translated
+from casemate.store.sqlite import (
+    is_in_transaction,
+    release_savepoint,
+    roll_back_to_savepoint,
+    set_savepoint,
+    translated,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -160,14 +166,14 @@ class _TransactionEnded(Exception):
 
 def _carry_out(connection: Connection, write: Write) -> None:
     """One operation in its savepoint. Its error is the write's, unless it was the end of the whole transaction."""
-    savepoint = connection.begin_nested()
+    set_savepoint(connection)
     try:
         write.value = write.operation(connection)
-        savepoint.commit()
+        release_savepoint(connection)
     except Exception as error:
         if not is_in_transaction(connection):
             raise _TransactionEnded from error
-        savepoint.rollback()
+        roll_back_to_savepoint(connection)
         write.error = told(error)
 
 
