@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -12,19 +11,20 @@ from tests.service.live import LiveService, Tenant, answered, refused
 from casemate.tenancy.scopes import SCOPES
 
 OPEN: Final = {("GET", "/healthz"), ("GET", "/readyz")}
-ANY_KEY: Final = {("GET", "/v1/me"), ("GET", "/v1/runtimes"), ("GET", "/v1/runners")}
-"""These tell every key about itself, and what it may have."""
+SIGNED: Final = {("POST", "/v1/webhooks/batch")}
+ANY_KEY: Final = {("GET", "/v1/me"), ("GET", "/v1/runtimes"), ("GET", "/v1/runners"), ("POST", "/v1/batch")}
+"""These tell every key about itself, and what it may have; each item of a batch is asked for on its own."""
+
+WITHOUT_SCOPE: Final = OPEN | SIGNED | ANY_KEY
 
 OPERATORS: Final = {
     ("POST", "/v1/tenants"),
     ("PATCH", "/v1/tenants/{tenant_id}"),
     ("DELETE", "/v1/tenants/{tenant_id}"),
     ("GET", "/v1/workers"),
+    ("GET", "/v1/workers/{worker_id}/samples"),
     ("GET", "/metrics"),
 }
-NO_OBJECTS: Final = {"language"}
-"""Names in addresses that mean the same for all tenants."""
-
 NOTHING: Final = {
     "execution_id": "exe_" + 26 * "a",
     "name": "no-such-function",
@@ -75,6 +75,8 @@ BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/v1/functions/{name}/invoke"): {"data": 1},
     ("POST", "/v1/functions/{name}/batch"): {"items": [{"data": 1}]},
     ("POST", "/v1/runners/{language}/invoke"): {"script": "b3V0cHV0"},
+    ("POST", "/v1/batch"): {"items": [{"id": "a", "function": "its-own", "data": 1}]},
+    ("POST", "/v1/webhooks/batch"): {"items": [{"id": "a", "function": "its-own", "data": 1}]},
     ("POST", "/v1/tenants"): {"name": "another"},
     ("PATCH", "/v1/tenants/{tenant_id}"): {"queue_max": 5},
     ("POST", "/v1/keys"): {"name": "another", "scopes": {"allow": []}},
@@ -83,7 +85,7 @@ BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def world(service: LiveService) -> Iterator[World]:
+def world(service: LiveService) -> World:
     first, second = service.tenant(), service.tenant()
     execution = answered(first.http.post("/v1/executions", json={"code": "pass"}))
     function = {"runtime": "python", "code": "output = 1"}
@@ -96,6 +98,7 @@ def world(service: LiveService) -> Iterator[World]:
         "language": "python",
         "key_id": service.new_key(first.id, UNUSED_SCOPE)["id"],
         "tenant_id": first.id,
+        "worker_id": "worker-1",
     }
     return World(service, first, second, things)
 
@@ -130,6 +133,7 @@ def test_without_a_key_nothing_is_answered(operations: list[Operation], world: W
     assert failures([(each, answer) for each, answer in asked if answer.status_code != 401]) == []
     for _, answer in asked:
         refused(answer, 401, "unauthenticated")
+    for _, answer in asked:
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
@@ -145,7 +149,7 @@ def test_health_needs_no_key(world: World) -> None:
 
 def test_s0_24_a_key_without_the_scope_is_refused(operations: list[Operation], world: World) -> None:
     key = world.service.key(world.first.id, UNUSED_SCOPE)
-    asked = [(each, world.ask(each, key)) for each in operations if each not in OPEN | ANY_KEY]
+    asked = [(each, world.ask(each, key)) for each in operations if each not in WITHOUT_SCOPE]
     assert failures([(each, answer) for each, answer in asked if answer.status_code != 403]) == []
     for operation, answer in asked:
         assert "`" not in refused(answer, 403, "permission_denied")["message"], operation
@@ -154,14 +158,14 @@ def test_s0_24_a_key_without_the_scope_is_refused(operations: list[Operation], w
 def test_s0_24_a_denial_counts_more_than_any_permission(operations: list[Operation], world: World) -> None:
     denied = tuple(scope for scope in SCOPES if scope != "admin")
     key = world.service.key(world.first.id, "admin", deny=(*denied, "functions:invoke:*"))
-    asked = [(each, world.ask(each, key)) for each in operations if each not in OPEN | ANY_KEY]
+    asked = [(each, world.ask(each, key)) for each in operations if each not in WITHOUT_SCOPE]
     assert failures([(each, answer) for each, answer in asked if answer.status_code != 403]) == []
 
 
 def test_x6_x10_things_of_another_tenant_are_not_there(operations: list[Operation], world: World) -> None:
     """Neither to be seen nor to be cancelled; and what is said of them is what is said of things that do not exist."""
     for operation in operations:
-        if not (operation.names & NOTHING.keys()) or (operation.method, operation.path) in {PUBLISHING}:
+        if not (operation.names & NOTHING.keys()) or operation == PUBLISHING:
             continue
         others = world.ask(operation, world.second.key)
         nothing = world.ask(operation, world.second.key, **NOTHING)
@@ -310,3 +314,11 @@ def test_s0_24_functions_are_invoked_by_name_or_runtime(
     operation = Operation("POST", "/v1/functions/{name}/invoke")
     response = world.ask(operation, world.service.key(world.first.id, *allow, deny=deny))
     assert response.status_code == (200 if permitted else 403), response.text
+
+
+def test_s0_24_an_item_of_a_batch_that_the_key_may_not_call_fails_alone(world: World) -> None:
+    operation = Operation("POST", "/v1/batch")
+    (result,) = answered(world.ask(operation, world.service.key(world.first.id, UNUSED_SCOPE)))["results"]
+    assert (result["id"], result["success"]) == ("a", False)
+    (result,) = answered(world.ask(operation, world.second.key))["results"]
+    assert (result["success"], result["error"]) == (False, "Function not found: its-own")
