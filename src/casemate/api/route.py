@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from difflib import get_close_matches
 from typing import Any, Final
 
 import msgspec
@@ -41,17 +42,33 @@ class CheckedRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         asks_who = _depends_on(self.dependant, principal)
+        known = _query_names(self.dependant)
 
         async def checked(request: Request) -> Response:
             request = CheckedRequest(request.scope, request.receive)
             if asks_who:
                 await principal(request, state_of(request), None)
+            _check_names(request, known)
             key = request.headers.get(HEADER)
             if key is None or request.method != "POST":
                 return await handle(request)
             return await once(request, key, handle)
 
         return checked
+
+
+def _check_names(request: Request, known: Collection[str]) -> None:
+    """A parameter that nobody reads may be a misspelt one. Raises InvalidInput."""
+    for name in request.query_params:
+        if name not in known:
+            close = get_close_matches(name[: limits.LABEL_MAX_CHARS], known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "known: " + (", ".join(sorted(known)) or "none")
+            raise InvalidInput(name[: limits.LABEL_MAX_CHARS], "is no parameter of this address", hint=hint)
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    own = {each.alias for each in dependant.query_params}
+    return own.union(*(_query_names(each) for each in dependant.dependencies))
 
 
 def _depends_on(dependant: Dependant, wanted: object) -> bool:
