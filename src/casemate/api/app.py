@@ -55,7 +55,7 @@ def create_app(parts: State) -> FastAPI:
     app.state.parts = parts
     for router in ROUTERS:
         app.include_router(router)
-    problems.install(app)
+    problems.install(app, ROUTERS)
     app.add_exception_handler(BadBody, _bad_body)
     app.add_middleware(Edge, observe=parts.measures.observe_request)
     document = _openapi(app)

@@ -10,7 +10,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from casemate.api.state import Parts
-from casemate.errors import TooManyRequests, Unauthenticated
+from casemate.errors import NotFound, TooManyRequests, Unauthenticated
 from casemate.tenancy.terms import Principal
 
 _BEARER: Final = "bearer "
@@ -47,6 +47,18 @@ def allowed(scope: str) -> Callable[[Principal], Awaitable[Principal]]:
 
     async def checked(who: Who) -> Principal:
         who.scopes.require(scope)
+        return who
+
+    return checked
+
+
+def operators(scope: str) -> Callable[[Principal], Awaitable[Principal]]:
+    """The same of what is about all tenants together: to a key of any but the operator's it is not there."""
+
+    async def checked(who: Who) -> Principal:
+        who.scopes.require(scope)
+        if not who.is_operator:
+            raise NotFound("there is nothing at this address")
         return who
 
     return checked

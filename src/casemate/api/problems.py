@@ -10,10 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from casemate.errors import (
     CasemateError,
@@ -31,6 +33,7 @@ _MESSAGES: Final = {
     405: "this address does not take that method",
     413: "the request is larger than is allowed",
 }
+_WRONG_METHOD: Final = 405
 _FIELD_MAX_CHARS: Final = 200
 _LOG: Final = logging.getLogger("casemate.api")
 
@@ -61,8 +64,8 @@ def request_id_of(request: Request) -> str:
     return found
 
 
-def install(app: FastAPI) -> None:
-    """Have every error of the application answered in this shape."""
+def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
+    """Have every error of the application answered in this shape; `routers` know which methods an address takes."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, CasemateError)  # noqa: S101  (as registered)
@@ -76,11 +79,20 @@ def install(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
+        if error.status_code == _WRONG_METHOD and (methods := _methods(request, routers)):
+            error.headers = {"Allow": ", ".join(methods)}
         return _http(error, request_id_of(request))
 
     app.add_exception_handler(CasemateError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
+
+
+def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
+    """All that the address takes: the framework knows those of the first route that it finds."""
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    matching = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 def unexpected(request_id: str) -> JSONResponse:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from difflib import get_close_matches
 from typing import Any, Final
 
+import msgspec
 from fastapi import Request
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from casemate import service_limits as limits
 from casemate.api.auth import principal
 from casemate.api.body import CheckedRequest
-from casemate.api.problems import problem, request_id_of
+from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
 from casemate.api.state import State, state_of
 from casemate.errors import CasemateError, Conflict, InvalidInput
 from casemate.executions.book import IDEMPOTENCY_KEY, now_us
@@ -33,19 +36,45 @@ _TOO_MANY: Final = 429
 
 
 class CheckedRoute(APIRoute):
-    """A route whose requests are `CheckedRequest`s, and whose POSTs take an idempotency key."""
+    """A route whose requests are `CheckedRequest`s, and whose POSTs take an idempotency key.
+
+    Who may not ask at all is told so before a byte of the body is read.
+    """
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
+        asks_who = _depends_on(self.dependant, principal)
+        known = _query_names(self.dependant)
 
         async def checked(request: Request) -> Response:
             request = CheckedRequest(request.scope, request.receive)
+            if asks_who:
+                await principal(request, state_of(request), None)
+            _check_names(request, known)
             key = request.headers.get(HEADER)
             if key is None or request.method != "POST":
                 return await handle(request)
             return await once(request, key, handle)
 
         return checked
+
+
+def _check_names(request: Request, known: Collection[str]) -> None:
+    """A parameter that nobody reads may be a misspelt one. Raises InvalidInput."""
+    for name in request.query_params:
+        if name not in known:
+            close = get_close_matches(name[: limits.LABEL_MAX_CHARS], known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "known: " + (", ".join(sorted(known)) or "none")
+            raise InvalidInput(name[: limits.LABEL_MAX_CHARS], "is no parameter of this address", hint=hint)
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    own = {each.alias for each in dependant.query_params}
+    return own.union(*(_query_names(each) for each in dependant.dependencies))
+
+
+def _depends_on(dependant: Dependant, wanted: object) -> bool:
+    return dependant.call is wanted or any(_depends_on(each, wanted) for each in dependant.dependencies)
 
 
 async def once(request: Request, key: str, handle: Handler) -> Response:
@@ -58,6 +87,7 @@ async def once(request: Request, key: str, handle: Handler) -> Response:
         raise InvalidInput(HEADER, f"must be 1 to {limits.IDEMPOTENCY_KEY_MAX_CHARS} printable characters")
     parts = state_of(request)
     who = await principal(request, parts, None)
+    key = f"{who.key_id}/{hashlib.sha256(key.encode()).hexdigest()}"  # another key may not do the same
     digest = await _digest(request)
     begun = await parts.database.write(
         lambda connection: idempotency.begin(
@@ -75,7 +105,7 @@ async def once(request: Request, key: str, handle: Handler) -> Response:
             Answered(status_code=_SEE_OTHER, headers={"location": f"{EXECUTIONS}/{begun.execution_id}"}, body=b"")
         )
     if isinstance(begun, Answered):
-        return _replayed(begun)
+        return _replayed(begun, request_id_of(request))
     if begun is not Begun.NEW:
         raise _contradiction(begun)
     return await _done_once(request, parts, who.tenant_id, key, handle)
@@ -125,6 +155,8 @@ def _kept(response: Response) -> Answered:
         if "location" in headers:
             return Answered(status_code=_SEE_OTHER, headers=headers, body=b"")
         return _not_kept("the answer was streamed")
+    if response.headers.get("cache-control") == "no-store":
+        return _not_kept("the answer held a secret")
     body = bytes(response.body)
     if len(body) > limits.IDEMPOTENCY_BODY_MAX_BYTES:
         return _not_kept("the answer was large")
@@ -137,5 +169,10 @@ def _not_kept(why: str) -> Answered:
     return Answered(status_code=found.status_code, headers=dict(found.headers), body=bytes(found.body))
 
 
-def _replayed(answered: Answered) -> Response:
-    return Response(answered.body, answered.status_code, {**answered.headers, REPLAYED: "true"})
+def _replayed(answered: Answered, request_id: str) -> Response:
+    """The same answer; a problem is about the request that asks now."""
+    body = answered.body
+    if answered.headers.get("content-type") == MEDIA_TYPE:
+        body = msgspec.json.encode({**msgspec.json.decode(body), "request_id": request_id})
+    headers = {name: value for name, value in answered.headers.items() if name != "content-length"}
+    return Response(body, answered.status_code, {**headers, REPLAYED: "true"})

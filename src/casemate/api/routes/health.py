@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import Response
 
-from casemate.api.auth import allowed
+from casemate.api.auth import operators
 from casemate.api.documents import json_response
 from casemate.api.models import HealthOut
 from casemate.api.route import CheckedRoute
@@ -60,7 +60,7 @@ def _service(parts: State) -> str:
 
 
 @router.get("/metrics", response_class=Response, summary="Counters for Prometheus")
-async def metrics(parts: Parts, _: Annotated[Principal, Depends(allowed("metrics:read"))]) -> Response:
+async def metrics(parts: Parts, _: Annotated[Principal, Depends(operators("metrics:read"))]) -> Response:
     """In Prometheus' text format; its scraper sends the key as a bearer token."""
     parts.measures.node_up.set(parts.bus.is_connected)
     statistics = parts.executions.gate.statistics()

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import Response
 
-from casemate.api.auth import Who, allowed
+from casemate.api.auth import Who, allowed, operators
 from casemate.api.documents import json_response, moment
 from casemate.api.models import MetricsOut
 from casemate.api.queries import time_range
@@ -28,7 +28,7 @@ from casemate.tenancy.terms import Principal
 
 router = APIRouter(prefix="/v1", tags=["operation"], route_class=CheckedRoute)
 MetricsReader = Annotated[Principal, Depends(allowed("metrics:read"))]
-WorkersReader = Annotated[Principal, Depends(allowed("workers:read"))]
+WorkersReader = Annotated[Principal, Depends(operators("workers:read"))]
 
 
 async def told(parts: State, about: str) -> Any:

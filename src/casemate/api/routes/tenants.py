@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from casemate.api.auth import Who, allowed
+from casemate.api.auth import Who, allowed, operators
 from casemate.api.documents import json_response, moment
 from casemate.api.queries import Listed
 from casemate.api.route import CheckedRoute
@@ -34,7 +34,7 @@ from casemate.tenancy.terms import KeyTerms, Principal, TenantTerms
 
 router = APIRouter(prefix="/v1", tags=["tenants"], route_class=CheckedRoute)
 TenantReader = Annotated[Principal, Depends(allowed("tenants:read"))]
-TenantWriter = Annotated[Principal, Depends(allowed("tenants:write"))]
+TenantWriter = Annotated[Principal, Depends(operators("tenants:write"))]
 KeyReader = Annotated[Principal, Depends(allowed("keys:read"))]
 KeyWriter = Annotated[Principal, Depends(allowed("keys:write"))]
 
@@ -111,15 +111,9 @@ async def list_tenants(parts: Parts, who: TenantReader, page: Listed) -> Respons
 
 
 @router.post("/tenants", status_code=201, response_model=TenantOut, summary="Make a tenant")
-async def create_tenant(body: TenantIn, parts: Parts, who: TenantWriter) -> Response:
+async def create_tenant(body: TenantIn, parts: Parts, _: TenantWriter) -> Response:
     """For the operator."""
-    _operator(who)
     return json_response(tenant_document(await parts.tenancy.create_tenant(TenantTerms(**body.given()))), 201)
-
-
-def _operator(who: Principal) -> None:
-    if not who.is_operator:
-        raise NotFound("there is nothing at this address")
 
 
 @router.get("/tenants/{tenant_id}", response_model=TenantOut, summary="Look up a tenant")
@@ -129,16 +123,14 @@ async def show_tenant(tenant_id: str, parts: Parts, who: TenantReader) -> Respon
 
 
 @router.patch("/tenants/{tenant_id}", response_model=TenantOut, summary="Change a tenant")
-async def change_tenant(tenant_id: str, body: TenantChangeIn, parts: Parts, who: TenantWriter) -> Response:
+async def change_tenant(tenant_id: str, body: TenantChangeIn, parts: Parts, _: TenantWriter) -> Response:
     """For the operator. What is not named stays."""
-    _operator(who)
     return json_response(tenant_document(await parts.tenancy.change_tenant(tenant_id, **body.given())))
 
 
 @router.delete("/tenants/{tenant_id}", status_code=204, summary="Delete a tenant", response_class=Response)
-async def delete_tenant(tenant_id: str, parts: Parts, who: TenantWriter) -> Response:
+async def delete_tenant(tenant_id: str, parts: Parts, _: TenantWriter) -> Response:
     """For the operator: with its keys, functions and records."""
-    _operator(who)
     await parts.tenancy.delete_tenant(tenant_id)
     return Response(status_code=204)
 
