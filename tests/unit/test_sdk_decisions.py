@@ -15,7 +15,7 @@ from casemate import errors, limits
 from casemate.errors import CasemateError, ConfigError, InvalidInput, PermissionDenied, ServiceError, TooManyRequests
 from casemate.model.function import Item
 from casemate.sdk import calls
-from casemate.sdk.items import sent_items
+from casemate.sdk.items import ItemLike, sent_items
 from casemate.sdk.options import ExecutionOptions, execution_request
 from casemate.sdk.problems import ProblemBody, error_of, read_problem
 from casemate.sdk.requests import Answer, Failure, Head, Request, path, query
@@ -233,7 +233,11 @@ def test_options_that_make_no_sense_are_refused_before_anything_is_sent(options:
 
 
 def test_items_are_sent_as_they_are_written() -> None:
-    given_items = [{"id": "a", "data": [1]}, Item(id="b", data={"x": None}, context={"y": 1}), {"data": None}]
+    given_items: list[ItemLike] = [
+        {"id": "a", "data": [1]},
+        Item(id="b", data={"x": None}, context={"y": 1}),
+        {"data": None},
+    ]
     sent = [msgspec.json.decode(item.body) for item in sent_items(given_items)]
     assert sent == [
         {"id": "a", "data": [1]},
@@ -250,7 +254,7 @@ def test_what_is_no_item_is_refused_by_its_place(item: object) -> None:
 
 def test_a_request_of_items_is_one_json_document() -> None:
     request = calls.batch_request("f", [b'{"id":"a"}', b'{"id":"b"}'], timeout="2s", version=3)
-    assert msgspec.json.decode(request.body or b"") == {"items": [{"id": "a"}, {"id": "b"}], "timeout": "2s"}
+    assert msgspec.json.decode(request.body or b"") == {"items": [{"id": "a"}, {"id": "b"}], "timeout": 2.0}
     assert request.query == (("version", "3"),)
     assert msgspec.json.decode(calls.batch_request("f", [b"1"]).body or b"") == {"items": [1]}
 

@@ -271,6 +271,21 @@ def test_an_execution_that_was_begun_before_is_taken_up() -> None:
     assert [request.path for request in played.requests[2:]] == ["/v1/executions/exe_1/events"]
 
 
+def test_a_stream_that_was_begun_before_is_found_where_the_service_says() -> None:
+    elsewhere = Head(status=303, headers={"location": "/v1/executions/exe_1/events"})
+    script: Script = [(GONE, []), (elsewhere, []), (STREAM_HEAD, [after("")])]
+    played = play(follow(context(), execution_request("1", "python", {}), Following()), script)
+    assert played.value.result == ENDED
+    assert [request.path for request in played.requests[2:]] == ["/v1/executions/exe_1/events"]
+
+
+def test_an_attempt_that_the_service_has_not_given_up_yet_is_waited_for() -> None:
+    script: Script = [(GONE, []), bad(409, "conflict"), good({"success": True})]
+    assert play(carry_out(context(), calls.invoke("f", 1)), script).value.success
+    with pytest.raises(casemate.Conflict):
+        play(carry_out(context(), calls.invoke("f", 1)), [bad(409, "conflict")])
+
+
 def test_a_result_that_is_too_large_for_a_stream_is_asked_for() -> None:
     short = event("result", "8.2.2", {**DOCUMENT, "result": None})
     script: Script = [(STREAM_HEAD, [*EVENTS_OF_IT[:-1], short]), good(DOCUMENT)]

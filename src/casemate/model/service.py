@@ -53,41 +53,43 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """One version of a function; it never changes."""
+    """One version of a function; it never changes. `entry` is what of the code is called; empty: the program is run."""
 
-    name: str
+    function: str
     version: int
     runtime: str = ""
+    code: str = ""
+    limits: dict[str, Any] = {}
     digest: str = ""
     description: str = ""
-    source: str | None = None
     labels: dict[str, str] = {}
-    limits: dict[str, Any] = {}
-    input_schema: Any = None
-    output_schema: Any = None
-    function: str = ""
+    entry: str = ""
     spread: bool = False
     macros: bool = False
     normalise: bool = False
+    input_schema: Any = None
+    output_schema: Any = None
     created_at: datetime | None = None
     created_by: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class Function(msgspec.Struct, frozen=True, kw_only=True):
-    """A function: its name, and which version each of its aliases means."""
+    """A function: its versions have numbers, and aliases say which of them counts."""
 
     name: str
     runtime: str = ""
-    description: str = ""
-    aliases: dict[str, int] = {}
+    runner: str = ""
     latest: int | None = None
+    aliases: dict[str, int] = {}
+    description: str = ""
     labels: dict[str, str] = {}
     created_at: datetime | None = None
     updated_at: datetime | None = None
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """A name for one version at a time."""
+    """A name that stands for one version, and can be moved."""
 
     alias: str
     version: int
@@ -97,23 +99,23 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AliasMove(msgspec.Struct, frozen=True, kw_only=True):
-    """A time when an alias was given another version."""
+    """One move of an alias."""
 
-    alias: str = ""
+    to_version: int
     from_version: int | None = None
-    to_version: int | None = None
     is_rollback: bool = False
-    at: datetime | None = None
+    moved_at: datetime | None = None
     moved_by: str = ""
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """What differs between two versions: `source` is a unified diff, `fields` what else was changed."""
+    """What differs between two versions: `code` is a unified diff, `changed` has other fields with both values."""
 
-    from_version: int = 0
-    to_version: int = 0
-    source: str = ""
-    fields: dict[str, Any] = {}
+    function: str = ""
+    from_version: int
+    to_version: int
+    code: str = ""
+    changed: dict[str, Any] = {}
 
 
 class Invocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,7 +131,8 @@ class Invocation(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     stdout: str = ""
     stderr: str = ""
-    warnings: tuple[Any, ...] = ()
+    truncated_bytes: int = 0
+    warnings: tuple[dict[str, Any], ...] = ()
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,21 +170,28 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime | None = None
 
 
+class Scopes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key may do; what is denied is denied, whatever is allowed."""
+
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """One key. `secret` is there once, in the answer to making or rotating it, and never shown by repr."""
+    """What is known of a key. `key` is there once, in the answer to making or rotating it, and in no repr."""
 
     id: str
     tenant_id: str = ""
     name: str = ""
     prefix: str = ""
-    scopes: Any = None
+    scopes: Scopes = Scopes()
     rate_per_s: float | None = None
     burst: int | None = None
     created_at: datetime | None = None
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
-    secret: str | None = None
+    key: str | None = None
 
     def __repr__(self) -> str:
         return f"Key(id={self.id!r}, name={self.name!r}, prefix={self.prefix!r})"
@@ -190,8 +200,11 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 class Me(msgspec.Struct, frozen=True, kw_only=True):
     """Whose key this is, and what it may do."""
 
-    tenant: Tenant
-    key: Key
+    tenant_id: str
+    tenant: str = ""
+    key_id: str = ""
+    scopes: Scopes = Scopes()
+    is_operator: bool = False
 
 
 def execution_from_document(document: Mapping[str, Any]) -> Execution:

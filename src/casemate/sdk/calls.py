@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from casemate.limits import SDK_WAIT_MAX_S
+from casemate.model.resources import Limits
 from casemate.model.result import JsonValue
 from casemate.model.service import (
     Alias,
@@ -28,6 +29,8 @@ from casemate.model.service import (
     Tenant,
     Validation,
 )
+from casemate.model.units import parse_duration
+from casemate.sdk.options import limits_document
 from casemate.sdk.requests import (
     LINES,
     Call,
@@ -95,9 +98,9 @@ def get_execution(execution_id: str) -> Call[Execution]:
     return Call(_asked(path("executions", execution_id)), read_execution)
 
 
-def cancel_execution(execution_id: str) -> Call[None]:
-    """End an execution. One that has ended stays as it is."""
-    return Call(Request(method="DELETE", path=path("executions", execution_id)), read_nothing)
+def cancel_execution(execution_id: str) -> Call[Execution]:
+    """End an execution and wait for its Result. One that has ended stays as it is."""
+    return Call(Request(method="DELETE", path=path("executions", execution_id)), read_execution)
 
 
 def validate(
@@ -121,7 +124,7 @@ def publish(
     code: str,
     runtime: str = "python",
     *,
-    limits: Mapping[str, Any] | None = None,
+    limits: Limits | Mapping[str, Any] | None = None,
     description: str | None = None,
     labels: Mapping[str, str] | None = None,
     input_schema: JsonValue = None,
@@ -130,13 +133,14 @@ def publish(
     spread: bool | None = None,
     macros: bool | None = None,
     normalise: bool | None = None,
-    alias: str | None = None,
+    check: bool | None = None,
+    alias: str | None = "live",
 ) -> Call[FunctionVersion]:
-    """A new version of a function, to which `alias` (`live`) then points."""
+    """A new version of a function, for which `alias` then stands; with None no alias is moved."""
     body = given(
         code=code,
         runtime=runtime,
-        limits=limits,
+        limits=None if limits is None else limits_document(limits),
         description=description,
         labels=labels,
         input_schema=input_schema,
@@ -145,9 +149,9 @@ def publish(
         spread=spread,
         macros=macros,
         normalise=normalise,
-        alias=alias,
+        check=check,
     )
-    return Call(_sent("PUT", path("functions", name), body, waits=True), reader(FunctionVersion))
+    return Call(_sent("PUT", path("functions", name), {**body, "alias": alias}, waits=True), reader(FunctionVersion))
 
 
 def list_functions(*, limit: int | None = None) -> Listing[Function]:
@@ -223,7 +227,7 @@ def invoke(
     idempotency_key: str | None = None,
 ) -> Call[Invocation]:
     """Call a function once. How the call ended is in what comes back; only what cannot be done is raised."""
-    body: dict[str, object] = {"data": data, **given(context=context, timeout=timeout)}
+    body: dict[str, object] = {"data": data, **given(context=context, timeout=_seconds(timeout))}
     request = _sent("POST", path("functions", name, "invoke"), body, key=idempotency_key, waits=True)
     return Call(_at(request, version, alias), reader(Invocation))
 
@@ -237,7 +241,7 @@ def batch_request(
     alias: str | None = None,
 ) -> Request:
     """A call of a function for each item; the items are JSON already."""
-    head = encode("body", given(timeout=timeout))[1:-1]
+    head = encode("body", given(timeout=_seconds(timeout)))[1:-1]
     parts = (b'{"items":[' + b",".join(items) + b"]", *([head] if head else []))
     request = Request(
         method="POST",
@@ -247,6 +251,11 @@ def batch_request(
         silence_max_s=SDK_WAIT_MAX_S,
     )
     return _at(request, version, alias)
+
+
+def _seconds(timeout: float | str | None) -> float | None:
+    """As people write it: 2, `500ms`, `1m`."""
+    return None if timeout is None else float(parse_duration(timeout, field="timeout"))
 
 
 def _at(request: Request, version: int | None, alias: str | None) -> Request:
@@ -314,42 +323,43 @@ def delete_tenant(tenant_id: str) -> Call[None]:
     return Call(Request(method="DELETE", path=path("tenants", tenant_id)), read_nothing)
 
 
-def list_keys(*, tenant: str | None = None, limit: int | None = None) -> Listing[Key]:
-    """The keys, without their secrets, youngest first."""
-    return Listing(_asked(path("keys"), tenant=tenant), Key, limit)
+def list_keys(*, limit: int | None = None) -> Listing[Key]:
+    """What is known of the keys, youngest first; for the operator of those of all tenants."""
+    return Listing(_asked(path("keys")), Key, limit)
 
 
 def create_key(
-    name: str = "",
+    name: str,
     *,
     allow: Sequence[str] = (),
     deny: Sequence[str] = (),
-    tenant: str | None = None,
+    tenant_id: str | None = None,
     rate_per_s: float | None = None,
     burst: int | None = None,
-    expires_at: datetime | str | None = None,
+    lifetime_s: float | None = None,
     idempotency_key: str | None = None,
 ) -> Call[Key]:
-    """A new key; its `secret` is in the answer and never told again."""
+    """A new key that may do no more than ours; `key` of the answer is never told again."""
     body = given(
         name=name,
         scopes={"allow": list(allow), "deny": list(deny)},
-        tenant=tenant,
+        tenant_id=tenant_id,
         rate_per_s=rate_per_s,
         burst=burst,
-        expires_at=expires_at,
+        lifetime_s=lifetime_s,
     )
     return Call(_sent("POST", path("keys"), body, key=idempotency_key), reader(Key))
 
 
-def rotate_key(key_id: str, *, idempotency_key: str | None = None) -> Call[Key]:
-    """A new secret for a key; the old one is refused from then on."""
-    return Call(_sent("POST", path("keys", key_id, "rotate"), {}, key=idempotency_key), reader(Key))
+def rotate_key(key_id: str, *, grace_s: float = 0.0, idempotency_key: str | None = None) -> Call[Key]:
+    """A new key in the place of one that ends at once, or after `grace_s`."""
+    where = path("keys", key_id, "rotate")
+    return Call(_sent("POST", where, {"grace_s": grace_s}, key=idempotency_key), reader(Key))
 
 
-def revoke_key(key_id: str) -> Call[None]:
+def revoke_key(key_id: str) -> Call[Key]:
     """End a key, at once and for good."""
-    return Call(Request(method="DELETE", path=path("keys", key_id)), read_nothing)
+    return Call(Request(method="DELETE", path=path("keys", key_id)), reader(Key))
 
 
 # The service itself --------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ for whoever listens. The drivers in `client` and `async_client` carry it out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -57,6 +58,9 @@ class Emit(msgspec.Struct, Generic[E], frozen=True):
 
     value: E
 
+
+SEE_OTHER: Final = 303
+_EVENTS_PATH: Final = re.compile(r"/v1/executions/(\w+)/events$", re.ASCII)
 
 Reply: TypeAlias = Head | bytes | Failure | None
 Effect: TypeAlias = Open | Read | Pause
@@ -240,11 +244,11 @@ def follow(context: Context, request: Request, following: Following) -> Steps[Ch
     attempts = 0
     while True:
         attempts += 1
-        place = following.place
+        place = following.id, following.place
         outcome = yield from _follow_once(request, following)
         if outcome is None:
             return (yield from _with_result(context, following))
-        if following.place != place:
+        if (following.id, following.place) != place:
             attempts = 1
         request = following.next_request(request)
         yield context.pause(request, outcome, attempts)
@@ -255,6 +259,9 @@ def _follow_once(request: Request, following: Following) -> Steps[Chunk, Answer 
     head = yield Open(request)
     if not isinstance(head, Head):
         return _failed(head)
+    if head.status == SEE_OTHER and (found := _EVENTS_PATH.search(head.headers.get("location", ""))):
+        following.accept(found[1])
+        return Failure(message="the service streams elsewhere what was begun before")
     if not head.is_good:
         return (yield from _rest(head))
     if head.media_type != EVENTS:

@@ -29,7 +29,16 @@ _BY_STATUS: Final[dict[int, type[CasemateError]]] = {
 }
 """For answers of something between us and the service, which does not speak as it does."""
 
-_FACTS: Final = {"layers": (), "step": "", "errno": 0, "log": "", "scope": "", "service_code": "", "status": 0}
+_FACTS: Final = {
+    "layers": (),
+    "step": "",
+    "errno": 0,
+    "log": "",
+    "scope": "",
+    "service_code": "",
+    "status": 0,
+    "problem": "",
+}
 """What some errors have besides, where the service does not say it."""
 
 _SCOPE_TEXT: Final = "the key lacks the scope "

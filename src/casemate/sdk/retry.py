@@ -13,6 +13,7 @@ from casemate.sdk.requests import Answer, Failure, Request, retry_after
 BUSY: Final = 429
 """Refused before anything was done: safe to ask again, whatever it was."""
 
+CONFLICT: Final = 409
 DOWN: Final = frozenset({502, 503, 504})
 _SPREAD: Final = 0.25
 
@@ -33,7 +34,9 @@ def pause_before_retry(
     `attempts` have been made; `jitter` is from 0 up to 1, by chance, so that those who were refused together do not
     come back together.
     """
-    if attempts >= policy.attempts_max or not _may_be_repeated(request, outcome):
+    if attempts >= policy.attempts_max:
+        return None
+    if not (_may_be_repeated(request, outcome) or (attempts > 1 and _is_under_way(request, outcome))):
         return None
     wanted = retry_after(outcome.head) if isinstance(outcome, Answer) else None
     if wanted is None:
@@ -48,3 +51,8 @@ def _may_be_repeated(request: Request, outcome: Answer | Failure) -> bool:
     if outcome.head.status == BUSY:
         return True
     return outcome.head.status in DOWN and request.is_repeatable and is_worth_retrying(read_problem(outcome.body))
+
+
+def _is_under_way(request: Request, outcome: Answer | Failure) -> bool:
+    """Whether the service has not noticed yet that nobody waits for the attempt before."""
+    return isinstance(outcome, Answer) and outcome.head.status == CONFLICT and bool(request.idempotency_key)
