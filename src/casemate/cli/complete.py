@@ -43,8 +43,8 @@ def complete(words: Sequence[str]) -> Answer:
     """What completes the last word, which may be empty, of those after the program's name."""
     *before, last = words
     if not before:
-        names = [name for name, found in (*COMMANDS.items(), *GROUPS.items()) if not found.hidden]
-        return _matching(last, [*names, "--help", "--version"])
+        names = [name for name, found in COMMANDS.items() if not found.hidden]
+        return _matching(last, [*names, *GROUPS, "--help", "--version"])
     if before[0] in GROUPS:
         return _in_group(GROUPS[before[0]], before[1:], last)
     known = COMMANDS.get(before[0])

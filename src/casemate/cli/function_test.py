@@ -50,9 +50,8 @@ def test(parsed: Parsed) -> int:
     tolerance = _tolerance(parsed)
     items = [Item(id=str(place), data=case.data, context=case.context) for place, case in enumerate(cases)]
     answers = _in_service(parsed, target, items) if parsed.flag("service") else _here(parsed, target, items)
-    outcomes = [
-        judge(case, answer, tolerance, number) for number, (case, answer) in enumerate(zip(cases, answers, strict=True), 1)
-    ]
+    pairs = enumerate(zip(cases, answers, strict=True), 1)
+    outcomes = [judge(case, answer, tolerance, number) for number, (case, answer) in pairs]
     if parsed.flag("json"):
         show_json(outcomes)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
@@ -207,7 +208,7 @@ def _opened(path: str) -> BinaryIO:
     if path == options.STDIN:
         return sys.stdin.buffer
     try:
-        return open(path, "rb")  # noqa: PTH123, SIM115  (the caller closes it)
+        return Path(path).open("rb")
     except (OSError, ValueError) as error:
         raise InvalidInput("file", f"cannot read {path[:200]!r}: {getattr(error, 'strerror', error)}") from error
 
@@ -290,5 +291,3 @@ def delete(parsed: Parsed) -> int:
         client.functions.delete(name)
     say(f"{printable(name)} is gone")
     return 0
-
-

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
+from pathlib import Path
+from typing import Final, Self
 
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.messages import printable, say, show, show_json
@@ -13,7 +14,8 @@ from casemate.model.result import Result
 from casemate.model.service import Execution, Key
 from casemate.model.units import parse_duration
 
-RUNS_SHOWN = 50
+RUNS_SHOWN: Final = 50
+FILTERS: Final = ("state", "status", "reason", "runtime", "function", "since", "until")
 
 
 def list_runs(parsed: Parsed) -> int:
@@ -21,7 +23,7 @@ def list_runs(parsed: Parsed) -> int:
     with client_of(parsed) as client:
         limit = number_of(parsed.one("limit"), "--limit", "runs list")
         found = client.executions.list(
-            **{name: parsed.one(name) for name in ("state", "status", "reason", "runtime", "function", "since", "until")},
+            **{name: parsed.one(name) for name in FILTERS},
             label=parsed.all("label"),
             limit=RUNS_SHOWN if limit is None else limit,
         )
@@ -116,7 +118,7 @@ class _Target:
         self._path = path
         self._fd = -1
 
-    def __enter__(self) -> _Target:
+    def __enter__(self) -> Self:
         if self._path is not None:
             try:
                 self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -139,7 +141,7 @@ class _Target:
         if self._fd >= 0:
             os.close(self._fd)
             if self._path is not None:  # nothing was written
-                os.unlink(self._path)
+                Path(self._path).unlink(missing_ok=True)
 
 
 def _kept_for(parsed: Parsed) -> _Target:

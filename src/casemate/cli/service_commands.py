@@ -52,9 +52,7 @@ STYLE: Final = (
     Option(names=("--macros",), group="Function", help="with the library of macro helpers"),
 )
 TIMEOUT: Final = Option(names=("--timeout",), metavar="TIME", group="Function", help="for each call: 500ms, 5s")
-CALLED: Final = (
-    "Exit status: 0 when every call succeeded, 1 when one did not, 125 when the service could not be asked."
-)
+CALLED: Final = "Exit status: 0 when every call succeeded, 1 when one did not, 125 when the service could not be asked."
 _FN: Final = "casemate.cli.functions"
 _RECORDS: Final = "casemate.cli.records"
 
@@ -155,8 +153,8 @@ BATCH: Final = Command(
     function="batch",
     optional=0,
     summary="call a function with every line of a file",
-    about="Calls a function with each item of a file of JSON lines (objects with `data`, and perhaps `id` and `context`) "
-    "and prints a line of JSON for each, in their order, while the others still run. No item can hurt another.",
+    about="Calls a function with each item of a file of JSON lines (objects with `data`, and perhaps `id` and "
+    "`context`) and prints a line of JSON for each, in their order. No item can hurt another.",
     arguments=(NAME, Argument(metavar="FILE", help="the items; `-` reads them from stdin", values="file")),
     options=(
         Option(names=("--plain",), group="Function", help="each line is the data itself; ids are line numbers"),
@@ -348,9 +346,7 @@ KEY_ROTATE: Final = Command(
     summary="make a key that takes the place of another",
     arguments=(KEY_ID,),
     options=(
-        Option(
-            names=("--grace",), metavar="TIME", group="Key", default="0s", help="how long the old one goes on: 10m"
-        ),
+        Option(names=("--grace",), metavar="TIME", group="Key", default="0s", help="how long the old one goes on: 10m"),
         SECRET_FILE,
         *COMMON,
     ),
