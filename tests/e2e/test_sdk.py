@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.serving import CuttingProxy, Service, serving
 
 import casemate
+from casemate import limits
 from casemate.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownRuntime
 from casemate.model.result import Chunk
 
@@ -80,9 +82,7 @@ def joined(chunks: list[Chunk], stream: str) -> str:
     ],
     ids=["output", "bytes", "exception", "signal", "stdin", "files", "timeout", "memory"],
 )
-def test_a_result_of_the_service_is_the_engine_s(
-    client: casemate.Client, code: str, options: casemate.sdk.options.ExecutionOptions
-) -> None:  # type: ignore[name-defined]
+def test_a_result_of_the_service_is_the_engine_s(client: casemate.Client, code: str, options: dict[str, Any]) -> None:
     there = client.run(code, **options)
     here = casemate.run(code, **options)
     for field in ("status", "reason", "exit_code", "signal", "output", "stdout", "files"):
@@ -171,6 +171,7 @@ def test_a_service_without_the_key_is_told_apart(service: Service) -> None:
 # A network that breaks -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_streams_that_are_cut_a_hundred_times_lose_and_double_nothing(service: Service, key: str) -> None:
     runs = 0
     with (
@@ -190,14 +191,13 @@ def test_streams_that_are_cut_a_hundred_times_lose_and_double_nothing(service: S
     assert {each.reason for each in found} == {"exit"}
 
 
+@pytest.mark.slow
 def test_what_is_asked_again_with_its_key_is_done_once(service: Service, key: str) -> None:
-    with (
-        CuttingProxy(service.url, seed=5, most_bytes=700) as proxy,
-        casemate.Client(proxy.url, key, attempts=50) as client,
-    ):
+    with CuttingProxy(service.url, seed=5, most_bytes=900) as proxy:
         for number in range(20):
-            proxy.cuts_left = 5
-            assert client.tenants.create(f"once-{number}").name == f"once-{number}"
+            proxy.cuts_left = 3
+            with casemate.Client(proxy.url, key, attempts=50) as client:
+                assert client.tenants.create(f"once-{number}").name == f"once-{number}"
         assert proxy.cuts >= 20
     with casemate.Client(service.url, key) as client:
         names = [tenant.name for tenant in client.tenants.list() if tenant.name.startswith("once-")]
@@ -205,12 +205,94 @@ def test_what_is_asked_again_with_its_key_is_done_once(service: Service, key: st
 
 
 def test_asyncio_goes_on_after_cuts(service: Service, key: str) -> None:
-    async def main() -> tuple[casemate.Result, list[Chunk]]:
+    async def main(url: str) -> tuple[casemate.Result, list[Chunk]]:
         chunks: list[Chunk] = []
-        async with casemate.AsyncClient(proxy.url, key, attempts=50) as client:
+        async with casemate.AsyncClient(url, key, attempts=50) as client:
             return await client.run(PROGRAM, on_output=chunks.append), chunks
 
     with CuttingProxy(service.url, seed=6, most_bytes=MOST_BYTES) as proxy:
-        result, chunks = asyncio.run(main())
-        assert proxy.cuts
-    assert joined(chunks, "stdout") == result.stdout.text == STDOUT
+        while proxy.cuts < 10:
+            result, chunks = asyncio.run(main(proxy.url))
+            assert joined(chunks, "stdout") == result.stdout.text == STDOUT
+
+
+# Functions -----------------------------------------------------------------------------------------
+
+MEAN = "def mean(values):\n    return sum(values) / len(values)\n"
+
+
+@pytest.fixture(scope="module")
+def mean(service: Service, key: str) -> str:
+    with casemate.Client(service.url, key) as client:
+        made = client.functions.publish("mean", MEAN, function="mean", description="The mean", labels={"a": "b"})
+    assert (made.function, made.version, made.aliases) == ("mean", 1, ("live",))
+    return "mean"
+
+
+def test_a_function_is_published_called_and_rolled_back(client: casemate.Client) -> None:
+    functions = client.functions
+    functions.publish("step", "output = 1")
+    assert functions.publish("step", "output = 1").version == 1
+    second = functions.publish("step", "output = 2", alias=None)
+    assert (second.version, second.aliases) == (2, ())
+    assert functions.invoke("step").output == 1
+    assert functions.invoke("step", version=2).output == 2
+    assert functions.alias("step", "live", 2).version == 2
+    assert functions.invoke("step").output == 2
+    assert functions.rollback("step").version == 1
+    assert functions.invoke("step", alias="live").output == 1
+    assert [move.to_version for move in functions.history("step")] == [1, 2, 1]
+    assert [each.version for each in functions.versions("step")] == [2, 1]
+    assert "+output = 2" in functions.diff("step", 1, 2).code
+    assert functions.version("step", 2).code == "output = 2"
+    assert functions.get("step").aliases == {"live": 1}
+    functions.delete("step")
+    with pytest.raises(NotFound):
+        functions.get("step")
+
+
+def test_what_a_function_does_wrong_is_in_its_answer(client: casemate.Client, mean: str) -> None:
+    assert client.functions.invoke(mean, [1, 2, 6]).output == 3
+    failed = client.functions.invoke(mean, [])
+    assert not failed.success
+    assert failed.error is not None
+    assert failed.error.type == "ZeroDivisionError"
+    assert client.functions.invoke(mean, [1], timeout="2s").success
+
+
+def test_a_batch_is_in_order_whatever_becomes_of_its_items(client: casemate.Client, mean: str) -> None:
+    items = [{"id": "same", "data": [number] if number % 3 else []} for number in range(30)]
+    done: list[int] = []
+    found = client.functions.batch(mean, items, progress=lambda count, _: done.append(count))
+    assert [answer.output for answer in found] == [number if number % 3 else None for number in range(30)]
+    assert [answer.success for answer in found] == [bool(number % 3) for number in range(30)]
+    assert done == list(range(1, 31))
+
+
+def test_a_batch_that_is_cut_goes_on(service: Service, key: str, mean: str) -> None:
+    items = [{"id": str(number), "data": [number]} for number in range(60)]
+    with CuttingProxy(service.url, seed=8, most_bytes=8000) as proxy:
+        while proxy.cuts < 5:
+            with casemate.Client(proxy.url, key, attempts=50) as client:
+                assert [answer.output for answer in client.functions.batch(mean, items)] == list(range(60))
+
+
+@pytest.mark.slow
+def test_more_items_than_one_request_takes(client: casemate.Client) -> None:
+    client.functions.publish("echo", "output = input", "javascript")
+    items = ({"id": str(number), "data": number} for number in range(limits.SDK_BATCH_ITEMS_MAX + 10))
+    count = 0
+    for count, answer in enumerate(client.functions.stream("echo", items), 1):
+        assert (answer.id, answer.output) == (str(count - 1), count - 1)
+    assert count == limits.SDK_BATCH_ITEMS_MAX + 10
+
+
+def test_the_rest_of_the_service(client: casemate.Client) -> None:
+    assert client.validate("print(1", "python").valid is False
+    assert client.validate("print(1)", "python").valid
+    assert list(client.runners.list()) == []
+    with pytest.raises(NotFound):
+        client.runners.invoke("python", {})
+    assert client.workers()
+    assert client.runtimes()["items"]
+    assert client.me().is_operator

@@ -259,7 +259,8 @@ def logs(parsed: Parsed) -> int:
     limit = number_of(parsed.one("limit"), "--limit", "fn logs")
     with client_of(parsed) as client:
         wanted = bound.PAGE_MAX_COUNT if limit is None else limit
-        found = list(client.functions.logs(name, since=parsed.one("since"), until=parsed.one("until"), limit=wanted))
+        version = number_of(parsed.one("version"), "--version", "fn logs")
+        found = list(client.functions.logs(name, version=version, since=parsed.one("since"), limit=wanted))
     if parsed.flag("json"):
         show_json(found)
         return 0

@@ -233,7 +233,7 @@ LOGS: Final = Command(
     optional=0,
     summary="show what the calls of a function have printed",
     arguments=(NAME,),
-    options=(LIMIT, SINCE, UNTIL, *COMMON),
+    options=(WHICH[0], LIMIT, SINCE, *COMMON),
     examples=(Example("casemate fn logs mean --limit 20", "the youngest, oldest first"),),
 )
 DIFF: Final = Command(

@@ -149,13 +149,16 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Runner(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs the functions of one language."""
+    """What calls the functions of one language: `scope` is what a key needs for it."""
 
-    language: str
-    name: str = ""
+    name: str
+    language: str = ""
     runtime: str = ""
-    memory: int | None = None
-    timeout: float | None = None
+    memory_mb: float | None = None
+    timeout_s: float | None = None
+    scope: str = ""
+    tags: dict[str, str] = {}
+    location: str = ""
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):

@@ -78,7 +78,6 @@ def list_executions(
     limit: int | None = None,
 ) -> Listing[Execution]:
     """Executions, youngest first, without their Results. `label` is written `name=value`."""
-    labels = label if label is None or isinstance(label, str) else list(label)
     request = _asked(
         path("executions"),
         state=state,
@@ -86,7 +85,7 @@ def list_executions(
         reason=reason,
         runtime=runtime,
         function=function,
-        label=labels,
+        label=_several(label),
         since=since,
         until=until,
     )
@@ -107,12 +106,11 @@ def validate(
     code: str,
     runtime: str = "python",
     *,
-    patterns: bool | Sequence[str] | None = None,
+    patterns: bool | None = None,
     sanitize: bool | None = None,
 ) -> Call[Validation]:
     """What is wrong with code, without running it."""
-    wanted = patterns if patterns is None or isinstance(patterns, bool) else list(patterns)
-    body = given(runtime=runtime, code=code, patterns=wanted, sanitize=sanitize)
+    body = given(runtime=runtime, code=code, patterns=patterns, sanitize=sanitize)
     return Call(_sent("POST", path("validate"), body, waits=True), reader(Validation))
 
 
@@ -154,9 +152,9 @@ def publish(
     return Call(_sent("PUT", path("functions", name), {**body, "alias": alias}, waits=True), reader(FunctionVersion))
 
 
-def list_functions(*, limit: int | None = None) -> Listing[Function]:
-    """The functions, by name."""
-    return Listing(_asked(path("functions")), Function, limit)
+def list_functions(*, label: str | Sequence[str] | None = None, limit: int | None = None) -> Listing[Function]:
+    """The functions, youngest first. `label` is written `name=value`."""
+    return Listing(_asked(path("functions"), label=_several(label)), Function, limit)
 
 
 def get_function(name: str) -> Call[Function]:
@@ -208,12 +206,12 @@ def history(name: str, alias: str = "live", *, limit: int | None = None) -> List
 def list_logs(
     name: str,
     *,
+    version: int | None = None,
     since: datetime | str | None = None,
-    until: datetime | str | None = None,
     limit: int | None = None,
 ) -> Listing[LogLine]:
     """What the calls of a function have printed, youngest first."""
-    return Listing(_asked(path("functions", name, "logs"), since=since, until=until), LogLine, limit)
+    return Listing(_asked(path("functions", name, "logs"), version=version, since=since), LogLine, limit)
 
 
 def invoke(
@@ -251,6 +249,10 @@ def batch_request(
         silence_max_s=SDK_WAIT_MAX_S,
     )
     return _at(request, version, alias)
+
+
+def _several(words: str | Sequence[str] | None) -> list[str]:
+    return [] if words is None else [words] if isinstance(words, str) else list(words)
 
 
 def _seconds(timeout: float | str | None) -> float | None:
@@ -376,7 +378,7 @@ def workers() -> Call[dict[str, Any]]:
 
 
 def runtimes() -> Call[dict[str, Any]]:
-    """The languages of the service."""
+    """The languages and package sets of the node, as `items`."""
     return Call(_asked(path("runtimes")), read_document)
 
 

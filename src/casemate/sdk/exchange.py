@@ -17,6 +17,8 @@ from casemate.limits import PAGE_MAX_COUNT, SDK_BATCH_BODY_MAX_BYTES, SDK_BATCH_
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Execution, Invocation
 from casemate.sdk.events import OUTPUTS, Event, Events, Lines, chunk_of
+from casemate.sdk.problems import ProblemBody, clean
+from casemate.sdk.problems import error_of as problem_error
 from casemate.sdk.requests import (
     EVENTS,
     Answer,
@@ -290,17 +292,35 @@ def _taken_up(head: Head, following: Following) -> Plain[Answer | Failure | None
 
 
 def _with_result(context: Context, following: Following) -> Plain[Execution]:
-    """The execution with its Result, which is asked for if the stream did not have it."""
-    assert following.ended is not None  # noqa: S101
-    if following.ended.result is not None:
-        return following.ended
+    """The execution with its Result, which is asked for if the stream did not have it. Raises what was refused."""
+    found = following.ended
+    assert found is not None  # noqa: S101
     following.unended = ""
-    request = Request(method="GET", path=path("executions", following.ended.id))
-    found = yield from carry_out(context, Call(request, read_execution))
     if found.result is None:
-        raise not_an_answer("Result")
-    following.ended = found
+        request = Request(method="GET", path=path("executions", found.id))
+        found = yield from carry_out(context, Call(request, read_execution))
+        if found.result is None:
+            raise not_an_answer("Result")
+        following.ended = found
+    refusal = _refusal(found)
+    if refusal is not None:
+        raise refusal
     return found
+
+
+def _refusal(found: Execution) -> CasemateError | None:
+    """What was refused after it had been accepted ends in a Result without a sandbox that has our error."""
+    result = found.result
+    if result is None or result.error is None or result.isolation.backend:
+        return None
+    field, colon, _ = result.error.message.partition(": ")
+    problem = ProblemBody(
+        code=result.error.type,
+        message=clean(result.error.message),
+        field=field if colon else None,
+        request_id=found.request_id,
+    )
+    return problem_error(0, problem, None)
 
 
 # Batches -------------------------------------------------------------------------------------------
