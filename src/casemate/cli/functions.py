@@ -157,7 +157,7 @@ def invoke(parsed: Parsed) -> int:
         sys.stderr.write(answer.stdout + answer.stderr)
         if answer.success:
             show([msgspec.json.encode(answer.output).decode()])
-        else:
+        elif reason_of(answer) not in answer.stderr:
             say(reason_of(answer))
     return 0 if answer.success else 1
 

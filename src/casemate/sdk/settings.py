@@ -11,10 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from casemate.errors import ConfigError
+from casemate.sdk import INSECURE_VARIABLE, KEY_VARIABLE, URL_VARIABLE
 
-URL_VARIABLE: Final = "CASEMATE_URL"
-KEY_VARIABLE: Final = "CASEMATE_KEY"
-INSECURE_VARIABLE: Final = "CASEMATE_INSECURE_HTTP"
 DEFAULT_URL: Final = "http://127.0.0.1:8700"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,1000}")
 
