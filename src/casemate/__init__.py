@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from casemate.model.resources import Limits
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
     from casemate.model.runtime import Ability, Channel, Runtime
+    from casemate.model.service import Execution, Function, FunctionVersion, Invocation
     from casemate.model.syntax import SyntaxReport
     from casemate.model.workers import WorkersReport
-    from casemate.model.service import Execution, Function, FunctionVersion, Invocation
     from casemate.sdk.async_client import AsyncClient, AsyncServiceStream
     from casemate.sdk.client import Client, ServiceStream
     from casemate.sets.api import Sets

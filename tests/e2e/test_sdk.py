@@ -11,7 +11,7 @@ import pytest
 from tests.serving import CuttingProxy, Service, serving
 
 import casemate
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownRuntime
 from casemate.model.result import Chunk
 

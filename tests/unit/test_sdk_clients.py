@@ -16,9 +16,9 @@ from tests.unit.test_sdk_exchange import ENDED, EVENTS_OF_IT, after, answers
 
 import casemate
 from casemate.errors import Conflict, SandboxClosed, ServiceUnavailable
-from casemate.limits import SDK_ATTEMPTS_MAX
 from casemate.model.result import Chunk
 from casemate.sdk.requests import Request
+from casemate.service_limits import SDK_ATTEMPTS_MAX
 
 EVENT_STREAM = {"content-type": "text/event-stream"}
 Handler = Callable[[httpx2.Request], httpx2.Response]

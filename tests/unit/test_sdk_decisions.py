@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import casemate
-from casemate import errors, limits
+from casemate import errors
+from casemate import service_limits as limits
 from casemate.errors import CasemateError, ConfigError, InvalidInput, PermissionDenied, ServiceError, TooManyRequests
 from casemate.model.function import Item
 from casemate.sdk import calls

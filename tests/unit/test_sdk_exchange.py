@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import casemate
-from casemate import limits
+from casemate import service_limits as limits
 from casemate.errors import NotFound, ServiceError, ServiceUnavailable, TooManyRequests
 from casemate.model.document import result_document
 from casemate.model.function import Item

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.functions import code_of, language_of, reason_of
 from casemate.cli.messages import printable, show, show_json

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cli import options
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, say, show, show_json

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from casemate import limits as bound
+from casemate import service_limits as bound
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.messages import printable, show, show_json
 from casemate.cli.options import read_file

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from casemate.errors import CasemateError, SandboxClosed
-from casemate.limits import SDK_ATTEMPTS_MAX, SDK_CONNECT_TIMEOUT_S
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
 from casemate.sdk import calls
@@ -35,6 +34,7 @@ from casemate.sdk.options import ExecutionOptions, execution_request
 from casemate.sdk.requests import Call, Head, Listing, Request
 from casemate.sdk.settings import masked, settings
 from casemate.sdk.transport import as_method, client_options, failure_of, new_context, timeouts
+from casemate.service_limits import SDK_ATTEMPTS_MAX, SDK_CONNECT_TIMEOUT_S
 
 if TYPE_CHECKING:
     import httpx2

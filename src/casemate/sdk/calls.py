@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from casemate.limits import SDK_WAIT_MAX_S
 from casemate.model.resources import Limits
 from casemate.model.result import JsonValue
 from casemate.model.service import (
@@ -46,6 +45,7 @@ from casemate.sdk.requests import (
     read_nothing,
     reader,
 )
+from casemate.service_limits import SDK_WAIT_MAX_S
 
 
 def _sent(

@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from casemate.errors import ServiceError
-from casemate.limits import SDK_ANSWER_MAX_BYTES
 from casemate.model.result import Chunk
+from casemate.service_limits import SDK_ANSWER_MAX_BYTES
 
 OUTPUTS: Final = frozenset({"stdout", "stderr"})
 

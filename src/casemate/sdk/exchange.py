@@ -13,7 +13,6 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 import msgspec
 
 from casemate.errors import CasemateError, ServiceError, ServiceUnavailable
-from casemate.limits import PAGE_MAX_COUNT, SDK_BATCH_BODY_MAX_BYTES, SDK_BATCH_ITEMS_MAX
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Execution, Invocation
 from casemate.sdk.events import OUTPUTS, Event, Events, Lines, chunk_of
@@ -34,6 +33,7 @@ from casemate.sdk.requests import (
     reader,
 )
 from casemate.sdk.retry import Policy, pause_before_retry
+from casemate.service_limits import PAGE_MAX_COUNT, SDK_BATCH_BODY_MAX_BYTES, SDK_BATCH_ITEMS_MAX
 
 T = TypeVar("T")
 E = TypeVar("E")

@@ -11,7 +11,7 @@ import msgspec
 
 from casemate import errors
 from casemate.errors import CasemateError, InvalidInput, ServiceError, ServiceUnavailable
-from casemate.limits import SDK_TEXT_MAX_CHARS
+from casemate.service_limits import SDK_TEXT_MAX_CHARS
 
 _CLASSES: Final[dict[str, type[CasemateError]]] = {
     each.code: each

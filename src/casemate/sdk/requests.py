@@ -9,14 +9,14 @@ from urllib.parse import quote
 import msgspec
 
 from casemate.errors import CasemateError, InvalidInput, ServiceError
-from casemate.limits import (
+from casemate.model.service import Execution, execution_from_document
+from casemate.sdk.problems import error_of, read_problem
+from casemate.service_limits import (
     IDEMPOTENCY_KEY_MAX_CHARS,
     SDK_ANSWER_MAX_BYTES,
     SDK_PROBLEM_MAX_BYTES,
     SDK_SILENCE_MAX_S,
 )
-from casemate.model.service import Execution, execution_from_document
-from casemate.sdk.problems import error_of, read_problem
 
 T = TypeVar("T")
 JSON: Final = "application/json"

@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from casemate.limits import SDK_ATTEMPTS_MAX, SDK_PAUSE_FIRST_S, SDK_PAUSE_MAX_S, SDK_RETRY_AFTER_MAX_S
 from casemate.sdk.problems import is_worth_retrying, read_problem
 from casemate.sdk.requests import Answer, Failure, Request, retry_after
+from casemate.service_limits import SDK_ATTEMPTS_MAX, SDK_PAUSE_FIRST_S, SDK_PAUSE_MAX_S, SDK_RETRY_AFTER_MAX_S
 
 BUSY: Final = 429
 """Refused before anything was done: safe to ask again, whatever it was."""

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from casemate import __version__
 from casemate.errors import ConfigError, InvalidInput
-from casemate.limits import SDK_CONNECT_TIMEOUT_S, SDK_CONNECTIONS_MAX, SDK_SILENCE_MAX_S
 from casemate.sdk.exchange import Context
 from casemate.sdk.problems import clean
 from casemate.sdk.requests import Failure
 from casemate.sdk.retry import Policy
 from casemate.sdk.settings import Settings
+from casemate.service_limits import SDK_CONNECT_TIMEOUT_S, SDK_CONNECTIONS_MAX, SDK_SILENCE_MAX_S
 
 if TYPE_CHECKING:
     import httpx2
