@@ -296,3 +296,7 @@ def test_the_rest_of_the_service(client: casemate.Client) -> None:
     assert client.workers()
     assert client.runtimes()["items"]
     assert client.me().is_operator
+    client.run("1")
+    found = client.metrics(group_by="runtime")
+    assert found["groups"]["python"]
+    assert found["total"]

@@ -306,6 +306,7 @@ class AsyncClient(_Group):
     validate = _awaited(calls.validate)
     me = _awaited(calls.me)
     workers = _awaited(calls.workers)
+    worker_samples = _awaited(calls.worker_samples)
     runtimes = _awaited(calls.runtimes)
     metrics = _awaited(calls.metrics)
 

@@ -70,6 +70,7 @@ def list_executions(
     state: str | None = None,
     status: str | None = None,
     reason: str | None = None,
+    kind: str | None = None,
     runtime: str | None = None,
     function: str | None = None,
     label: str | Sequence[str] | None = None,
@@ -77,12 +78,16 @@ def list_executions(
     until: datetime | str | None = None,
     limit: int | None = None,
 ) -> Listing[Execution]:
-    """Executions, youngest first, without their Results. `label` is written `name=value`."""
+    """Executions, youngest first, without their Results.
+
+    `kind` is `code`, `function` or `batch`, `label` is written `name=value`.
+    """
     request = _asked(
         path("executions"),
         state=state,
         status=status,
         reason=reason,
+        kind=kind,
         runtime=runtime,
         function=function,
         label=_several(label),
@@ -387,6 +392,15 @@ def metrics(
     since: datetime | str | None = None,
     until: datetime | str | None = None,
     group_by: str | None = None,
+    tenant: str | None = None,
 ) -> Call[dict[str, Any]]:
-    """Numbers of a range of time, in all or by `runtime`, `function` or `tenant`."""
-    return Call(_asked(path("metrics"), since=since, until=until, group_by=group_by), read_document)
+    """What executions of a range of time came to: `total`, and `groups` by `runtime`, `function` or `tenant`."""
+    request = _asked(path("metrics"), since=since, until=until, group_by=group_by, tenant=tenant)
+    return Call(request, read_document)
+
+
+def worker_samples(
+    worker_id: str, *, since: datetime | str | None = None, until: datetime | str | None = None
+) -> Call[dict[str, Any]]:
+    """What a worker held after each of its executions, as `items`."""
+    return Call(_asked(path("workers", worker_id, "samples"), since=since, until=until), read_document)

@@ -314,6 +314,7 @@ class Client(_Group):
     validate = _blocking(calls.validate)
     me = _blocking(calls.me)
     workers = _blocking(calls.workers)
+    worker_samples = _blocking(calls.worker_samples)
     runtimes = _blocking(calls.runtimes)
     metrics = _blocking(calls.metrics)
 
