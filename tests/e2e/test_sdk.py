@@ -13,7 +13,7 @@ from tests.serving import CuttingProxy, Service, serving
 import casemate
 from casemate import service_limits as limits
 from casemate.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownRuntime
-from casemate.model.result import Chunk
+from casemate.model.result import Chunk, Reason
 
 CUTS = 100
 MOST_BYTES = 40_000
@@ -85,9 +85,11 @@ def joined(chunks: list[Chunk], stream: str) -> str:
 def test_a_result_of_the_service_is_the_engine_s(client: casemate.Client, code: str, options: dict[str, Any]) -> None:
     there = client.run(code, **options)
     here = casemate.run(code, **options)
-    for field in ("status", "reason", "exit_code", "signal", "output", "stdout", "files"):
+    for field in ("status", "reason", "exit_code", "output", "stdout", "files"):
         assert getattr(there, field) == getattr(here, field), field
     assert (there.error and there.error.type) == (here.error and here.error.type)
+    if here.reason is Reason.SIGNAL:  # how a limit strikes depends on what was ready
+        assert there.signal == here.signal
 
 
 def test_output_comes_while_the_program_runs(client: casemate.Client) -> None:
