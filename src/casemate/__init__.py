@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         RecordsUnavailable,
         RuntimeUnavailable,
         SandboxClosed,
+        ServiceError,
         ServiceUnavailable,
         SetDamaged,
         StateLost,
@@ -52,16 +53,21 @@ if TYPE_CHECKING:
     from casemate.model.resources import Limits
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
     from casemate.model.runtime import Ability, Channel, Runtime
+    from casemate.model.service import Execution, Function, FunctionVersion, Invocation
     from casemate.model.syntax import SyntaxReport
     from casemate.model.workers import WorkersReport
+    from casemate.sdk.async_client import AsyncClient, AsyncServiceStream
+    from casemate.sdk.client import Client, ServiceStream
     from casemate.sets.api import Sets
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Ability",
+    "AsyncClient",
     "AsyncFork",
     "AsyncSandbox",
+    "AsyncServiceStream",
     "AsyncStream",
     "AsyncTerminal",
     "BuildFailed",
@@ -70,6 +76,7 @@ __all__ = [
     "CasemateError",
     "Channel",
     "Chunk",
+    "Client",
     "Config",
     "ConfigError",
     "Conflict",
@@ -79,11 +86,15 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "Event",
+    "Execution",
     "FileTransferError",
     "Fork",
+    "Function",
+    "FunctionVersion",
     "GuestError",
     "InternalError",
     "InvalidInput",
+    "Invocation",
     "Isolation",
     "Item",
     "ItemResult",
@@ -106,6 +117,8 @@ __all__ = [
     "RuntimeUnavailable",
     "Sandbox",
     "SandboxClosed",
+    "ServiceError",
+    "ServiceStream",
     "ServiceUnavailable",
     "SetDamaged",
     "Sets",
@@ -151,6 +164,7 @@ if not TYPE_CHECKING:
             ("errors", "BuildFailed CapacityError CasemateError ConfigError FileTransferError InternalError"),
             ("errors", "Conflict InvalidInput NodeLost NodeUnavailable NotFound PermissionDenied ServiceUnavailable"),
             ("errors", "RecordsDamaged RecordsUnavailable SetDamaged StateLost TooManyRequests Unauthenticated"),
+            ("errors", "ServiceError"),
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
             ("model.debug", "Debug DebugRecord"),
             ("model.display", "Display"),
@@ -162,6 +176,9 @@ if not TYPE_CHECKING:
             ("model.runtime", "Ability Channel Runtime"),
             ("model.workers", "WorkersReport"),
             ("model.syntax", "SyntaxReport"),
+            ("model.service", "Execution Function FunctionVersion Invocation"),
+            ("sdk.async_client", "AsyncClient AsyncServiceStream"),
+            ("sdk.client", "Client ServiceStream"),
             ("sets.api", "Sets"),
         )
         for name in names.split()

@@ -23,6 +23,7 @@
     │   ├── NodeLost               the node ended before it had answered
     │   └── RecordsUnavailable     the records cannot be read or written just now
     │       └── RecordsDamaged     the records are not what was written
+    ├── ServiceError               the service answered with something that this client has no class for
     └── InternalError              a mistake of ours
 
 Each class has a stable `code`; messages say what happened, hints say what to do about it.
@@ -45,6 +46,8 @@ class CasemateError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.request_id = ""
+        """Of the request to a service that was answered with this; the service's log has it, too."""
 
     def __str__(self) -> str:
         return f"{self.message} (hint: {self.hint})" if self.hint else self.message
@@ -245,6 +248,21 @@ class RecordsDamaged(RecordsUnavailable):
 
     code = "records_damaged"
     retryable = False
+
+
+class ServiceError(CasemateError):
+    """The service answered with an error that this client has no class for, or with something that is no answer.
+
+    `service_code` and `status` are as they came; both are empty or 0 if nothing of the kind came.
+    """
+
+    code = "service"
+    http_status = 502
+
+    def __init__(self, message: str, *, service_code: str = "", status: int = 0, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.service_code = service_code
+        self.status = status
 
 
 class InternalError(CasemateError):

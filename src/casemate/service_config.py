@@ -18,6 +18,7 @@ from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE, Con
 from casemate.errors import ConfigError, InvalidInput
 from casemate.model.resources import Limits
 from casemate.model.units import parse_bytes, parse_duration
+from casemate.sdk import VARIABLES as CLIENT_VARIABLES
 
 PREFIX: Final = "CASEMATE_"
 SERVICE_PREFIX: Final = "CASEMATE_SERVICE_"
@@ -25,7 +26,7 @@ TEST_PREFIX: Final = "CASEMATE_TEST_"
 NODE_SOCKET: Final = "run/node.sock"
 """Where the node listens, below the service's data directory."""
 
-KNOWN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, CGROUP_VARIABLE, DATA_VARIABLE})
+KNOWN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, CGROUP_VARIABLE, DATA_VARIABLE, *CLIENT_VARIABLES})
 LANGUAGE_ALIASES: Final = {"js": "javascript"}
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MASK: Final = "********"

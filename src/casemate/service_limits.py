@@ -208,3 +208,32 @@ FUNCTIONS_REMEMBERED_MAX: Final = 1024
 ITEM_OUTPUT_STORED_MAX_BYTES: Final = 64 * KIB
 """Of one call's output in the records; whoever calls gets all of it."""
 BATCH_REPLY_MAX_BYTES: Final = 50 * MIB
+
+# The client of the service ----------------------------------------------------------------------------
+SDK_CONNECT_TIMEOUT_S: Final = 10.0
+SDK_SILENCE_MAX_S: Final = 60.0
+"""Without a byte from the service, which says something at least every `EVENT_PING_S` where it has a stream."""
+
+SDK_WAIT_MAX_S: Final = 900.0
+"""For an answer that comes when something has run."""
+
+SDK_ATTEMPTS_MAX: Final = 5
+"""Of one request, the first included; a stream that has gone on since has as many again."""
+
+SDK_PAUSE_FIRST_S: Final = 0.1
+SDK_PAUSE_MAX_S: Final = 10.0
+SDK_RETRY_AFTER_MAX_S: Final = 60.0
+"""A service that asks for more patience is not waited for: whoever called is told."""
+
+SDK_CONNECTIONS_MAX: Final = 100
+SDK_READ_BYTES: Final = 64 * KIB
+SDK_ANSWER_MAX_BYTES: Final = 512 * MIB
+"""Of one answer, or one event of a stream: it may carry the files of a Result in base64."""
+
+SDK_PROBLEM_MAX_BYTES: Final = 256 * KIB
+SDK_TEXT_MAX_CHARS: Final = 4000
+SDK_BATCH_ITEMS_MAX: Final = 5000
+"""Items of one request; more of them are sent in several."""
+
+SDK_BATCH_BODY_MAX_BYTES: Final = 16 * MIB
+SDK_KEY_FILE_MAX_BYTES: Final = 4 * KIB

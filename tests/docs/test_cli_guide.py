@@ -9,10 +9,12 @@ from tests.docs.pages import ROOT, code_spans, tables
 
 from casemate.cli import report
 from casemate.cli.arguments import Command
-from casemate.cli.commands import COMMANDS, LIMITS
+from casemate.cli.commands import COMMANDS, GROUPS, LIMITS
+from casemate.cli.service_commands import COMMANDS as SERVICE_COMMANDS
 from casemate.isolation.doctor import Finding
 
 GUIDE = ROOT / "docs" / "guides" / "cli.md"
+FUNCTIONS = ROOT / "docs" / "guides" / "service-functions.md"
 DOCTOR = ROOT / "docs" / "guides" / "doctor.md"
 SHOWN = [command for command in COMMANDS.values() if not command.hidden]
 
@@ -25,6 +27,19 @@ def table(head: str) -> list[list[str]]:
 def test_every_command_and_option_is_in_the_guide(command: Command) -> None:
     text = GUIDE.read_text()
     assert f"`casemate {command.name}`" in {row[0] for row in table("command")}
+    for option in command.options:
+        assert any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) for name in option.names), option.names
+
+
+@pytest.mark.parametrize("command", SERVICE_COMMANDS.values(), ids=lambda command: command.name)
+def test_every_command_that_speaks_with_a_service_is_in_the_guides(command: Command) -> None:
+    text = FUNCTIONS.read_text() + GUIDE.read_text()
+    group = command.name.partition(" ")[0]
+    assert group in GROUPS
+    assert f"`casemate {group}`" in {row[0] for row in table("command")}
+    words = " ".join(["casemate", command.name, *(argument.metavar for argument in command.arguments)])
+    required = words if not command.optional else words.rpartition(" ")[0]
+    assert required in " ".join(row[0] for rows in tables(FUNCTIONS) for row in rows)
     for option in command.options:
         assert any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) for name in option.names), option.names
 

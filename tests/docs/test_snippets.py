@@ -2,7 +2,7 @@
 
 `console` and `sh` blocks with lines that begin with `$ ` are typed into a shell; the lines between are what it
 must answer. `python` blocks of a page run one after the other, as in one session; a `text` block right after one
-is what it prints. A block with `file=NAME` becomes that file. A shell's block with the word `service` is typed where
+is what it prints. A block with `file=NAME` becomes that file. A block with the word `service` is carried out where
 a service of its own runs, whose address and key are in the environment. Programs in other languages run in a
 sandbox, and configurations are read as such.
 """
@@ -136,7 +136,10 @@ def test_what_a_page_shows_happens(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     is_served = any("service" in block.options for block in blocks(page))
-    assert list(carry_out(page, tmp_path, request.getfixturevalue("service") if is_served else {}))
+    variables = request.getfixturevalue("service") if is_served else {}
+    for name_, value in variables.items():
+        monkeypatch.setenv(name_, value)
+    assert list(carry_out(page, tmp_path, variables))
 
 
 def test_commands_of_make_name_targets_of_the_makefile() -> None:

@@ -119,3 +119,18 @@ def test_followers_that_come_late_or_lag_see_the_same() -> None:
         assert (await live.ended()).stdout.text == "01234"
 
     asyncio.run(main())
+
+
+def test_a_follower_that_takes_its_time_over_a_piece_misses_no_end() -> None:
+    async def main() -> list[str]:
+        live = Live("exe_1", "ten_1")
+        live.start()
+        live.feed(Chunk("stdout", b"one", 0))
+        told = []
+        async for piece in follow(live, Place()):
+            told.append(piece.kind)
+            if piece.kind == "stdout":
+                live.end(msgspec.structs.replace(RESULT, stdout=Stream(head=b"one")))
+        return told
+
+    assert asyncio.run(asyncio.wait_for(main(), 5)) == ["started", "stdout", "ended"]

@@ -54,11 +54,17 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One command. `rest` names the words after `--`; with `rest_at_once` the first plain word starts them."""
+    """One command. `rest` names the words after `--`; with `rest_at_once` the first plain word starts them.
+
+    `function` is what of the module carries it out. Of the `arguments` the last `optional` ones may be left out, or all
+    where the command looks for itself.
+    """
 
     name: str
     module: str
     summary: str
+    function: str = "command"
+    optional: int | None = None
     about: str = ""
     arguments: tuple[Argument, ...] = ()
     options: tuple[Option, ...] = ()
@@ -67,6 +73,15 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     rest_at_once: bool = False
     examples: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
+    hidden: bool = False
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A command of commands: `module` has them as COMMANDS, by both their words."""
+
+    name: str
+    module: str
+    summary: str
     hidden: bool = False
 
 
@@ -153,5 +168,7 @@ def _check_places(command: Command, plain: Sequence[str], rest: tuple[str, ...] 
     if len(plain) > len(command.arguments):
         advice = f"; what the program gets goes after {END_OF_OPTIONS}" if command.rest else ""
         raise UsageError(command.name, f"unexpected argument {plain[len(command.arguments)]!r}{advice}")
+    if command.optional is not None and len(plain) < len(command.arguments) - command.optional:
+        raise UsageError(command.name, f"needs {command.arguments[len(plain)].metavar}")
     if rest and not command.rest:
         raise UsageError(command.name, f"unexpected argument {rest[0]!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from casemate import service_limits as bound
-from casemate.cli.arguments import Argument, Command, Example, Option
+from casemate.cli.arguments import Argument, Command, Example, Group, Option
 from casemate.model.units import format_bytes, format_duration
 
 HELP: Final = Option(names=("-h", "--help"), help="show this page", group="Other")
@@ -443,3 +443,14 @@ COMMANDS: Final = {
     command.name: command
     for command in (RUN, CHECK, EXEC, SHELL, SERVE, CONFIG, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
 }
+_SERVICE: Final = "casemate.cli.service_commands"
+GROUPS: Final = {
+    group.name: group
+    for group in (
+        Group(name="fn", module=_SERVICE, summary="publish, call and test functions in a service"),
+        Group(name="runs", module=_SERVICE, summary="list, show and cancel executions in a service"),
+        Group(name="key", module=_SERVICE, summary="make, list, rotate and revoke keys of a service"),
+        Group(name="tenant", module=_SERVICE, summary="make and list tenants of a service"),
+    )
+}
+"""Their commands are declared where only those who use them load them."""

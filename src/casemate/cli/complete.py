@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Final
 
 import msgspec
 
-from casemate.cli.arguments import END_OF_OPTIONS, Command, Parsed, find_option
-from casemate.cli.commands import COMMANDS
+from casemate.cli.arguments import END_OF_OPTIONS, Command, Group, Parsed, find_option
+from casemate.cli.commands import COMMANDS, GROUPS
 from casemate.cli.messages import show
 from casemate.model.layers import Layer
 
@@ -43,8 +44,18 @@ def complete(words: Sequence[str]) -> Answer:
     *before, last = words
     if not before:
         names = [name for name, found in COMMANDS.items() if not found.hidden]
-        return _matching(last, [*names, "--help", "--version"])
+        return _matching(last, [*names, *GROUPS, "--help", "--version"])
+    if before[0] in GROUPS:
+        return _in_group(GROUPS[before[0]], before[1:], last)
     known = COMMANDS.get(before[0])
+    return Answer(WORDS) if known is None else _in_command(known, before[1:], last)
+
+
+def _in_group(group: Group, before: Sequence[str], last: str) -> Answer:
+    commands: dict[str, Command] = import_module(group.module).commands_of(group)
+    if not before:
+        return _matching(last, [*commands, "--help"])
+    known = commands.get(before[0])
     return Answer(WORDS) if known is None else _in_command(known, before[1:], last)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from casemate.cli.arguments import Command, Example, Option
+from casemate.cli.arguments import Command, Example, Group, Option
 from casemate.cli.style import GAP, Style, columns_of, hang, wrap
 
 PROGRAM: Final = "casemate"
@@ -19,7 +19,7 @@ OVERVIEW_EXAMPLES: Final = (
 )
 
 
-def overview(commands: Iterable[Command], style: Style) -> list[str]:
+def overview(commands: Iterable[Command | Group], style: Style) -> list[str]:
     """The page of the program itself."""
     shown = [command for command in commands if not command.hidden]
     rows = [(style.paint(command.name, "cyan"), command.summary) for command in shown]
@@ -29,6 +29,15 @@ def overview(commands: Iterable[Command], style: Style) -> list[str]:
     lines += [_title("Options", style), *_rows(options, style), ""]
     lines += [_title("Examples", style), *_examples(OVERVIEW_EXAMPLES, style), ""]
     return [*lines, f"`{PROGRAM} COMMAND --help` explains a command."]
+
+
+def group_page(group: Group, commands: Mapping[str, Command], style: Style) -> list[str]:
+    """The page of a group of commands."""
+    rows = [(style.paint(name, "cyan"), command.summary) for name, command in commands.items()]
+    lines = [group.summary[:1].upper() + group.summary[1:] + ".", ""]
+    lines += [_title("Usage", style) + f" {PROGRAM} {group.name} COMMAND [OPTIONS]", ""]
+    lines += [_title("Commands", style), *_rows(rows, style), ""]
+    return [*lines, f"`{PROGRAM} {group.name} COMMAND --help` explains a command."]
 
 
 def page(command: Command, style: Style) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from casemate.cli.arguments import END_OF_OPTIONS, Command, UsageError, parse
-from casemate.cli.commands import COMMANDS
+import msgspec
+
+from casemate.cli.arguments import END_OF_OPTIONS, Command, Group, UsageError, parse
+from casemate.cli.commands import COMMANDS, GROUPS
 from casemate.cli.messages import PROGRAM, say, say_hint, show, show_json
 from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
 from casemate.errors import CasemateError, InvalidInput
@@ -117,28 +119,48 @@ def _die_of(number: int) -> int:
 
 def _dispatch(words: Sequence[str]) -> int:
     if words[:1] == ["help"] and words[1:2]:
-        words = [words[1], "--help"]
+        words = [*words[1:], "--help"]
     if not words or words[0] in {"-h", "--help", "help"}:
         _overview()
         return 0 if words else EXIT_USAGE
     if words[0] in {"--version", "-v", "-V", "version"}:
         _version()
         return 0
+    group = GROUPS.get(words[0])
+    if group is not None:
+        return _dispatch_in(group, words[1:])
     command = COMMANDS.get(words[0])
     if command is None:
-        raise UsageError("", f"unknown command {words[0]!r}{_suggestion(words[0])}")
-    parsed = parse(command, words[1:])
+        raise UsageError("", f"unknown command {words[0]!r}{_suggestion(words[0], [*COMMANDS, *GROUPS])}")
+    return _carry_out(command, words[1:])
+
+
+def _dispatch_in(group: Group, words: Sequence[str]) -> int:
+    commands: dict[str, Command] = import_module(group.module).commands_of(group)
+    if not words or words[0] in {"-h", "--help"}:
+        _group_page(group, commands)
+        return 0 if words else EXIT_USAGE
+    command = commands.get(words[0])
+    if command is None:
+        raise UsageError(group.name, f"unknown command {words[0]!r}{_suggestion(words[0], commands)}")
+    return _carry_out(command, words[1:])
+
+
+def _carry_out(command: Command, words: Sequence[str]) -> int:
+    if {"-h", "--help"}.intersection(words[: words.index(END_OF_OPTIONS)] if END_OF_OPTIONS in words else words):
+        command = msgspec.structs.replace(command, optional=None)
+    parsed = parse(command, words)
     if parsed.flag("help"):
         _page(command)
         return 0
-    status: int = import_module(command.module).command(parsed)
+    status: int = getattr(import_module(command.module), command.function)(parsed)
     return status
 
 
-def _suggestion(name: str) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    close = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -146,7 +168,14 @@ def _overview() -> None:
     from casemate.cli.help import overview
     from casemate.cli.style import style_for
 
-    show(overview(COMMANDS.values(), style_for(sys.stdout)))
+    show(overview([*COMMANDS.values(), *GROUPS.values()], style_for(sys.stdout)))
+
+
+def _group_page(group: Group, commands: Mapping[str, Command]) -> None:
+    from casemate.cli.help import group_page
+    from casemate.cli.style import style_for
+
+    show(group_page(group, commands, style_for(sys.stdout)))
 
 
 def _page(command: Command) -> None:

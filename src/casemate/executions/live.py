@@ -67,6 +67,7 @@ class Live:
         self.result: Result | None = None
         self._streams = {name: Capture() for name in _STREAMS}
         self._changed: asyncio.Future[None] | None = None
+        self.changes = 0
 
     def start(self) -> None:
         self.has_started = True
@@ -93,8 +94,10 @@ class Live:
         """What has been seen of its output."""
         return self._streams["stdout"].finish(), self._streams["stderr"].finish()
 
-    async def changed(self) -> None:
-        """Until there is something new."""
+    async def changed(self, seen: int) -> None:
+        """Until there is something new since there were `seen` changes; it may be there already."""
+        if self.changes != seen:
+            return
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._changed)
@@ -102,10 +105,11 @@ class Live:
     async def ended(self) -> Result:
         """Until it has ended."""
         while self.result is None:
-            await self.changed()
+            await self.changed(self.changes)
         return self.result
 
     def _tell(self) -> None:
+        self.changes += 1
         if self._changed is not None:
             self._changed.set_result(None)
             self._changed = None
@@ -116,11 +120,13 @@ async def follow(live: Live, place: Place) -> AsyncGenerator[Piece, None]:
     live.followers += 1
     try:
         while place.told < len(_TOLD):
+            # Whoever takes a piece may take a while, in which more comes: that is not to be waited for.
+            seen = live.changes
             for piece in pieces(live.output(), place, has_started=live.has_started, has_ended=live.result is not None):
                 place = piece.place
                 yield piece
             if place.told < len(_TOLD):
-                await live.changed()
+                await live.changed(seen)
     finally:
         live.followers -= 1
 

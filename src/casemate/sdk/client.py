@@ -1,0 +1,360 @@
+"""`Client`: the service from an ordinary thread. What is said is decided in `exchange`; here it is carried out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+
+from casemate.errors import CasemateError, SandboxClosed
+from casemate.model.result import Chunk, Result
+from casemate.model.service import Invocation
+from casemate.sdk import calls
+from casemate.sdk.exchange import (
+    Context,
+    Effect,
+    Emit,
+    End,
+    Following,
+    Open,
+    Pause,
+    Reply,
+    Steps,
+    advance,
+    batch,
+    carry_out,
+    follow,
+    pages,
+)
+from casemate.sdk.items import ItemLike, Progress, counted, sent_items, telling
+from casemate.sdk.options import ExecutionOptions, execution_request
+from casemate.sdk.requests import Call, Head, Listing, Request
+from casemate.sdk.settings import masked, settings
+from casemate.sdk.transport import as_method, client_options, failure_of, new_context, timeouts
+from casemate.service_limits import SDK_ATTEMPTS_MAX
+
+if TYPE_CHECKING:
+    import httpx2
+
+P = ParamSpec("P")
+T = TypeVar("T")
+E = TypeVar("E")
+
+
+class _Connection:
+    """One conversation: at most one answer is open in it."""
+
+    def __init__(self, http: httpx2.Client, silence_max_s: float | None) -> None:
+        self._http = http
+        self._silence_max_s = silence_max_s
+        self._response: httpx2.Response | None = None
+        self._body: Iterator[bytes] = iter(())
+
+    def perform(self, effect: Effect) -> Reply:
+        """Carry it out, and say what came of it."""
+        import httpx2
+
+        if isinstance(effect, Pause):
+            self.close()
+            time.sleep(effect.seconds)
+            return None
+        try:
+            return self._open(effect.request) if isinstance(effect, Open) else next(self._body, b"")
+        except httpx2.TransportError as error:
+            self.close()
+            return failure_of(error)
+
+    def _open(self, request: Request) -> Head:
+        self.close()
+        built = self._http.build_request(
+            request.method,
+            request.path,
+            params=list(request.query) or None,
+            content=request.body,
+            headers=request.headers,
+            timeout=timeouts(self._silence_max_s or request.silence_max_s),
+        )
+        self._response = self._http.send(built, stream=True)
+        self._body = self._response.iter_raw()
+        return Head(status=self._response.status_code, headers=self._response.headers)
+
+    def close(self) -> None:
+        """End the answer that is open, if there is one."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+
+class _Driver:
+    """Carries out steps in the calling thread."""
+
+    def __init__(self, http: httpx2.Client, context: Context, silence_max_s: float | None) -> None:
+        self.http = http
+        self.context = context
+        self._silence_max_s = silence_max_s
+
+    def call(self, call: Call[T]) -> T:
+        """Ask, and wait for the answer."""
+        steps = carry_out(self.context, call)
+        with closing(steps), closing(_Connection(self.http, self._silence_max_s)) as connection:
+            step = advance(steps, None)
+            while not isinstance(step, End):
+                step = advance(steps, connection.perform(step))
+            return step.value
+
+    def iterate(self, steps: Steps[E, object]) -> Generator[E]:
+        """What the steps have to show."""
+        with closing(steps), closing(_Connection(self.http, self._silence_max_s)) as connection:
+            step = advance(steps, None)
+            while not isinstance(step, End):
+                reply: Reply = None
+                if isinstance(step, Emit):
+                    yield step.value
+                else:
+                    reply = connection.perform(step)
+                step = advance(steps, reply)
+
+
+def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], T]:
+    """A method that asks and waits for the answer."""
+
+    def method(self: _Group, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._driver.call(build(*args, **kwargs))
+
+    as_method(method, build)
+    return method
+
+
+def _listing(build: Callable[P, Listing[T]]) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    """A method that gives the items of a list, page after page as they are asked for."""
+
+    def method(self: _Group, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._driver.iterate(pages(self._driver.context, build(*args, **kwargs)))
+
+    as_method(method, build)
+    return method
+
+
+class _Group:
+    """Methods of a client that belong together."""
+
+    def __init__(self, driver: _Driver) -> None:
+        self._driver = driver
+
+
+class Executions(_Group):
+    """What was run, and what runs."""
+
+    list = _listing(calls.list_executions)
+    get = _blocking(calls.get_execution)
+    cancel = _blocking(calls.cancel_execution)
+
+
+class Functions(_Group):
+    """Functions, their versions and aliases, and calls of them."""
+
+    publish = _blocking(calls.publish)
+    list = _listing(calls.list_functions)
+    get = _blocking(calls.get_function)
+    delete = _blocking(calls.delete_function)
+    versions = _listing(calls.list_versions)
+    version = _blocking(calls.get_version)
+    diff = _blocking(calls.diff)
+    alias = _blocking(calls.move_alias)
+    rollback = _blocking(calls.roll_back)
+    history = _listing(calls.history)
+    logs = _listing(calls.list_logs)
+    invoke = _blocking(calls.invoke)
+
+    def stream(
+        self,
+        name: str,
+        items: Iterable[ItemLike],
+        *,
+        timeout: float | str | None = None,
+        version: int | None = None,
+        alias: str | None = None,
+    ) -> Iterator[Invocation]:
+        """Call a function with each item; what becomes of them comes in their order, while the others still run."""
+        build = partial(calls.batch_request, name, timeout=timeout, version=version, alias=alias)
+        return self._driver.iterate(batch(self._driver.context, build, sent_items(items)))
+
+    def batch(
+        self,
+        name: str,
+        items: Iterable[ItemLike],
+        *,
+        progress: Progress = False,
+        timeout: float | str | None = None,
+        version: int | None = None,
+        alias: str | None = None,
+    ) -> Sequence[Invocation]:
+        """The same, when all have ended. `progress`: True shows a bar; a function is told how many are done."""
+        found = []
+        with telling(progress, counted(items)) as tell:
+            for answer in self.stream(name, items, timeout=timeout, version=version, alias=alias):
+                found.append(answer)
+                tell(len(found))
+        return found
+
+
+class Runners(_Group):
+    """What runs the functions of each language."""
+
+    list = _listing(calls.list_runners)
+    invoke = _blocking(calls.invoke_runner)
+
+
+class Tenants(_Group):
+    """Who things belong to; for operators."""
+
+    list = _listing(calls.list_tenants)
+    get = _blocking(calls.get_tenant)
+    create = _blocking(calls.create_tenant)
+    change = _blocking(calls.change_tenant)
+    delete = _blocking(calls.delete_tenant)
+
+
+class Keys(_Group):
+    """Who may ask, and for what."""
+
+    list = _listing(calls.list_keys)
+    create = _blocking(calls.create_key)
+    rotate = _blocking(calls.rotate_key)
+    revoke = _blocking(calls.revoke_key)
+
+
+class ServiceStream:
+    """Live output of one execution in a service: iterate over it for chunks; `result` is there when it has ended.
+
+    Closing it early, or leaving its `with` block, ends the execution. A connection that breaks is made anew.
+    """
+
+    def __init__(self, driver: _Driver, request: Request) -> None:
+        self._driver = driver
+        self._following = Following()
+        self._chunks = driver.iterate(follow(driver.context, request, self._following))
+
+    @property
+    def id(self) -> str:
+        """The execution's, once it was accepted; empty before."""
+        return self._following.id
+
+    @property
+    def result(self) -> Result:
+        """The Result; reads the output to its end first."""
+        for _ in self:
+            continue
+        result = self._following.result
+        if result is None:
+            raise SandboxClosed("the stream was closed before its end")
+        return result
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the execution if it has not ended. Idempotent."""
+        self._chunks.close()
+        execution_id = self._following.take_unended()
+        if execution_id:
+            with suppress(CasemateError):  # it ends by its limits then
+                self._driver.call(calls.cancel_execution(execution_id))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Client(_Group):
+    """A service, spoken to with a key. Safe from many threads; close it, or use it by `with`.
+
+    `url` and `key` are those of CASEMATE_URL and CASEMATE_KEY unless given. `timeout_s`: how long the service may say
+    nothing, instead of what suits each request. `attempts`: how often a request is made that can be repeated.
+    `ca_file`: the only authorities that are trusted. `insecure_http`: a key may go unencrypted to another machine.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        key: str | None = None,
+        *,
+        timeout_s: float | None = None,
+        attempts: int = SDK_ATTEMPTS_MAX,
+        ca_file: str | None = None,
+        insecure_http: bool = False,
+        transport: httpx2.BaseTransport | None = None,
+    ) -> None:
+        import httpx2
+
+        self._settings = settings(url, key, insecure_http=insecure_http, environment=os.environ)
+        http = httpx2.Client(**client_options(self._settings, ca_file), transport=transport)
+        driver = _Driver(http, new_context(attempts), timeout_s)
+        super().__init__(driver)
+        self.executions = Executions(driver)
+        self.functions = Functions(driver)
+        self.runners = Runners(driver)
+        self.tenants = Tenants(driver)
+        self.keys = Keys(driver)
+
+    validate = _blocking(calls.validate)
+    me = _blocking(calls.me)
+    workers = _blocking(calls.workers)
+    worker_samples = _blocking(calls.worker_samples)
+    runtimes = _blocking(calls.runtimes)
+    metrics = _blocking(calls.metrics)
+
+    def run(
+        self,
+        code: str,
+        runtime: str = "python",
+        *,
+        on_output: Callable[[Chunk], None] | None = None,
+        idempotency_key: str | None = None,
+        **options: Unpack[ExecutionOptions],
+    ) -> Result:
+        """Run code in the service and wait for its Result. Options as for `casemate.run`, and the service's own."""
+        request = execution_request(code, runtime, options, idempotency_key=idempotency_key)
+        with ServiceStream(self._driver, request) as stream:
+            for chunk in stream:
+                if on_output is not None:
+                    on_output(chunk)
+            return stream.result
+
+    def stream(
+        self,
+        code: str,
+        runtime: str = "python",
+        *,
+        idempotency_key: str | None = None,
+        **options: Unpack[ExecutionOptions],
+    ) -> ServiceStream:
+        """Run code in the service and iterate over its live output. Options as for `run`."""
+        return ServiceStream(self._driver, execution_request(code, runtime, options, idempotency_key=idempotency_key))
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        self._driver.http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(url={self._settings.url!r}, key={masked(self._settings.key)!r})"
