@@ -28,6 +28,7 @@ SECURITY_POLICY: Final = (
 HEADERS: Final = {
     "Content-Security-Policy": SECURITY_POLICY,
     "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",  # without a referrer browsers say `Origin: null` with a form, too
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
 }
 

@@ -36,15 +36,7 @@ def routes(site: Site) -> list[Route]:
 
 
 async def _list(visit: Visit) -> Response:
-    filters = visit.wanted(*_FILTERS)
-    found = await _rows(visit)
-    return visit.page(
-        "executions.html",
-        filters=filters,
-        reasons=tuple(Reason),
-        query=_query(visit),
-        **found,
-    )
+    return visit.page("executions.html", reasons=tuple(Reason), query=_query(visit), **await _rows(visit))
 
 
 async def _rows(visit: Visit) -> dict[str, Any]:
@@ -98,7 +90,7 @@ async def runtime_names(visit: Visit) -> list[str]:
         if error.status in _MAY_BE_UNKNOWN:
             return []
         raise
-    return [each["name"] for each in found["items"] if each.get("is_installed", each.get("installed", True))]
+    return [each["name"] for each in found["items"] if each.get("available", True)]
 
 
 async def _editor(visit: Visit) -> Response:
