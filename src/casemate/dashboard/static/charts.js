@@ -14,13 +14,18 @@
     for (const [unit, factor] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]]) if (value >= factor) return `${+(value / factor).toPrecision(3)} ${unit}`;
     return `${value} B`;
   };
+  const two = (number) => String(number).padStart(2, "0");
+  const clock = (at_s) => { const at = new Date(at_s * 1000); return `${two(at.getHours())}:${two(at.getMinutes())}`; };
+  const day = (at_s) => { const at = new Date(at_s * 1000); return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`; };
+  const times = (ticks) => ticks.map((at, n) => (n === 0 || day(at) !== day(ticks[n - 1]) ? `${clock(at)}\n${day(at)}` : clock(at)));
+  const BINARY = Array.from({ length: 40 }, (_, power) => 2 ** power);
   const amount = (value) => value == null ? "–" : `${+value.toPrecision(3)}`;
 
   const SHAPES = {
     rate: { series: [["ended", "rate", "--chart-1"]], value: amount, fill: true },
     latency: { series: [["p50", "p50", "--chart-1"], ["p95", "p95", "--chart-2"], ["p99", "p99", "--chart-3"]], value: duration, points: true },
     errors: { series: [["failed", "failures", "--bad"]], value: amount, fill: true },
-    memory: { series: [["largest", "memory_bytes", "--chart-1"]], value: bytes, points: true },
+    memory: { series: [["largest", "memory_bytes", "--chart-1"]], value: bytes, points: true, steps: BINARY },
   };
 
   const draw = (name, data) => {
@@ -36,8 +41,8 @@
       cursor: { drag: { x: false, y: false } },
       legend: { live: true },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-      axes: [{ ...axis, space: 70 }, { ...axis, size: 64, values: (_, ticks) => ticks.map(shape.value) }],
-      series: [{ label: "time" }, ...shape.series.map(([label, , name_]) => ({
+      axes: [{ ...axis, space: 70, values: (_, ticks) => times(ticks) }, { ...axis, size: 72, ...(shape.steps && { incrs: shape.steps }), values: (_, ticks) => ticks.map(shape.value) }],
+      series: [{ label: "time", value: (_, at) => (at == null ? "–" : `${day(at)} ${clock(at)}`) }, ...shape.series.map(([label, , name_]) => ({
         label, stroke: colour(name_), width: 2, spanGaps: false,
         fill: shape.fill ? `${colour(name_)}22` : undefined,
         points: shape.points ? { show: true, size: 4, fill: colour(name_) } : { show: false },
