@@ -11,7 +11,6 @@ from typing import Any
 import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect
-
 from tests.e2e.browsing import CHROMIUM, Tab, chromium
 from tests.e2e.running import RunningService
 
@@ -84,7 +83,7 @@ def test_a_key_logs_in_and_out(service: RunningService, tab: OpenTab) -> None:
     assert service.key not in page.content()
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
-    opened.context.add_cookies([cookie])
+    opened.context.add_cookies([{"name": cookie["name"], "value": cookie["value"], "url": service.url}])
     page.goto("/keys")
     expect(page.get_by_role("heading", name="Log in")).to_be_visible()
 
@@ -194,7 +193,7 @@ def test_a_function_is_written_called_edited_compared_and_rolled_back(page: Page
     page.goto("/functions")
     page.get_by_role("link", name="New function").click()
     write(page, "output = {'twice': input['n'] * 2}\n")
-    page.get_by_label("Name").fill("twice")
+    page.get_by_label("Name", exact=True).fill("twice")
     page.get_by_label("Description").fill("Doubles a number.")
     page.get_by_role("button", name="Publish").click()
     expect(page.get_by_role("heading", name="twice", level=1)).to_be_visible()
@@ -223,7 +222,7 @@ def test_a_function_is_written_called_edited_compared_and_rolled_back(page: Page
 def test_a_mistake_in_a_function_is_told_of_and_what_was_written_stays(page: Page) -> None:
     page.goto("/publish")
     write(page, "def broken(:\n")
-    page.get_by_label("Name").fill("broken")
+    page.get_by_label("Name", exact=True).fill("broken")
     page.get_by_role("button", name="Publish").click()
     expect(page.locator("#problem").get_by_role("alert")).to_be_visible()
     assert page.get_by_label("Code").input_value() == "def broken(:\n"
@@ -234,7 +233,7 @@ def test_a_mistake_in_a_function_is_told_of_and_what_was_written_stays(page: Pag
 
 def test_a_key_is_shown_once_and_ends_at_once(service: RunningService, page: Page, tab: OpenTab) -> None:
     page.goto("/keys")
-    page.get_by_label("Name").fill("visitor")
+    page.get_by_label("Name", exact=True).fill("visitor")
     page.get_by_role("checkbox", name="functions:read").check()
     page.get_by_role("button", name="Make a key").click()
     key = page.get_by_label("The new key").input_value()
@@ -281,7 +280,7 @@ def test_another_tenants_things_are_not_there(service: RunningService, tab: Open
 
 def test_tenants_are_made_and_suspended(page: Page) -> None:
     page.goto("/tenants")
-    page.get_by_label("Name").fill("guests")
+    page.get_by_label("Name", exact=True).fill("guests")
     page.get_by_role("button", name="Make a tenant").click()
     row = page.locator("tr", has_text="guests")
     row.get_by_role("button", name="Suspend").click()

@@ -14,10 +14,10 @@ from casemate import dashboard
 from casemate.dashboard.asking import address
 from casemate.dashboard.render import label, lasted, seconds, size, trend, visible
 from casemate.dashboard.series import series_of
-from casemate.dashboard.sessions import Sessions, is_own_origin, is_token
+from casemate.dashboard.sessions import Attempts, Sessions, is_own_origin, is_token
 from casemate.dashboard.site import local
 from casemate.errors import NotFound
-from casemate.limits import SESSION_IDLE_S, SESSION_LIFE_S
+from casemate.service_limits import LOGIN_BURST, LOGIN_RATE_PER_S, SESSION_IDLE_S, SESSION_LIFE_S
 from casemate.store.executions import Measured
 
 VENDOR = Path(dashboard.__file__).parent / "vendor"
@@ -57,6 +57,19 @@ def test_sessions_are_bounded_for_each_key_and_in_all() -> None:
     for number in range(10):
         sessions.begin(f"key_{number}", 3.0)
     assert len(sessions) == 4
+
+
+def test_wrong_keys_are_counted_for_each_address() -> None:
+    attempts = Attempts(addresses_max=2)
+    for _ in range(LOGIN_BURST):
+        assert attempts.wait_s("here", 0.0) == 0
+        attempts.failed("here", 0.0)
+    assert attempts.wait_s("here", 0.0) == 1 / LOGIN_RATE_PER_S
+    assert attempts.wait_s("here", 1 / LOGIN_RATE_PER_S) == 0
+    assert attempts.wait_s("there", 0.0) == 0
+    for address in ("there", "elsewhere"):
+        attempts.failed(address, 0.0)
+    assert attempts.wait_s("here", 0.0) == 0
 
 
 def test_a_forms_token_is_that_of_its_session() -> None:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casemate.errors import CasemateError, InternalError, NotFound
-from casemate.limits import ANSWER_MAX_BYTES
+from casemate.service_limits import ANSWER_MAX_BYTES
 from casemate.tenancy.terms import Principal
 
 _ERROR_STATUS: Final = 400

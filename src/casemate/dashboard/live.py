@@ -13,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from casemate.dashboard.visit import Visit
 from casemate.errors import CasemateError, TooManyRequests
-from casemate.limits import EVENT_PING_S, LIVE_PAUSE_S, LIVE_STREAMS_A_SESSION_MAX, SESSION_CHECKED_S
+from casemate.service_limits import EVENT_PING_S, LIVE_PAUSE_S, LIVE_STREAMS_A_SESSION_MAX, SESSION_CHECKED_S
 
 STREAM_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 Render = Callable[[], Awaitable[str]]

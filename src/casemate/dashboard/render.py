@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from casemate.dashboard.assets import Assets
-from casemate.limits import GIB, KIB, MIB, PAGE_LABEL_MAX_CHARS, PAGE_TEXT_MAX_CHARS
+from casemate.service_limits import GIB, KIB, MIB, PAGE_LABEL_MAX_CHARS, PAGE_TEXT_MAX_CHARS
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 NOT_KNOWN: Final = "\N{EN DASH}"

@@ -13,7 +13,16 @@ from collections import OrderedDict
 
 import msgspec
 
-from casemate.limits import SESSION_IDLE_S, SESSION_LIFE_S, SESSIONS_A_KEY_MAX, SESSIONS_MAX
+from casemate.service_limits import (
+    LOGIN_BURST,
+    LOGIN_RATE_PER_S,
+    RATE_BUCKETS_MAX,
+    SESSION_IDLE_S,
+    SESSION_LIFE_S,
+    SESSIONS_A_KEY_MAX,
+    SESSIONS_MAX,
+)
+from casemate.tenancy.rate import Bucket, take
 
 _ID_BYTES = 24
 _SEPARATOR = "."
@@ -96,6 +105,28 @@ class Sessions:
 
     def _signature(self, identity: str) -> str:
         return hmac.new(self._secret, identity.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+class Attempts:
+    """Keys that were none, by address: who has sent too many waits, also with a right one. Logging in costs nothing."""
+
+    def __init__(self, addresses_max: int = RATE_BUCKETS_MAX) -> None:
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._addresses_max = addresses_max
+
+    def wait_s(self, address: str, now_s: float) -> float:
+        """How long an address has to wait before it may try: 0 if it need not."""
+        return self._taken(address, now_s)[1]
+
+    def failed(self, address: str, now_s: float) -> None:
+        """Count an attempt."""
+        self._buckets[address] = self._taken(address, now_s)[0]
+        self._buckets.move_to_end(address)
+        if len(self._buckets) > self._addresses_max:
+            self._buckets.popitem(last=False)
+
+    def _taken(self, address: str, now_s: float) -> tuple[Bucket, float]:
+        return take(self._buckets.get(address), rate_per_s=LOGIN_RATE_PER_S, burst=LOGIN_BURST, now_s=now_s)
 
 
 def is_token(session: Session, given: str) -> bool:

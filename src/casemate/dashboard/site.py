@@ -15,13 +15,11 @@ from starlette.types import ASGIApp
 from casemate.dashboard.asking import Api, Refusal
 from casemate.dashboard.assets import Assets
 from casemate.dashboard.render import environment
-from casemate.dashboard.sessions import Session, Sessions, is_own_origin, is_token
+from casemate.dashboard.sessions import Attempts, Session, Sessions, is_own_origin, is_token
 from casemate.dashboard.visit import HEADERS, Visit, is_partial, read_form
 from casemate.errors import CasemateError, PermissionDenied, TooManyRequests, Unauthenticated
 from casemate.executions.service import Executions
-from casemate.limits import LOGIN_BURST, LOGIN_RATE_PER_S
 from casemate.store.database import Database
-from casemate.tenancy.rate import Rates
 from casemate.tenancy.tenants import Tenancy
 from casemate.tenancy.terms import Principal
 
@@ -44,7 +42,7 @@ class Site:
         self.database = database
         self.assets = Assets()
         self.sessions = Sessions()
-        self._logins = Rates()
+        self._attempts = Attempts()
         self._templates = environment(self.assets)
 
     def text(self, template: str, **values: object) -> str:
@@ -68,12 +66,13 @@ class Site:
     async def log_in(self, request: Request, key: str) -> Session:
         """A session for a key. Raises Unauthenticated, in the same words for every key that is none."""
         address = request.client.host if request.client else ""
-        wait_s = self._logins.take(address, rate_per_s=LOGIN_RATE_PER_S, burst=LOGIN_BURST, now_s=time.monotonic())
+        wait_s = self._attempts.wait_s(address, time.monotonic())
         if wait_s > 0:
-            raise TooManyRequests("too many attempts from your address", retry_after_s=wait_s)
+            raise TooManyRequests("too many wrong keys from your address", retry_after_s=wait_s)
         try:
             who = await self.tenancy.authenticate(key)
         except Unauthenticated as error:
+            self._attempts.failed(address, time.monotonic())
             raise Unauthenticated("this key is not known") from error
         return self.sessions.begin(who.key_id, time.monotonic())
 

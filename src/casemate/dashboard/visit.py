@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from casemate.dashboard.asking import NO_QUERY, address
 from casemate.dashboard.sessions import Session
 from casemate.errors import InvalidInput
-from casemate.limits import FORM_FIELDS_MAX, FORM_MAX_BYTES
+from casemate.service_limits import FORM_FIELDS_MAX, FORM_MAX_BYTES
 from casemate.tenancy.terms import Principal
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from casemate.dashboard.live import Followed, check_streams, fragments
 from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit
 from casemate.errors import InvalidInput
-from casemate.limits import PAGE_ROWS, SESSION_CHECKED_S
 from casemate.model.result import Reason
+from casemate.service_limits import PAGE_ROWS, SESSION_CHECKED_S
 
 _FILTERS: Final = ("state", "status", "reason", "kind", "runtime", "function", "label")
 _MAY_BE_UNKNOWN: Final = frozenset({403, 404, 503})

@@ -12,7 +12,7 @@ from casemate.dashboard.pages.executions import json_field, runtime_names
 from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit
 from casemate.errors import InvalidInput
-from casemate.limits import PAGE_ROWS
+from casemate.service_limits import PAGE_ROWS
 from casemate.tenancy.scopes import INVOKE
 
 _FLAGS: Final = ("spread", "macros", "normalise")

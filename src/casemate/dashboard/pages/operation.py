@@ -14,7 +14,7 @@ from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
-from casemate.limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S
+from casemate.service_limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S
 from casemate.store.executions import statistics_rows
 
 RANGES: Final = {"15 minutes": 900, "hour": 3600, "6 hours": 6 * 3600, "day": 24 * 3600, "week": 7 * 24 * 3600}

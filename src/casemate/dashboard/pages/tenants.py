@@ -10,7 +10,7 @@ from starlette.routing import Route
 from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit
 from casemate.errors import InvalidInput, NotFound
-from casemate.limits import PAGE_ROWS
+from casemate.service_limits import PAGE_ROWS
 from casemate.tenancy.scopes import INVOKE, SCOPES
 
 
