@@ -177,6 +177,37 @@ TURN_TYPICAL_S: Final = 0.1
 TURN_RETRY_MIN_S: Final = 1.0
 TURN_RETRY_MAX_S: Final = 60.0
 
+# The dashboard -----------------------------------------------------------------------------------------
+SESSIONS_MAX: Final = 4096
+SESSIONS_A_KEY_MAX: Final = 32
+SESSION_LIFE_S: Final = 12 * 3600.0
+SESSION_IDLE_S: Final = 2 * 3600.0
+SESSION_CHECKED_S: Final = 1.0
+"""How often a page that is being followed asks whether its key still is one."""
+
+LOGIN_RATE_PER_S: Final = 0.2
+LOGIN_BURST: Final = 10
+"""Attempts of one address; then one every five seconds."""
+
+FORM_FIELDS_MAX: Final = 64
+FORM_MAX_BYTES: Final = 4 * MIB
+"""A form with a program of a megabyte, of which every character may take three."""
+
+PAGE_TEXT_MAX_CHARS: Final = 64 * KIB
+"""Of one text of a program's, on a page; the API has all of it."""
+
+PAGE_LABEL_MAX_CHARS: Final = 200
+PAGE_ROWS: Final = 50
+LIVE_PAUSE_S: Final = 0.25
+"""Between two looks at a list that changes."""
+
+LIVE_WORKERS_S: Final = 2.0
+LIVE_STREAMS_A_SESSION_MAX: Final = 16
+CHART_POINTS: Final = 60
+CHART_RANGE_MAX_S: Final = 7 * 24 * 3600
+ANSWER_MAX_BYTES: Final = 64 * MIB
+"""Of what the API answers a page."""
+
 # Functions ------------------------------------------------------------------------------------------
 FUNCTION_NAME_MAX_CHARS: Final = 255
 RUNNER_SCRIPT_MAX_BYTES: Final = 1 * MIB

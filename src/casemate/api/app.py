@@ -16,6 +16,7 @@ from casemate.api.models import Problem
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
 from casemate.api.routes import batches, executions, functions, health, operation, runners, tenants, validate
 from casemate.api.state import State
+from casemate.dashboard.mount import mount
 
 ROUTERS: Final = (
     health.router,
@@ -60,6 +61,7 @@ def create_app(parts: State) -> FastAPI:
     app.add_middleware(Edge, observe=parts.measures.observe_request)
     document = _openapi(app)
     app.openapi = lambda: document  # type: ignore[method-assign]
+    mount(app, parts.tenancy, parts.executions, parts.database)
     return app
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Protocol
 
@@ -45,6 +47,30 @@ class Caller(Protocol):
     def queue_max(self) -> int: ...
 
 
+class Changes:
+    """Wakes those who watch the executions of a tenant. It costs nothing while nobody does."""
+
+    def __init__(self) -> None:
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+
+    def tell(self, tenant_id: str) -> None:
+        """One was accepted, has begun or has ended."""
+        for each in self._watchers.get(tenant_id, ()):
+            each.set()
+
+    @contextmanager
+    def watching(self, tenant_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set by each change; whoever waits for it clears it."""
+        event = asyncio.Event()
+        self._watchers.setdefault(tenant_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._watchers[tenant_id].discard(event)
+            if not self._watchers[tenant_id]:
+                del self._watchers[tenant_id]
+
+
 class Book:
     """Accepts and ends executions in the database. `epoch` is that of this process."""
 
@@ -52,6 +78,7 @@ class Book:
         self.database = database
         self.epoch = epoch
         self._clock = clock
+        self.changes = Changes()
 
     async def accept(
         self,
@@ -90,18 +117,21 @@ class Book:
                 idempotency.note_execution(connection, row.tenant_id, key, row.id)
 
         await self.database.write(insert)
+        self.changes.tell(row.tenant_id)
         return row
 
     def started(self, row: Execution) -> Execution:
         """Note that it runs; nobody waits for that to be written."""
         at_us = self._clock()
         self.database.post(lambda connection: rows.start(connection, row.tenant_id, row.id, at_us=at_us))
+        self.changes.tell(row.tenant_id)
         return msgspec.structs.replace(row, state=rows.RUNNING, started_us=at_us)
 
     async def ended(self, row: Execution, result: Result, *, stored: bytes | None = None) -> Execution:
         """Record its end. `stored` is kept in place of the Result's document."""
         ending = ending_of(result, self._clock(), stored_result(result) if stored is None else stored)
         await self.database.write(lambda connection: rows.end(connection, row.tenant_id, row.id, ending))
+        self.changes.tell(row.tenant_id)
         return msgspec.structs.replace(row, state=rows.ENDED, **msgspec.structs.asdict(ending))
 
     def sampled(self, row: Execution, result: Result) -> None:
