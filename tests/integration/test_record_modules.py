@@ -13,7 +13,7 @@ from tests.integration.records import opened, with_tenant
 
 from casemate.store import idempotency, nonces
 from casemate.store.database import Database
-from casemate.store.idempotency import Answered, Begun
+from casemate.store.idempotency import Answered, Begun, Left
 
 ANSWERED = Answered(status_code=201, headers={"location": "/v1/x"}, body=b"{}")
 
@@ -27,7 +27,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 # Requests that come twice -------------------------------------------------------------------------
 
 
-def begin(database: Database, tenant_id: str, **changes: Any) -> Begun | Answered:
+def begin(database: Database, tenant_id: str, **changes: Any) -> Begun | Answered | Left:
     asked: dict[str, Any] = {"key": "k", "route": "/v1/x", "body_digest": b"d" * 32, "epoch": 1, "at_us": 10}
     return database.write_now(partial(idempotency.begin, tenant_id=tenant_id, **(asked | changes)))
 
@@ -47,7 +47,7 @@ def test_a_request_is_new_then_under_way_then_answered_again(database: Database)
 def test_of_many_that_come_at_once_one_is_new(database: Database) -> None:
     owner = with_tenant(database)
 
-    async def scenario() -> list[Begun | Answered]:
+    async def scenario() -> list[Begun | Answered | Left]:
         one = partial(idempotency.begin, tenant_id=owner, key="k", route="/", body_digest=b"", epoch=1, at_us=1)
         return await asyncio.gather(*(database.write(one) for _ in range(20)))
 

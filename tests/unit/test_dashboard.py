@@ -67,8 +67,8 @@ def test_wrong_keys_are_counted_for_each_address() -> None:
     assert attempts.wait_s("here", 0.0) == 1 / LOGIN_RATE_PER_S
     assert attempts.wait_s("here", 1 / LOGIN_RATE_PER_S) == 0
     assert attempts.wait_s("there", 0.0) == 0
-    for address in ("there", "elsewhere"):
-        attempts.failed(address, 0.0)
+    for other in ("there", "elsewhere"):
+        attempts.failed(other, 0.0)
     assert attempts.wait_s("here", 0.0) == 0
 
 

@@ -101,9 +101,8 @@ async def once(request: Request, key: str, handle: Handler) -> Response:
         )
     )
     if isinstance(begun, Left):
-        return _replayed(
-            Answered(status_code=_SEE_OTHER, headers={"location": f"{EXECUTIONS}/{begun.execution_id}"}, body=b"")
-        )
+        location = f"{EXECUTIONS}/{begun.execution_id}"
+        begun = Answered(status_code=_SEE_OTHER, headers={"location": location}, body=b"")
     if isinstance(begun, Answered):
         return _replayed(begun, request_id_of(request))
     if begun is not Begun.NEW:
