@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from tests.serving import CuttingProxy, Service, serving
 
 import casemate
 from casemate import service_limits as limits
-from casemate.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownRuntime
+from casemate.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownRuntime
 from casemate.model.result import Chunk, Reason
 
 CUTS = 100
@@ -32,8 +33,13 @@ STDERR = "".join(f"{number}\n" for number in range(LINES))
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(tmp_path_factory.mktemp("service") / "data") as started:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service") / "data"
+
+
+@pytest.fixture(scope="module")
+def service(data: Path) -> Iterator[Service]:
+    with serving(data) as started:
         yield started
 
 
@@ -168,6 +174,16 @@ def test_a_key_that_is_revoked_is_refused_at_once(service: Service, client: case
 def test_a_service_without_the_key_is_told_apart(service: Service) -> None:
     with casemate.Client(service.url, "") as nobody, pytest.raises(Unauthenticated):
         nobody.me()
+
+
+def test_a_new_key_is_in_no_file_of_the_service(client: casemate.Client, data: Path) -> None:
+    made = client.keys.create("once", allow=["executions:run"], idempotency_key="once")
+    assert made.key
+    assert any(path.name.startswith("records") for path in data.rglob("*"))
+    for path in data.rglob("*"):
+        assert not path.is_file() or made.key.encode() not in path.read_bytes(), path
+    with pytest.raises(Conflict, match="secret"):
+        client.keys.create("once", allow=["executions:run"], idempotency_key="once")
 
 
 # A network that breaks -----------------------------------------------------------------------------

@@ -408,3 +408,10 @@ def test_events_are_read_as_the_standard_says() -> None:
     )
     assert [(each.kind, each.data, each.id) for each in found] == [("a", b"1\n2", "7"), ("message", b"b", "7")]
     assert EVENTS == "text/event-stream"
+
+
+def test_a_list_that_has_no_pages_is_asked_for_as_a_whole() -> None:
+    page = {"items": [{"to_version": 2}, {"to_version": 1}]}
+    played = play(pages(context(), calls.history("f", limit=1)), [good(page)])
+    assert [move.to_version for move in played.told] == [2]
+    assert played.requests[0].query == ()

@@ -181,7 +181,10 @@ class Scopes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a key. `key` is there once, in the answer to making or rotating it, and in no repr."""
+    """What is known of a key.
+
+    `key`, and what its webhooks are signed with, are there once, in the answer to making or rotating it, and in no repr.
+    """
 
     id: str
     tenant_id: str = ""
@@ -195,6 +198,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
     key: str | None = None
+    webhook_secret: str | None = None
 
     def __repr__(self) -> str:
         return f"Key(id={self.id!r}, name={self.name!r}, prefix={self.prefix!r})"

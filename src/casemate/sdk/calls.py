@@ -205,7 +205,7 @@ def roll_back(name: str, alias: str = "live", *, idempotency_key: str | None = N
 
 def history(name: str, alias: str = "live", *, limit: int | None = None) -> Listing[AliasMove]:
     """What an alias has meant, youngest first."""
-    return Listing(_asked(path("functions", name, "aliases", alias, "history")), AliasMove, limit)
+    return Listing(_asked(path("functions", name, "aliases", alias, "history")), AliasMove, limit, in_pages=False)
 
 
 def list_logs(
@@ -274,7 +274,7 @@ def _at(request: Request, version: int | None, alias: str | None) -> Request:
 
 def list_runners() -> Listing[Runner]:
     """The runners, one for each language of the configuration."""
-    return Listing(_asked(path("runners")), Runner)
+    return Listing(_asked(path("runners")), Runner, in_pages=False)
 
 
 def invoke_runner(

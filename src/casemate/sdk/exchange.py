@@ -166,17 +166,23 @@ def pages(context: Context, listing: Listing[T]) -> Steps[T, None]:
     left = listing.limit
     cursor: str | None = None
     while left is None or left > 0:
-        size = PAGE_MAX_COUNT if left is None else min(left, PAGE_MAX_COUNT)
-        extra = (("limit", str(size)), *((("cursor", cursor),) if cursor else ()))
-        request = msgspec.structs.replace(listing.request, query=(*listing.request.query, *extra))
+        request = _page_request(listing, left, cursor)
         page = read_document((yield from _answer(context, request)).body)
-        items = _items(page, listing.item)
+        items = _items(page, listing.item)[:left]
         for item in items:
             yield Emit(item)
         cursor = page.get("next_cursor")
         left = None if left is None else left - len(items)
         if not cursor:
             return
+
+
+def _page_request(listing: Listing[Any], left: int | None, cursor: str | None) -> Request:
+    if not listing.in_pages:
+        return listing.request
+    size = PAGE_MAX_COUNT if left is None else min(left, PAGE_MAX_COUNT)
+    extra = (("limit", str(size)), *((("cursor", cursor),) if cursor else ()))
+    return msgspec.structs.replace(listing.request, query=(*listing.request.query, *extra))
 
 
 def _items(page: dict[str, Any], kind: type[T]) -> list[T]:

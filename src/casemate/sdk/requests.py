@@ -100,11 +100,15 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 
 
 class Listing(msgspec.Struct, Generic[T], frozen=True):
-    """A request for a list that comes in pages, and what its items are read as. `limit`: no more of them."""
+    """A request for a list, and what its items are read as. `limit`: no more of them.
+
+    Lists come in pages, unless all of one is told at once.
+    """
 
     request: Request
     item: type[T]
     limit: int | None = None
+    in_pages: bool = True
 
 
 def retry_after(head: Head) -> float | None:
