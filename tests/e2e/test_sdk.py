@@ -13,7 +13,15 @@ from tests.serving import CuttingProxy, Service, serving
 
 import casemate
 from casemate import service_limits as limits
-from casemate.errors import Conflict, InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownRuntime
+from casemate.errors import (
+    Conflict,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    TooManyRequests,
+    Unauthenticated,
+    UnknownRuntime,
+)
 from casemate.model.result import Chunk, Reason
 
 CUTS = 100
@@ -169,6 +177,16 @@ def test_a_key_that_is_revoked_is_refused_at_once(service: Service, client: case
         client.keys.revoke(made.id)
         with pytest.raises(Unauthenticated):
             other.run("1")
+
+
+def test_a_rate_is_kept_by_waiting_as_long_as_the_service_says(service: Service, client: casemate.Client) -> None:
+    made = client.keys.create("slow", allow=["executions:run"], rate_per_s=2, burst=1)
+    with casemate.Client(service.url, made.key, attempts=1) as hasty, pytest.raises(TooManyRequests) as busy:
+        [hasty.me() for _ in range(3)]
+    assert busy.value.retry_after_s >= 1
+    with casemate.Client(service.url, made.key) as patient:
+        for _ in range(3):
+            patient.me()
 
 
 def test_a_service_without_the_key_is_told_apart(service: Service) -> None:

@@ -183,7 +183,7 @@ class Scopes(msgspec.Struct, frozen=True, kw_only=True):
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a key.
 
-    `key`, and what its webhooks are signed with, are there once, in the answer to making or rotating it, and in no repr.
+    `key`, and what its webhooks are signed with, are there once, when it was made or rotated, and in no repr.
     """
 
     id: str
