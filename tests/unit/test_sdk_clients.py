@@ -271,6 +271,8 @@ def test_methods_say_what_they_take() -> None:
     with Service(refused).client() as client:
         assert list(inspect.signature(client.functions.diff).parameters) == ["name", "from_version", "to_version"]
         assert client.functions.diff.__doc__ == "What differs between two versions."
+        assert inspect.signature(client.functions.diff).return_annotation == "Diff"
+        assert inspect.signature(client.functions.list).return_annotation == "Iterator[Function]"
 
 
 def test_importing_a_client_does_not_import_the_http_library() -> None:

@@ -139,7 +139,7 @@ def _listing(build: Callable[P, Listing[T]]) -> Callable[Concatenate[Any, P], As
     def method(self: _Group, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return self._driver.iterate(pages(self._driver.context, build(*args, **kwargs)))
 
-    as_method(method, build)
+    as_method(method, build, "AsyncIterator[{}]")
     return method
 
 

@@ -75,10 +75,13 @@ def new_context(attempts: int) -> Context:
     return Context(policy=policy, chance=random.SystemRandom().random, new_key=lambda: secrets.token_hex(16))
 
 
-def as_method(method: Callable[..., Any], build: Callable[..., Any]) -> None:
-    """Have a method say of itself what the function does that makes its requests."""
+def as_method(method: Callable[..., Any], build: Callable[..., Any], gives: str = "{}") -> None:
+    """Have a method say of itself what the function does that makes its requests, and what it gives instead of them."""
     method.__doc__ = build.__doc__
     method.__name__ = build.__name__
     found = inspect.signature(build)
     self = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    method.__signature__ = found.replace(parameters=[self, *found.parameters.values()])  # type: ignore[attr-defined]
+    inner = str(found.return_annotation).partition("[")[2].removesuffix("]")
+    method.__signature__ = found.replace(  # type: ignore[attr-defined]
+        parameters=[self, *found.parameters.values()], return_annotation=gives.format(inner)
+    )
