@@ -72,25 +72,49 @@ class LiveService:
         self.url = ""
         self.operator_key = ""
         self.lines: list[str] = []
-        self._is_ready = threading.Event()
+        self.has_ended = False
+        self._said = threading.Condition()
         self._clients: list[httpx2.Client] = []
 
     def read(self, stream: IO[str]) -> None:
         """Take what it says, until it says no more."""
         for line in stream:
-            self.lines.append(line.rstrip("\n"))
-            if found := _KEY.search(line):
-                self.operator_key = found[1]
-            if found := _READY.search(line):
-                self.url = found[1]
-                self._is_ready.set()
-        self._is_ready.set()
+            with self._said:
+                self.lines.append(line.rstrip("\n"))
+                if found := _KEY.search(line):
+                    self.operator_key = found[1]
+                if found := _READY.search(line):
+                    self.url = found[1]
+                self._said.notify_all()
+        with self._said:
+            self.has_ended = True
+            self._said.notify_all()
 
     def wait_until_ready(self, slowness: float = 1.0) -> None:
         """Wait for an address. Raises AssertionError with all that it said if there is none."""
-        self._is_ready.wait(START_TIMEOUT_S * slowness)
+        with self._said:
+            self._said.wait_for(lambda: self.url or self.has_ended, START_TIMEOUT_S * slowness)
         assert self.url, "\n".join(self.lines)
         self.operator = self.client(self.operator_key)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the log so far; every one has to be a JSON object."""
+        found = [json.loads(line) for line in list(self.lines) if not line.startswith("casemate: ")]
+        assert all(type(each) is dict for each in found)
+        return found
+
+    def logged(self, **values: Any) -> dict[str, Any]:
+        """A line of the log that holds these, when it comes."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            found[:] = [each for each in self.log() if values.items() <= each.items()]
+            return bool(found) or self.has_ended
+
+        with self._said:
+            self._said.wait_for(is_there, ANSWER_TIMEOUT_S)
+        assert found, f"nothing logged holds {values}"
+        return found[0]
 
     def client(self, key: str | None = None, **headers: str) -> httpx2.Client:
         """A client that sends that key; closed with the service."""

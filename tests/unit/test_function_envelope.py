@@ -140,7 +140,7 @@ def test_errors_have_the_words_of_their_language(language: str, error: str, time
     one = call([{"id": "a"}])
     assert reply(one, [bad("a", "boom")], language)["results"][0]["error"] == error
     assert reply(one, [bad("a", "x", reason=Reason.TIMEOUT)], language)["results"][0]["error"] == timeout
-    found = reply(one, [bad("a", "boom", reason=Reason.VALIDATION)], language)
+    found = reply(one, [bad("a", "boom", reason=Reason.VALIDATION)], language, is_readable=False)
     if syntax is None:
         assert found["results"][0]["error"] == "boom"
     else:

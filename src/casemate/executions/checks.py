@@ -58,6 +58,10 @@ class Checks:
             line = found.errors[0].line
             raise InvalidInput("code", (found.error or "") + (f" (line {line})" if line else ""))
 
+    async def is_readable(self, caller: Caller, source: Source, request_id: str) -> bool:
+        """Whether its language can read it."""
+        return (await self._syntax(caller, source.code, source.runtime, request_id)).valid
+
     async def _syntax(self, caller: Caller, code: str, runtime: str, request_id: str) -> SyntaxReport:
         question = CheckSyntax(
             id=new_id("chk"), tenant=caller.tenant_id, request_id=request_id, runtime=runtime, code=code

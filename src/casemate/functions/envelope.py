@@ -27,6 +27,7 @@ TOO_MANY_ITEMS: Final = "Exceeds {} item limit"
 OUTPUT_TOO_LONG: Final = "Wrapper output exceeds {} limit"
 TIMED_OUT: Final = "Execution timed out"
 INVALID_PAYLOAD: Final = "Invalid Lambda response payload"
+SYNTAX_ERRORS: Final = frozenset({"SyntaxError", "IndentationError", "TabError"})
 
 Envelope: TypeAlias = dict[str, Any]
 
@@ -160,10 +161,20 @@ def _size_text(size_bytes: int) -> str:
     return f"{size_bytes // limits.MIB}MB" if size_bytes % limits.MIB == 0 else f"{size_bytes} bytes"
 
 
-def reply(call: Call, results: Sequence[ItemResult], language: str, bounds: RunnerLimits = DEFAULTS) -> Envelope:
-    """The envelope for the results of the call's items, which are one for each that could be called, in their order."""
+def reply(
+    call: Call,
+    results: Sequence[ItemResult],
+    language: str,
+    bounds: RunnerLimits = DEFAULTS,
+    *,
+    is_readable: bool = True,
+) -> Envelope:
+    """The envelope for the results of the call's items, which are one for each that could be called, in their order.
+
+    `is_readable`: whether the language could read the script at all.
+    """
     words = dialect(language)
-    if words.bad_syntax and results and all(is_bad_syntax(result) for result in results):
+    if not is_readable and words.bad_syntax and results:
         error = results[0].error
         return failure(words.bad_syntax.format(message=error.message if error else ""))
     given = iter(results)
@@ -177,9 +188,10 @@ def reply(call: Call, results: Sequence[ItemResult], language: str, bounds: Runn
     return envelope
 
 
-def is_bad_syntax(result: ItemResult) -> bool:
-    """Whether the source itself cannot be read, so that no item could be called."""
-    return not result.success and result.reason is Reason.VALIDATION
+def may_be_unreadable(results: Sequence[ItemResult], language: str) -> bool:
+    """Whether all items failed as they do when the script cannot be read; a script may also fail so by itself."""
+    types = {"" if result.error is None else result.error.type for result in results}
+    return bool(dialect(language).bad_syntax) and bool(types) and types <= SYNTAX_ERRORS
 
 
 def _entry(item_id: JsonValue, result: ItemResult | str, words: Dialect) -> Envelope:

@@ -133,11 +133,13 @@ attempt <- function(request) {
     )
 }
 
-# An environment is what `output` is from the start, with macros; a list that is returned then is merged over it.
+# An environment is what `output` is from the start, with macros; a list that is returned then is merged over it, and
+# to return `output` itself is to return nothing besides.
 outcome <- function() {
     returned <- harness$state$returned
     if (!source$macros) return(if (is.null(returned)) harness$outcome() else returned)
     output <- get0("output", globalenv(), inherits = FALSE)
+    if (is.environment(output) && identical(returned, list(output))) returned <- NULL
     if (is.environment(output)) output <- as.list(output, all.names = TRUE, sorted = TRUE)
     if (is.list(output) && !length(output)) output <- structure(list(), names = character())
     if (is.null(returned) || is.null(returned[[1L]])) return(list(output))

@@ -92,7 +92,10 @@ async def _answer(
     row = await parts.calls.begin(who, source, kind=BATCH, request_id=request.state.request_id)
     calls = parts.calls.results(who, row, Callee(source=source), call.callable_items, total_s=call.timeout_s)
     results = await unless_gone(request, _collected(calls))
-    return envelope.reply(call, results, language)
+    is_readable = not envelope.may_be_unreadable(results, language) or await parts.checks.is_readable(
+        who, source, request.state.request_id
+    )
+    return envelope.reply(call, results, language, is_readable=is_readable)
 
 
 async def _collected(calls: AsyncGenerator[Called, None]) -> list[ItemResult]:
