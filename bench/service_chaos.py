@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Answer(msgspec.Struct):
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - any JSON value
         return json.loads(self.body)
 
 
@@ -135,7 +135,7 @@ class Load:
         Client(self._operator._address, text).ask("PUT", "/v1/functions/f", FUNCTION)
         return text
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -234,7 +234,7 @@ class Load:
         if item["reason"] != UNKNOWN and not (item["success"] and item["output"] == expected):
             raise RuntimeError(f"an item has the wrong end: {item}")
 
-    def _list(self, client: Client, chance: random.Random, token: str) -> None:
+    def _list(self, client: Client, chance: random.Random, _: str) -> None:
         for found in client.ask("GET", f"/v1/executions?limit={chance.randrange(1, 50)}").json()["items"]:
             self._saw(found["id"])
 

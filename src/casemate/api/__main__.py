@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -71,6 +72,8 @@ async def serve(service: Service, arguments: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.end)
         listener = socket.socket(fileno=arguments.socket_fd)
+        gc.collect()
+        gc.freeze()  # what is here stays, and is not to be looked through again and again
         await server.serve([listener])
 
 
