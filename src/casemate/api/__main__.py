@@ -129,6 +129,7 @@ class Server(uvicorn.Server):
                 loop="asyncio",
                 ws="none",
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=limits.KEEP_ALIVE_S,
                 timeout_graceful_shutdown=limits.STREAMS_END_S,
                 limit_concurrency=limits.CONNECTIONS_MAX,
