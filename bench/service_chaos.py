@@ -245,9 +245,10 @@ class Load:
 class Killer:
     """Kills by a seed, and remembers every process that it saw below what it killed."""
 
-    def __init__(self, serving: Serving, seed: int) -> None:
+    def __init__(self, serving: Serving, seed: int, groups: tuple[str, ...]) -> None:
         self._serving = serving
         self._chance = random.Random(seed)
+        self._groups = groups
         self.kills: Counter[str] = Counter()
         self.seen: dict[int, int] = {}
         self.nodes: set[int] = set()
@@ -291,10 +292,16 @@ class Killer:
 
     def left_groups(self) -> list[str]:
         """Control groups of any of the nodes."""
-        with casemate.Engine(warm=False) as engine:
-            root = engine.backend.cgroups
-            bases = () if isinstance(root, CgroupUnavailable) else root.search_paths
-            return [str(path) for base in bases for pid in self.nodes for path in Path(base).glob(f"casemate-{pid}-*")]
+        return [
+            str(path) for base in self._groups for pid in self.nodes for path in Path(base).glob(f"casemate-{pid}-*")
+        ]
+
+
+def group_places() -> tuple[str, ...]:
+    """Where engines have their control groups. Asked ahead: an engine removes those of dead ones."""
+    with casemate.Engine(warm=False) as engine:
+        root = engine.backend.cgroups
+        return () if isinstance(root, CgroupUnavailable) else tuple(map(str, root.search_paths))
 
 
 # What is left --------------------------------------------------------------------------------------------
@@ -330,11 +337,12 @@ def left_files(data: Path, temporary: Path) -> list[str]:
 
 def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:
     """The problems found."""
+    groups = group_places()
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         data, temporary = Path(directory) / "data", Path(directory) / "tmp"
         temporary.mkdir()
         with Serving(data, temporary) as serving:
-            killer = Killer(serving, seed)
+            killer = Killer(serving, seed, groups)
             with Load(serving.address, serving.key, seed) as load:
                 killer.strike(kills, told)
             status = serving.end()
@@ -346,6 +354,8 @@ def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:
             problems.append(f"the service ended with status {status}")
     told(f"killed {dict(killer.kills)}, requests {dict(load.kinds)}, sent again {load.sent_again}")
     told(f"executions seen {len(load.accepted)}, {UNKNOWN} {sum(each == UNKNOWN for each in load.accepted.values())}")
+    if problems:
+        told("\n".join(line for line in serving.log if '"level":"error"' in line or '"error":' in line))
     told(f"ready again within {max(killer.recovered_s):.1f} s")
     return problems
 
