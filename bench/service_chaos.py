@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Answer(msgspec.Struct):
     headers: Mapping[str, str]
     body: bytes
 
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - any JSON value
         return json.loads(self.body)
 
 
@@ -135,7 +135,7 @@ class Load:
         Client(self._operator._address, text).ask("PUT", "/v1/functions/f", FUNCTION)
         return text
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -234,7 +234,7 @@ class Load:
         if item["reason"] != UNKNOWN and not (item["success"] and item["output"] == expected):
             raise RuntimeError(f"an item has the wrong end: {item}")
 
-    def _list(self, client: Client, chance: random.Random, token: str) -> None:
+    def _list(self, client: Client, chance: random.Random, _: str) -> None:
         for found in client.ask("GET", f"/v1/executions?limit={chance.randrange(1, 50)}").json()["items"]:
             self._saw(found["id"])
 
@@ -245,9 +245,10 @@ class Load:
 class Killer:
     """Kills by a seed, and remembers every process that it saw below what it killed."""
 
-    def __init__(self, serving: Serving, seed: int) -> None:
+    def __init__(self, serving: Serving, seed: int, groups: tuple[str, ...]) -> None:
         self._serving = serving
         self._chance = random.Random(seed)
+        self._groups = groups
         self.kills: Counter[str] = Counter()
         self.seen: dict[int, int] = {}
         self.nodes: set[int] = set()
@@ -291,10 +292,16 @@ class Killer:
 
     def left_groups(self) -> list[str]:
         """Control groups of any of the nodes."""
-        with casemate.Engine(warm=False) as engine:
-            root = engine.backend.cgroups
-            bases = () if isinstance(root, CgroupUnavailable) else root.search_paths
-            return [str(path) for base in bases for pid in self.nodes for path in Path(base).glob(f"casemate-{pid}-*")]
+        return [
+            str(path) for base in self._groups for pid in self.nodes for path in Path(base).glob(f"casemate-{pid}-*")
+        ]
+
+
+def group_places() -> tuple[str, ...]:
+    """Where engines have their control groups. Asked ahead: an engine removes those of dead ones."""
+    with casemate.Engine(warm=False) as engine:
+        root = engine.backend.cgroups
+        return () if isinstance(root, CgroupUnavailable) else tuple(map(str, root.search_paths))
 
 
 # What is left --------------------------------------------------------------------------------------------
@@ -330,11 +337,12 @@ def left_files(data: Path, temporary: Path) -> list[str]:
 
 def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:
     """The problems found."""
+    groups = group_places()
     with tempfile.TemporaryDirectory(prefix="chaos-") as directory:
         data, temporary = Path(directory) / "data", Path(directory) / "tmp"
         temporary.mkdir()
         with Serving(data, temporary) as serving:
-            killer = Killer(serving, seed)
+            killer = Killer(serving, seed, groups)
             with Load(serving.address, serving.key, seed) as load:
                 killer.strike(kills, told)
             status = serving.end()
@@ -346,6 +354,8 @@ def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:
             problems.append(f"the service ended with status {status}")
     told(f"killed {dict(killer.kills)}, requests {dict(load.kinds)}, sent again {load.sent_again}")
     told(f"executions seen {len(load.accepted)}, {UNKNOWN} {sum(each == UNKNOWN for each in load.accepted.values())}")
+    if problems:
+        told("\n".join(line for line in serving.log if '"level":"error"' in line or '"error":' in line))
     told(f"ready again within {max(killer.recovered_s):.1f} s")
     return problems
 

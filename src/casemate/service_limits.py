@@ -32,6 +32,8 @@ EVENT_PING_S: Final = 15.0
 NODE_WAIT_MAX_S: Final = 10.0
 """For a node that is being started again; then what needs one is refused."""
 
+START_NOTED_S: Final = 0.1
+"""What has ended by then is written once: as ended, with the time at which it began."""
 ENDED_KEPT_S: Final = 30.0
 """How long an execution that has ended is still followed from memory."""
 RESULT_STORED_MAX_BYTES: Final = 16 * MIB

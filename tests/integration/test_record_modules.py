@@ -83,6 +83,17 @@ def test_what_was_forgotten_or_left_by_a_dead_service_is_begun_again(database: D
     assert begin(database, owner) == ANSWERED
 
 
+def test_a_request_for_which_a_dead_service_accepted_an_execution_is_not_begun_again(database: Database) -> None:
+    owner = with_tenant(database)
+    begin(database, owner)
+    database.write_now(partial(idempotency.note_execution, tenant_id=owner, key="k", execution_id="exe_1"))
+    assert begin(database, owner) is Begun.IN_PROGRESS
+    assert begin(database, owner, epoch=2) == begin(database, owner, epoch=3) == Left("exe_1")
+    assert begin(database, owner, epoch=2, route="/v1/y") is Begun.CONFLICT
+    database.write_now(partial(idempotency.finish, tenant_id=owner, key="k", answered=ANSWERED))
+    assert begin(database, owner, epoch=2) == ANSWERED
+
+
 def test_old_requests_are_swept(database: Database) -> None:
     owner = with_tenant(database)
     for each in range(5):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -71,6 +72,8 @@ async def serve(service: Service, arguments: argparse.Namespace) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.end)
         listener = socket.socket(fileno=arguments.socket_fd)
+        gc.collect()
+        gc.freeze()  # what is here stays, and is not to be looked through again and again
         await server.serve([listener])
 
 
@@ -126,6 +129,7 @@ class Server(uvicorn.Server):
                 loop="asyncio",
                 ws="none",
                 server_header=False,
+                proxy_headers=False,
                 timeout_keep_alive=limits.KEEP_ALIVE_S,
                 timeout_graceful_shutdown=limits.STREAMS_END_S,
                 limit_concurrency=limits.CONNECTIONS_MAX,

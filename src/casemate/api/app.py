@@ -19,15 +19,17 @@ from casemate.api.state import State
 from casemate.dashboard.mount import mount
 
 ROUTERS: Final = (
-    health.router,
-    executions.router,
-    validate.router,
     functions.router,
+    executions.router,
+    health.router,
+    validate.router,
     batches.router,
     runners.router,
     operation.router,
     tenants.router,
 )
+"""In the order in which they are looked through: what is asked for most comes first."""
+
 _ERRORS: Final = {
     "401": "No key, or none that is known.",
     "403": "The key lacks a scope.",

@@ -15,7 +15,7 @@ class FunctionIn(Sent):
 
     runtime: Name = Field(description="A runtime, or a language of this service's configuration.")
     code: str = Field(max_length=bound.CODE_MAX_BYTES)
-    limits: LimitsIn = LimitsIn()  # type: ignore[call-arg]
+    limits: LimitsIn = Field(default_factory=lambda: LimitsIn())  # type: ignore[call-arg]  # noqa: PLW0108
     description: str = Field("", max_length=4096)
     labels: dict[Name, Text] = Field({}, max_length=bound.LABELS_MAX)
     function: str = Field("", max_length=255, description="A function of the code that is called with the data.")

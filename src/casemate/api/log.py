@@ -14,6 +14,10 @@ _SHARED: Final[list[structlog.typing.Processor]] = [
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
 ]
+_LAST: Final[list[structlog.typing.Processor]] = [
+    structlog.processors.format_exc_info,
+    structlog.processors.EventRenamer("message"),
+]
 
 
 def log_to_stderr(level: str = "info") -> None:
@@ -25,8 +29,7 @@ def log_to_stderr(level: str = "info") -> None:
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.EventRenamer("message"),
+                *_LAST,
                 structlog.processors.JSONRenderer(serializer=_as_json),
             ],
         )
@@ -34,12 +37,16 @@ def log_to_stderr(level: str = "info") -> None:
     logging.basicConfig(level=number, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     structlog.configure(
-        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*_SHARED, *_LAST, structlog.processors.JSONRenderer(serializer=_as_bytes)],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),  # past `logging`: a line for every request
         cache_logger_on_first_use=True,
     )
 
 
 def _as_json(event: object, **_: object) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+    return _as_bytes(event).decode()
+
+
+def _as_bytes(event: object, **_: object) -> bytes:
+    return msgspec.json.encode(event, enc_hook=repr)

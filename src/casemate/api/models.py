@@ -72,7 +72,7 @@ class ExecutionIn(Sent):
     stdin: str | Bytes | None = None
     files: dict[str, str | Bytes] = Field({}, max_length=bound.FILES_MAX, description="By path inside.")
     collect: list[str] = Field([], max_length=bound.FILES_MAX, description="Globs below the work directory.")
-    limits: LimitsIn = LimitsIn()  # type: ignore[call-arg]
+    limits: LimitsIn = Field(default_factory=lambda: LimitsIn())  # type: ignore[call-arg]  # noqa: PLW0108
     require: list[str] = Field([], max_length=32, description="Isolation layers without which nothing is run.")
     filename: str | None = Field(None, max_length=bound.FILE_NAME_MAX_BYTES)
     fresh: bool = Field(default=False, description="In nothing that was made ahead.")

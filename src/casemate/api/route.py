@@ -27,6 +27,7 @@ from casemate.store.idempotency import Answered, Begun, Left
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 HEADER: Final = "Idempotency-Key"
 EXECUTIONS: Final = "/v1/executions"
+EVENTS: Final = "text/event-stream"
 REPLAYED: Final = "Idempotency-Replayed"
 _KEY: Final = rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_MAX_CHARS}}}"
 _KEPT_HEADERS: Final = ("content-type", "location", "retry-after", "preference-applied")
@@ -101,13 +102,18 @@ async def once(request: Request, key: str, handle: Handler) -> Response:
         )
     )
     if isinstance(begun, Left):
-        location = f"{EXECUTIONS}/{begun.execution_id}"
-        begun = Answered(status_code=_SEE_OTHER, headers={"location": location}, body=b"")
+        begun = _found_at(request, begun.execution_id)
     if isinstance(begun, Answered):
         return _replayed(begun, request_id_of(request))
     if begun is not Begun.NEW:
         raise _contradiction(begun)
     return await _done_once(request, parts, who.tenant_id, key, handle)
+
+
+def _found_at(request: Request, execution_id: str) -> Answered:
+    """Where what was accepted tells of itself: to who follows as events."""
+    events = "/events" if EVENTS in request.headers.get("accept", "") else ""
+    return Answered(status_code=_SEE_OTHER, headers={"location": f"{EXECUTIONS}/{execution_id}{events}"}, body=b"")
 
 
 async def _digest(request: Request) -> bytes:

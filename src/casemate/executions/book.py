@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final, Protocol
 
 import msgspec
 
 from casemate import service_limits as limits
+from casemate.errors import RecordsUnavailable
 from casemate.executions.statistics import ExecutionRecord, error_category
 from casemate.model.document import result_document
 from casemate.model.ids import new_id
@@ -79,6 +80,7 @@ class Book:
         self.epoch = epoch
         self._clock = clock
         self.changes = Changes()
+        self._begun: dict[str, tuple[int, asyncio.TimerHandle]] = {}
 
     async def accept(
         self,
@@ -121,18 +123,28 @@ class Book:
         return row
 
     def started(self, row: Execution) -> Execution:
-        """Note that it runs; nobody waits for that to be written."""
+        """Note that it runs. Only of one that goes on for a moment is that written before its end."""
         at_us = self._clock()
-        self.database.post(lambda connection: rows.start(connection, row.tenant_id, row.id, at_us=at_us))
-        self.changes.tell(row.tenant_id)
+        noting = asyncio.get_running_loop().call_later(limits.START_NOTED_S, self._note_start, row, at_us)
+        self._begun[row.id] = at_us, noting
         return msgspec.structs.replace(row, state=rows.RUNNING, started_us=at_us)
+
+    def _note_start(self, row: Execution, at_us: int) -> None:
+        with suppress(RecordsUnavailable):  # nobody waits for it
+            self.database.post(lambda connection: rows.start(connection, row.tenant_id, row.id, at_us=at_us))
+        self.changes.tell(row.tenant_id)
 
     async def ended(self, row: Execution, result: Result, *, stored: bytes | None = None) -> Execution:
         """Record its end. `stored` is kept in place of the Result's document."""
         ending = ending_of(result, self._clock(), stored_result(result) if stored is None else stored)
-        await self.database.write(lambda connection: rows.end(connection, row.tenant_id, row.id, ending))
+        started_us, noting = self._begun.pop(row.id, (row.started_us, None))
+        if noting is not None:
+            noting.cancel()
+        await self.database.write(
+            lambda connection: rows.end(connection, row.tenant_id, row.id, ending, started_us=started_us)
+        )
         self.changes.tell(row.tenant_id)
-        return msgspec.structs.replace(row, state=rows.ENDED, **msgspec.structs.asdict(ending))
+        return msgspec.structs.replace(row, state=rows.ENDED, started_us=started_us, **msgspec.structs.asdict(ending))
 
     def sampled(self, row: Execution, result: Result) -> None:
         """Keep what its worker held when it had ended, if it had one; nobody waits for that to be written."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
 from casemate.errors import NotFound
 from casemate.service_limits import PAGE_DEFAULT_COUNT, PRIORITY_DEFAULT, STATISTICS_ROWS_MAX, SWEEP_MAX_COUNT
@@ -117,7 +117,11 @@ _START: Final = (
 _END: Final = (
     update(table)
     .where(*_THIS, table.c.state != ENDED)
-    .values(state=ENDED, **{name: bindparam(name) for name in Ending.__struct_fields__})
+    .values(
+        state=ENDED,
+        started_us=func.coalesce(table.c.started_us, bindparam("began_us", type_=BigInteger)),
+        **{name: bindparam(name) for name in Ending.__struct_fields__},
+    )
 )
 _MEASURED: Final = [table.c[name] for name in Measured.__struct_fields__]
 
@@ -133,9 +137,14 @@ def start(connection: Connection, tenant_id: str, execution_id: str, *, at_us: i
     return connection.execute(_START, values).rowcount == 1
 
 
-def end(connection: Connection, tenant_id: str, execution_id: str, ending: Ending) -> bool:
-    """Note how it ended. False if it has ended already: the first end counts."""
-    values = {"of_tenant": tenant_id, "of_id": execution_id, **msgspec.structs.asdict(ending)}
+def end(
+    connection: Connection, tenant_id: str, execution_id: str, ending: Ending, *, started_us: int | None = None
+) -> bool:
+    """Note how it ended, and when it began if that is not noted yet.
+
+    False if it has ended already: the first end counts.
+    """
+    values = {"of_tenant": tenant_id, "of_id": execution_id, "began_us": started_us, **msgspec.structs.asdict(ending)}
     return connection.execute(_END, values).rowcount == 1
 
 
