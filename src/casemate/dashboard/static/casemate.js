@@ -139,7 +139,10 @@
   document.addEventListener("htmx:after:swap", () => process(document));
   document.addEventListener("htmx:sse:after:connection", (event) => tell(event.target, true, "This page follows what happens."));
   for (const name of ["htmx:sse:error", "htmx:sse:close"]) {
-    document.addEventListener(name, (event) => tell(event.target, false, "Not connected; trying again."));
+    document.addEventListener(name, (event) => {
+      tell(event.target, false, "Not connected; trying again.");
+      if (event.detail.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+    });
   }
   process(document);
 })();
