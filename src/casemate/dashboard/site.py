@@ -180,7 +180,7 @@ def _cookie_name(request: Request) -> str:
 def _to_login(request: Request) -> Response:
     if is_partial(request) or "text/event-stream" in request.headers.get("accept", ""):
         return Response(status_code=401, headers={"HX-Redirect": LOGIN})
-    wanted = request.url.path if request.method == "GET" and request.url.path != "/" else ""
+    wanted = request.url.path if request.method in {"GET", "HEAD"} and request.url.path != "/" else ""
     return RedirectResponse(f"{LOGIN}?next={quote(wanted)}" if wanted else LOGIN, _SEE_OTHER)
 
 
