@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import quote
 
+import structlog
 from fastapi import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -100,6 +101,7 @@ class Site:
                 who = await self.who(session)
             except Unauthenticated:
                 return _to_login(request)
+            structlog.contextvars.bind_contextvars(tenant=who.tenant_id, key=who.key_id)
             self.tenancy.admit(who)
             if scope:
                 who.scopes.require(scope)
