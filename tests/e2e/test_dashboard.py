@@ -158,6 +158,24 @@ def test_the_editor_numbers_lines_and_lets_the_keyboard_out(page: Page) -> None:
     expect(code).not_to_be_focused()
 
 
+def test_code_is_run_without_scripts_too(service: RunningService, tab: OpenTab) -> None:
+    page = tab(java_script_enabled=False).log_in(service.key)
+    page.goto("/run")
+    write(page, "print(6 * 7)\n")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("exe_")
+    path = page.url.removeprefix(service.url)
+    while service.ask("GET", f"/v1{path}")["state"] != "ended":
+        pass
+    page.reload()
+    expect(page.locator(".outcome")).to_contain_text("42")
+
+
+def test_a_reader_who_wants_no_motion_sees_none(service: RunningService, tab: OpenTab) -> None:
+    page = tab(reduced_motion="reduce").log_in(service.key)
+    assert page.evaluate("getComputedStyle(document.querySelector('.live i')).animationName") == "none"
+
+
 # The live list --------------------------------------------------------------------------------------
 
 
