@@ -54,5 +54,5 @@ class Tab:
     def close(self) -> None:
         """Close it. Whoever complained, or asked a host of somebody else's, is told of."""
         self.context.close()
-        assert self.complaints == []
+        assert not self.complaints, self.complaints
         assert self.hosts <= {self.url.split("//")[1]}

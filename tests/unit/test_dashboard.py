@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from fastapi import Request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from casemate import dashboard
-from casemate.dashboard.asking import address
+from casemate.dashboard import asking
+from casemate.dashboard.asking import Api, Refusal, address
 from casemate.dashboard.render import label, lasted, seconds, size, trend, visible
 from casemate.dashboard.series import series_of
 from casemate.dashboard.sessions import Attempts, Sessions, is_own_origin, is_token
 from casemate.dashboard.site import local
-from casemate.errors import NotFound
-from casemate.service_limits import LOGIN_BURST, LOGIN_RATE_PER_S, SESSION_IDLE_S, SESSION_LIFE_S
+from casemate.dashboard.visit import read_form
+from casemate.errors import InvalidInput, NotFound
+from casemate.executions.book import Changes
+from casemate.service_limits import FORM_MAX_BYTES, LOGIN_BURST, LOGIN_RATE_PER_S, SESSION_IDLE_S, SESSION_LIFE_S
 from casemate.store.executions import Measured
+from casemate.tenancy.scopes import Scopes
+from casemate.tenancy.terms import Principal
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
 
 VENDOR = Path(dashboard.__file__).parent / "vendor"
 MINUTE_US = 60_000_000
@@ -208,3 +219,76 @@ def test_what_is_vendored_is_what_was_published() -> None:
     found.pop("SHA256SUMS")
     assert found == sums
     assert {"htmx.LICENSE", "uplot.LICENSE"} <= sums.keys()
+
+
+async def _answers(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that tells what it was asked."""
+    body = (await receive())["body"]
+    told = {"path": scope["path"], "who": scope["state"]["principal"], "body": body.decode()}
+    await send({"type": "http.response.start", "status": 404 if "missing" in scope["path"] else 200, "headers": []})
+    await send({"type": "http.response.body", "body": msgspec.json.encode(told), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+OUTER: dict[str, Any] = {
+    "type": "http", "asgi": {}, "scheme": "http", "method": "GET", "path": "/x", "query_string": b"", "headers": [],
+    "state": {"request_id": "req_1"},
+}  # fmt: skip
+WHO = Principal(
+    tenant_id="ten_a", tenant_name="a", key_id="key_a", scopes=Scopes(), rate_per_s=1.0, burst=1, concurrency_max=1,
+    queue_max=1,
+)  # fmt: skip
+
+
+def test_the_api_is_asked_in_the_name_of_who_is_logged_in() -> None:
+    asked = Api(_answers).ask(Request(OUTER), WHO, "POST", address("keys", "a b"), {"n": 1})
+    found = asyncio.run(asked)
+    assert (found["path"], found["body"]) == ("/v1/keys/a b", '{"n":1}')
+    assert found["who"]["tenant_id"] == "ten_a"
+
+
+def test_what_the_api_refuses_is_refused() -> None:
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(Api(_answers).ask(Request(OUTER), WHO, "GET", address("missing")))
+    assert refused.value.status == 404
+
+
+def test_an_answer_too_large_for_a_page_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ANSWER_MAX_BYTES", 10)
+    with pytest.raises(Refusal, match="too large"):
+        asyncio.run(Api(_answers).ask(Request(OUTER), WHO, "GET", address("keys")))
+
+
+def test_watchers_are_told_of_their_tenants_executions_alone() -> None:
+    changes = Changes()
+    with changes.watching("ten_a") as ours, changes.watching("ten_b") as theirs:
+        changes.tell("ten_a")
+        assert ours.is_set()
+        assert not theirs.is_set()
+    changes.tell("ten_a")
+    assert changes.watched == 0
+
+
+def form(body: bytes, content_type: str = "application/x-www-form-urlencoded") -> dict[str, str]:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [(b"content-type", content_type.encode())]
+    return asyncio.run(read_form(Request({**OUTER, "headers": headers}, receive)))
+
+
+def test_a_form_is_read_with_the_ends_of_lines_that_programs_expect() -> None:
+    assert form(b"code=a%0D%0Ab&name=%C3%BC&empty=") == {"code": "a\nb", "name": "\u00fc", "empty": ""}
+
+
+@pytest.mark.parametrize(
+    "body", [b"a=%FF", b"\xff", b"&".join(b"a%d=1" % n for n in range(100)), b"a=" + b"x" * FORM_MAX_BYTES]
+)
+def test_a_form_that_is_none_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        form(body)
+
+
+def test_other_bodies_are_no_forms() -> None:
+    with pytest.raises(InvalidInput):
+        form(b"{}", "text/plain")

@@ -15,11 +15,12 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from casemate.errors import CasemateError, InternalError, NotFound
+from casemate.errors import CasemateError, NotFound
 from casemate.service_limits import ANSWER_MAX_BYTES
 from casemate.tenancy.terms import Principal
 
 _ERROR_STATUS: Final = 400
+_TOO_LARGE: Final = 413
 NO_QUERY: Final[Mapping[str, str]] = {}
 
 
@@ -76,6 +77,7 @@ class _Answer:
     def __init__(self, body: bytes) -> None:
         self._body: bytes | None = body
         self._status = 0
+        self._length = 0
         self._parts = bytearray()
         self.gone = asyncio.Event()
 
@@ -90,11 +92,13 @@ class _Answer:
         if message["type"] == "http.response.start":
             self._status = message["status"]
             return
-        self._parts += message.get("body", b"")
-        if len(self._parts) > ANSWER_MAX_BYTES:
-            raise InternalError("the answer is too large for a page")
+        self._length += len(message.get("body", b""))
+        if self._length <= ANSWER_MAX_BYTES:
+            self._parts += message.get("body", b"")
 
     def document(self) -> Any:
+        if self._length > ANSWER_MAX_BYTES:
+            raise Refusal(_TOO_LARGE, {"message": "this is too large for a page", "hint": "ask the API for it"})
         found = msgspec.json.decode(self._parts) if self._parts else None
         if self._status >= _ERROR_STATUS or not self._status:
             raise Refusal(self._status or 500, found if isinstance(found, dict) else {})

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import quote
 
+import structlog
 from fastapi import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -100,6 +101,7 @@ class Site:
                 who = await self.who(session)
             except Unauthenticated:
                 return _to_login(request)
+            structlog.contextvars.bind_contextvars(tenant=who.tenant_id, key=who.key_id)
             self.tenancy.admit(who)
             if scope:
                 who.scopes.require(scope)
@@ -180,7 +182,7 @@ def _cookie_name(request: Request) -> str:
 def _to_login(request: Request) -> Response:
     if is_partial(request) or "text/event-stream" in request.headers.get("accept", ""):
         return Response(status_code=401, headers={"HX-Redirect": LOGIN})
-    wanted = request.url.path if request.method == "GET" and request.url.path != "/" else ""
+    wanted = request.url.path if request.method in {"GET", "HEAD"} and request.url.path != "/" else ""
     return RedirectResponse(f"{LOGIN}?next={quote(wanted)}" if wanted else LOGIN, _SEE_OTHER)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _SEE_OTHER: Final = 303
+_BELONGS: Final = {"/publish": "/functions"}
 SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -47,6 +48,12 @@ class Visit:
     def is_partial(self) -> bool:
         """Whether a script of the page asks, which wants a part of a page."""
         return is_partial(self.request)
+
+    @property
+    def section(self) -> str:
+        """The page of the menu to which this one belongs."""
+        first = "/" + self.request.url.path.split("/")[1]
+        return _BELONGS.get(first, first)
 
     @property
     def base_url(self) -> str:

@@ -59,6 +59,11 @@ class Changes:
         for each in self._watchers.get(tenant_id, ()):
             each.set()
 
+    @property
+    def watched(self) -> int:
+        """How many tenants somebody watches."""
+        return len(self._watchers)
+
     @contextmanager
     def watching(self, tenant_id: str) -> Iterator[asyncio.Event]:
         """An event that is set by each change; whoever waits for it clears it."""

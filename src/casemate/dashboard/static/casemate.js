@@ -135,11 +135,20 @@
   document.addEventListener("submit", (event) => {
     const question = event.target.dataset.confirm;
     if (question && !window.confirm(question)) event.preventDefault();
+    // A second click makes no second key. htmx sees to its own forms.
+    const button = event.target.querySelector("button[type=submit]");
+    if (!event.defaultPrevented && button && !event.target.hasAttribute("hx-post")) setTimeout(() => { button.disabled = true; });
+  });
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) for (const each of document.querySelectorAll("button[disabled]")) each.disabled = false;
   });
   document.addEventListener("htmx:after:swap", () => process(document));
   document.addEventListener("htmx:sse:after:connection", (event) => tell(event.target, true, "This page follows what happens."));
   for (const name of ["htmx:sse:error", "htmx:sse:close"]) {
-    document.addEventListener(name, (event) => tell(event.target, false, "Not connected; trying again."));
+    document.addEventListener(name, (event) => {
+      tell(event.target, false, "Not connected; trying again.");
+      if (event.detail.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname)}`);
+    });
   }
   process(document);
 })();
