@@ -47,7 +47,7 @@ class Running(Live):
 
 
 class Executions:
-    """Carries out executions. Open it with `async with`; what runs when it is closed ends as `lost`."""
+    """Carries out executions. `close` it: what still runs when that gives up waiting ends as `lost`."""
 
     def __init__(
         self,

@@ -190,6 +190,12 @@ def log_to(database: Database) -> Callable[[list[NewLine]], None]:
     return lambda lines: database.post(lambda records: logs.insert_lines(records, lines))
 
 
+async def all_results(calls: AsyncGenerator[Called, None]) -> list[ItemResult]:
+    """What became of every item of a call, in their order."""
+    async with aclosing(calls):
+        return [called.result async for called in calls]
+
+
 class Prepared(msgspec.Struct, frozen=True):
     """An item that is to be called."""
 

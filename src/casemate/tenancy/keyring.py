@@ -15,11 +15,11 @@ from casemate.errors import RecordsUnavailable, TooManyRequests, Unauthenticated
 from casemate.service_limits import KEY_CACHED_S, KEY_USE_NOTED_S, KEYS_CACHED_MAX
 from casemate.store.database import Database
 from casemate.store.keys import Key, Owned, note_use, with_digest, with_id
-from casemate.store.tenants import Tenant
+from casemate.store.tenants import ACTIVE, Tenant
 from casemate.tenancy.keys import digest, is_key
 from casemate.tenancy.rate import Rates
 from casemate.tenancy.scopes import Scopes
-from casemate.tenancy.terms import ACTIVE, Principal
+from casemate.tenancy.terms import Principal
 
 MICROSECONDS: int = 1_000_000
 
@@ -101,12 +101,17 @@ class Keyring:
             self._known[wanted] = (used, self._known[wanted][1])
 
 
+def scopes_of(key: Key) -> Scopes:
+    """What a key may do, by its row. A row that does not say what is denied is none that we have written."""
+    return Scopes(allow=tuple(key.scopes["allow"]), deny=tuple(key.scopes["deny"]))
+
+
 def _principal(key: Key, tenant: Tenant) -> Principal:
     return Principal(
         tenant_id=tenant.id,
         tenant_name=tenant.name,
         key_id=key.id,
-        scopes=Scopes(allow=tuple(key.scopes.get("allow", ())), deny=tuple(key.scopes.get("deny", ()))),
+        scopes=scopes_of(key),
         rate_per_s=key.rate_per_s,
         burst=key.burst,
         concurrency_max=tenant.concurrency_max,
