@@ -6,12 +6,11 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 import msgspec
 
-from casemate.errors import RecordsUnavailable, TooManyRequests, Unauthenticated
+from casemate.errors import TooManyRequests, Unauthenticated
 from casemate.service_limits import KEY_CACHED_S, KEY_USE_NOTED_S, KEYS_CACHED_MAX
 from casemate.store.database import Database
 from casemate.store.keys import Key, Owned, note_use, with_digest, with_id
@@ -94,8 +93,7 @@ class Keyring:
         key = owned.key
         if key.last_used_us is not None and now_us - key.last_used_us < KEY_USE_NOTED_S * MICROSECONDS:
             return
-        with suppress(RecordsUnavailable):  # it is of no importance
-            self._database.post(partial(note_use, tenant_id=key.tenant_id, key_id=key.id, at_us=now_us))
+        self._database.post(partial(note_use, tenant_id=key.tenant_id, key_id=key.id, at_us=now_us))
         if wanted in self._known:
             used = Owned(msgspec.structs.replace(key, last_used_us=now_us), owned.tenant)
             self._known[wanted] = (used, self._known[wanted][1])
