@@ -189,10 +189,11 @@ def test_the_line_of_writes_is_bounded(database: Database) -> None:
     assert entered.wait(JOIN_TIMEOUT_S)
     try:
         for _ in range(WRITES_WAITING_MAX):
-            database.post(lambda _: None)
+            assert database.post(lambda _: None)
         with pytest.raises(RecordsUnavailable) as caught:
-            database.post(lambda _: None)
+            database.write_now(lambda _: None)
         assert caught.value.problem == "busy"
+        assert not database.post(lambda _: None), "what may be lost costs its caller nothing"
     finally:
         go_on.set()
 

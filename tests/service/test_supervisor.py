@@ -57,6 +57,12 @@ def all_end(pidfds: list[int], within_s: float) -> bool:
     return all(select.select([pidfd], [], [], max(0.0, until_s - time.monotonic()))[0] for pidfd in pidfds)
 
 
+def cpu_s(pid: int) -> float:
+    """The processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def run(code: str) -> RunCode:
     return RunCode(id=f"run-{time.monotonic_ns()}", tenant="t", request_id="r", runtime="bash", code=code, live=True)
 
@@ -194,6 +200,19 @@ def test_a_part_that_does_not_end_is_killed(data: Path) -> None:
         serving.ready()
         serving.process.send_signal(signal.SIGTERM)
         serving.until("the api process is killed")
+        assert serving.wait() == 0
+
+
+def test_while_one_part_ends_slowly_the_other_may_have_ended_and_nothing_spins(data: Path, slowness: float) -> None:
+    (data / "stubborn").touch()
+    with Serving(data, CASEMATE_SERVICE_DRAIN="1s") as serving:
+        serving.ready()
+        serving.process.send_signal(signal.SIGTERM)
+        serving.until("another signal")
+        os.kill(serving.node_pid(), signal.SIGTERM)  # as service managers do, which ask all processes at once
+        before_s = cpu_s(serving.process.pid)
+        serving.until("the api process is killed")
+        assert cpu_s(serving.process.pid) - before_s < 0.5 * slowness
         assert serving.wait() == 0
 
 

@@ -53,6 +53,8 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
         (b"1" * 5000, "too many digits"),
         (b"[1, -1e400]", "no double can hold"),
         (b'"\xff"', "not UTF-8"),
+        (b'{"data": "\\ud83d"}', "half of a surrogate pair"),
+        (b'{"\\uDE00": 1}', "half of a surrogate pair"),
         (b"", "no valid JSON"),
         (b'{"a": 1}}', "no valid JSON"),
         (b"[" + b"[]," * (limits.VALUE_CONTAINERS_MAX + 1) + b"1]", "arrays and objects"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from typing import Any, Final, NoReturn
 
+import msgspec
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
@@ -15,6 +17,7 @@ from casemate.errors import CasemateError, InvalidInput
 from casemate.model.values import has_too_many_containers, is_too_deep
 
 _TOO_DEEP: Final = f"is nested more than {limits.VALUE_DEPTH_MAX} deep"
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class BadBody(HTTPException):
@@ -57,12 +60,16 @@ def _bounded(body: bytes) -> Any:
     )
     if is_too_deep(value):
         raise InvalidInput("body", _TOO_DEEP)
+    if _SURROGATE.search(body):
+        msgspec.json.encode(value)  # pairs are characters; half of one is none, and nothing behind here can write it
     return value
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} at character {error.pos}"
+    if isinstance(error, UnicodeEncodeError):
+        return "it holds half of a surrogate pair"
     return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "a number has too many digits"
 
 

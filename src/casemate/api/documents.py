@@ -12,7 +12,6 @@ from casemate.executions.service import Running
 from casemate.store.executions import Execution
 
 _SECOND_US: Final = 1_000_000
-_MICROSECOND: Final = 1e-6
 
 
 def moment(at_us: int | None) -> str | None:

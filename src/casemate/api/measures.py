@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from casemate.store.executions import Execution
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-_BYTES = tuple(float(2**power) for power in range(22, 35))
-_SECOND_US = 1_000_000
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_BYTES: Final = tuple(float(2**power) for power in range(22, 35))
+_SECOND_US: Final = 1_000_000
+_OTHER: Final = "other"
+"""The runtime of executions that name one in which nothing has run: a caller may send any name."""
 
 
 class Measures:
@@ -53,23 +57,26 @@ class Measures:
         )
         self.running = Gauge("casemate_executions_running", "Executions that have their turn", registry=self.registry)
         self.node_up = Gauge("casemate_node_up", "Whether there is a connection to the node", registry=self.registry)
-        self.workers = Gauge(
-            "casemate_workers", "Sandboxes and workers made ahead", ("label", "state"), registry=self.registry
-        )
-        self.restarts = Counter("casemate_worker_retirements", "Workers retired", ("reason",), registry=self.registry)
+        self._known_runtimes: set[str] = set()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests.labels(method, route, str(status)).observe(seconds)
 
     def observe_end(self, row: Execution) -> None:
         """Count an execution that has ended."""
-        self._executions.labels(row.kind, row.runtime, row.reason or "").inc()
+        runtime = self._runtime_of(row)
+        self._executions.labels(row.kind, runtime, row.reason or "").inc()
         if row.wall_us is not None:
-            self._seconds.labels(row.kind, row.runtime).observe(row.wall_us / _SECOND_US)
+            self._seconds.labels(row.kind, runtime).observe(row.wall_us / _SECOND_US)
         if row.started_us is not None:
             self._waiting_s.labels(row.kind).observe(max(0, row.started_us - row.created_us) / _SECOND_US)
         if row.memory_peak_bytes is not None:
-            self._memory.labels(row.runtime).observe(row.memory_peak_bytes)
+            self._memory.labels(runtime).observe(row.memory_peak_bytes)
+
+    def _runtime_of(self, row: Execution) -> str:
+        if row.wall_us:
+            self._known_runtimes.add(row.runtime)
+        return row.runtime if row.runtime in self._known_runtimes else _OTHER
 
     def text(self) -> bytes:
         """All of it in Prometheus' format."""

@@ -114,7 +114,7 @@ class ExecutionIn(Sent):
 
 
 def _bytes(data: str | Bytes, field: str) -> bytes:
-    return data.decoded(field) if isinstance(data, Bytes) else data.encode("utf-8", "surrogatepass")
+    return data.decoded(field) if isinstance(data, Bytes) else data.encode()
 
 
 class Problem(BaseModel):

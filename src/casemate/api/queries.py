@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
@@ -15,6 +15,7 @@ from casemate.executions.book import now_us
 
 _SECOND_US: Final = 1_000_000
 _HOUR_US: Final = 3600 * _SECOND_US
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 class PageAsked(msgspec.Struct, frozen=True):
@@ -56,7 +57,7 @@ def _moment(text: str | None, field: str) -> int | None:
     try:
         found = datetime.fromisoformat(text)
         aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-        return int(aware.timestamp() * _SECOND_US)
+        return (aware - _EPOCH) // timedelta(microseconds=1)
     except (ValueError, OverflowError) as error:
         raise InvalidInput(field, "is not a time such as 2030-01-31T12:00:00Z") from error
 

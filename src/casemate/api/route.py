@@ -19,6 +19,7 @@ from casemate.api.auth import principal
 from casemate.api.body import CheckedRequest
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
 from casemate.api.state import State, state_of
+from casemate.api.waiting import CLIENT_GONE
 from casemate.errors import CasemateError, Conflict, InvalidInput
 from casemate.executions.book import IDEMPOTENCY_KEY, now_us
 from casemate.store import idempotency
@@ -142,15 +143,11 @@ async def _done_once(request: Request, parts: State, tenant_id: str, key: str, h
 
 
 async def _kept_or_forgotten(parts: State, tenant_id: str, key: str, response: Response | None) -> None:
-    if response is None or response.status_code >= _SERVER_ERROR or response.status_code in {_TOO_MANY, _GONE}:
+    if response is None or response.status_code >= _SERVER_ERROR or response.status_code in {_TOO_MANY, CLIENT_GONE}:
         await parts.database.write(lambda connection: idempotency.forget(connection, tenant_id, key))
         return
     kept = _kept(response)
     await parts.database.write(lambda connection: idempotency.finish(connection, tenant_id, key, kept))
-
-
-_GONE: Final = 499
-"""Of a client that did not wait for its answer; nobody sees it."""
 
 
 def _kept(response: Response) -> Answered:

@@ -7,11 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from casemate.cluster.calls import LOST, Handler, Inbox, Work, answers_of
-from casemate.cluster.frames import decode_answer, decode_question, encode
+from casemate.cluster.frames import FRAME_HEAD, decode_answer, decode_question, encode
 from casemate.cluster.messages import LAST, Answer, Cancel, Question
 from casemate.errors import Conflict, NodeUnavailable
-
-_HEAD_BYTES = 4
 
 
 class MemoryBus:
@@ -72,9 +70,9 @@ class MemoryBus:
 
     async def _work(self, question: Question, work: Work, inbox: Inbox) -> None:
         """Through the same bytes as on any other way, so that nothing passes here that would not there."""
-        asked = decode_question(encode(question)[_HEAD_BYTES:])
+        asked = decode_question(encode(question)[FRAME_HEAD.size :])
         async with aclosing(answers_of(self._handler, asked, work.stop)) as answers:  # type: ignore[arg-type]
             async for answer in answers:
                 frame = encode(answer)
                 if await work.window.admit(answer, len(frame)):
-                    inbox.put(decode_answer(frame[_HEAD_BYTES:]), len(frame))
+                    inbox.put(decode_answer(frame[FRAME_HEAD.size :]), len(frame))

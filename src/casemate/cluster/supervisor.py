@@ -172,7 +172,7 @@ class Supervisor:
         while not self._ending_signals:
             self._start_due()
             starts = [child.start_at_s for child in (self._node, self._api) if not child.is_running]
-            self._wait(min(starts) if starts else None)
+            self._wait(min(starts) if starts else None, (self._node, self._api))
             for child in (self._node, self._api):
                 if child.is_running and _has_ended(child.pidfd) and not self._ending_signals:
                     self._crashed(child)
@@ -206,11 +206,11 @@ class Supervisor:
         child.start_at_s = again_at_s
         self._say(f"the {child.name} process has ended with {what}; it is started again")
 
-    def _wait(self, until_s: float | None) -> None:
-        """Sleep until something happens, or the time has come."""
+    def _wait(self, until_s: float | None, children: Sequence[Child]) -> None:
+        """Sleep until something happens to us or to these children, or the time has come."""
         poll = select.poll()
         poll.register(self._wake_fd, select.POLLIN)
-        for child in (self._node, self._api):
+        for child in children:
             if child.is_running:
                 poll.register(child.pidfd, select.POLLIN)
         if self._announce_fd >= 0:
@@ -268,7 +268,7 @@ class Supervisor:
                 self._say(f"the {child.name} process is killed")
                 child.signal(signal.SIGKILL)
                 until_s, so_far = time.monotonic() + self._patience.end_s, self._ending_signals
-            self._wait(until_s)
+            self._wait(until_s, (child,))  # the other may have ended long ago
         if child.is_running:
             child.collect()
 

@@ -123,9 +123,19 @@ class Book:
             if key:
                 idempotency.note_execution(connection, row.tenant_id, key, row.id)
 
-        await self.database.write(insert)
+        try:
+            await self.database.write(insert)
+        except asyncio.CancelledError:
+            self._end_unwanted(row)
+            raise
         self.changes.tell(row.tenant_id)
         return row
+
+    def _end_unwanted(self, row: Execution) -> None:
+        """The write is carried out although nobody waits for it any more, and this one stands behind it in the line."""
+        result = ended_by_us(Reason.CANCELLED, "whoever asked for it had gone before it was accepted")
+        ending = ending_of(result, self._clock(), stored_result(result))
+        self.database.post(lambda connection: rows.end(connection, row.tenant_id, row.id, ending))
 
     def started(self, row: Execution) -> Execution:
         """Note that it runs. Only of one that goes on for a moment is that written before its end."""

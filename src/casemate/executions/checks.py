@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from casemate.cluster.bus import Bus
-from casemate.cluster.messages import Answered, CheckSyntax, Refused
-from casemate.cluster.refusals import error_of
-from casemate.errors import InvalidInput, NodeLost
+from casemate.cluster.messages import CheckSyntax
+from casemate.errors import InvalidInput
 from casemate.executions.book import Caller
 from casemate.executions.patterns import check_forbidden, patterns_for
-from casemate.executions.service import answers, bounds_of
+from casemate.executions.service import answer_to, bounds_of
 from casemate.executions.validate import Validation, find_problems, validation
 from casemate.model.function import Source
 from casemate.model.ids import new_id
@@ -67,9 +66,4 @@ class Checks:
             id=new_id("chk"), tenant=caller.tenant_id, request_id=request_id, runtime=runtime, code=code
         )
         async with self._gate.turn(caller.tenant_id, bounds=bounds_of(caller)):
-            async for answer in answers(self._bus, question):
-                if isinstance(answer, Answered):
-                    return msgspec.convert(answer.value, SyntaxReport)
-                if isinstance(answer, Refused):
-                    raise error_of(answer)
-        raise NodeLost("the node did not answer")
+            return msgspec.convert(await answer_to(self._bus, question), SyntaxReport)

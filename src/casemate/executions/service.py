@@ -11,7 +11,19 @@ import msgspec
 
 from casemate import service_limits as limits
 from casemate.cluster.bus import Bus
-from casemate.cluster.messages import Answer, Cancel, Ended, Output, Question, Refused, RunCode, Started
+from casemate.cluster.messages import (
+    Answer,
+    Answered,
+    Ask,
+    Cancel,
+    CheckSyntax,
+    Ended,
+    Output,
+    Question,
+    Refused,
+    RunCode,
+    Started,
+)
 from casemate.cluster.refusals import error_of
 from casemate.errors import CasemateError, InvalidInput, NodeLost, NodeUnavailable, ServiceUnavailable
 from casemate.executions.book import Book, Caller, ended_by_us
@@ -25,7 +37,7 @@ from casemate.executions.request import (
     engine_options,
 )
 from casemate.model.document import result_document
-from casemate.model.result import GuestError, Reason, Result
+from casemate.model.result import GuestError, JsonValue, Reason, Result
 from casemate.queue.fairness import Bounds
 from casemate.queue.gate import Gate
 from casemate.store.executions import Execution
@@ -47,7 +59,7 @@ class Running(Live):
 
 
 class Executions:
-    """Carries out executions. Open it with `async with`; what runs when it is closed ends as `lost`."""
+    """Carries out executions. `close` it: what still runs when that gives up waiting ends as `lost`."""
 
     def __init__(
         self,
@@ -211,8 +223,9 @@ async def answers(bus: Bus, question: Question) -> AsyncGenerator[Answer, None]:
     deadline_s = asyncio.get_running_loop().time() + limits.NODE_WAIT_MAX_S
     while True:
         try:
-            async for answer in bus.call(question):
-                yield answer
+            async with aclosing(bus.call(question)) as found:
+                async for answer in found:
+                    yield answer
         except NodeUnavailable:
             left_s = deadline_s - asyncio.get_running_loop().time()
             if left_s <= 0:
@@ -221,6 +234,17 @@ async def answers(bus: Bus, question: Question) -> AsyncGenerator[Answer, None]:
                 await asyncio.wait_for(bus.connected.wait(), left_s)
         else:
             return
+
+
+async def answer_to(bus: Bus, question: CheckSyntax | Ask) -> JsonValue:
+    """The one value that a node answers. Raises NodeLost, and what the node refuses it with."""
+    async with aclosing(answers(bus, question)) as found:
+        async for answer in found:
+            if isinstance(answer, Answered):
+                return answer.value
+            if isinstance(answer, Refused):
+                raise error_of(answer)
+    raise NodeLost("the node did not answer")
 
 
 def bounds_of(caller: Caller) -> Bounds:

@@ -38,8 +38,8 @@ class Called(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[NormaliseWarning, ...] = ()
 
 
-class Call(msgspec.Struct, frozen=True):
-    """One call of a source with its items, under way."""
+class Call(msgspec.Struct):
+    """One call of a source with its items, under way. `row` is what its record says so far."""
 
     caller: Caller
     row: Execution
@@ -57,7 +57,7 @@ class Calls:
         gate: Gate,
         *,
         maximum: dict[str, Any] | None = None,
-        log: Callable[[list[NewLine]], None] = lambda _: None,
+        log: Callable[[list[NewLine]], object] = lambda _: None,
         on_end: Callable[[Execution], None] = lambda _: None,
     ) -> None:
         self._book = book
@@ -103,7 +103,7 @@ class Calls:
             tally.stopped(error)
             raise
         finally:
-            await asyncio.shield(self._conclude(row, tally))
+            await asyncio.shield(self._conclude(call.row, tally))
 
     async def _in_order(self, call: Call, prepared: Sequence[Called | Prepared]) -> AsyncGenerator[Called, None]:
         """In runner calls of a bounded number of items, one after the other."""
@@ -141,7 +141,7 @@ class Calls:
             with suppress(NodeLost):
                 async with self._gate.turn(call.caller.tenant_id, bounds=bounds_of(call.caller)):
                     if start == 0:
-                        self._book.started(call.row)
+                        call.row = self._book.started(call.row)
                     async for index, result in self._ended(question):
                         self._note(call.row, result)
                         del missing[index]
@@ -185,9 +185,15 @@ class Calls:
         self._on_end(await self._book.ended(row, result))
 
 
-def log_to(database: Database) -> Callable[[list[NewLine]], None]:
+def log_to(database: Database) -> Callable[[list[NewLine]], object]:
     """Keeps what functions print; nobody waits for that to be written."""
     return lambda lines: database.post(lambda records: logs.insert_lines(records, lines))
+
+
+async def all_results(calls: AsyncGenerator[Called, None]) -> list[ItemResult]:
+    """What became of every item of a call, in their order."""
+    async with aclosing(calls):
+        return [called.result async for called in calls]
 
 
 class Prepared(msgspec.Struct, frozen=True):

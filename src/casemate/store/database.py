@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +19,7 @@ from casemate.store.sqlite import changing_tables, make_file, open_engine
 from casemate.store.writer import Write, Writer, told
 
 T = TypeVar("T")
+_LOG: Final = logging.getLogger(__name__)
 Records: TypeAlias = Connection
 """What operations are functions of, for those who do not import SQLAlchemy."""
 
@@ -108,9 +110,14 @@ class Database:
         except DBAPIError as error:
             raise told(error) from error
 
-    def post(self, operation: Callable[[Connection], Any]) -> None:
-        """Have a write carried out that nobody waits for, and that may be lost."""
-        self._writer.submit(Write(operation, None))
+    def post(self, operation: Callable[[Connection], Any]) -> bool:
+        """Have a write carried out that nobody waits for, and that may be lost. False if it is: the line is full."""
+        try:
+            self._writer.submit(Write(operation, None))
+        except RecordsUnavailable as error:
+            _LOG.warning("a write that nobody waits for was left out: %s", error)
+            return False
+        return True
 
     def close_now(self) -> None:
         """As `close`."""

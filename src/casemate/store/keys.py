@@ -101,7 +101,6 @@ def list_keys(
     connection: Connection, tenant_id: str | None, *, limit: int = PAGE_DEFAULT_COUNT, cursor: str | None = None
 ) -> Page[Key]:
     """Of a tenant, or of all; newest first, the revoked ones, too."""
-    """Of a tenant, or of all; newest first, the revoked ones, too."""
     query = select(table) if tenant_id is None else select(table).where(table.c.tenant_id == tenant_id)
     query = newest_first(query, table, limit=limit, cursor=cursor)
     rows = [Key(**row) for row in connection.execute(query).mappings()]

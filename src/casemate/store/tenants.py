@@ -54,7 +54,6 @@ def named(connection: Connection, name: str) -> Tenant | None:
 
 def list_tenants(connection: Connection, *, limit: int = PAGE_DEFAULT_COUNT, cursor: str | None = None) -> Page[Tenant]:
     """Newest first."""
-    """Newest first."""
     query = newest_first(select(table), table, limit=limit, cursor=cursor)
     rows = [Tenant(**row) for row in connection.execute(query).mappings()]
     return page_of(rows, limit, [(row.created_us, row.id) for row in rows])

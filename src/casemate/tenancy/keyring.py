@@ -6,20 +6,19 @@ import hmac
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 import msgspec
 
-from casemate.errors import RecordsUnavailable, TooManyRequests, Unauthenticated
+from casemate.errors import TooManyRequests, Unauthenticated
 from casemate.service_limits import KEY_CACHED_S, KEY_USE_NOTED_S, KEYS_CACHED_MAX
 from casemate.store.database import Database
 from casemate.store.keys import Key, Owned, note_use, with_digest, with_id
-from casemate.store.tenants import Tenant
+from casemate.store.tenants import ACTIVE, Tenant
 from casemate.tenancy.keys import digest, is_key
 from casemate.tenancy.rate import Rates
 from casemate.tenancy.scopes import Scopes
-from casemate.tenancy.terms import ACTIVE, Principal
+from casemate.tenancy.terms import Principal
 
 MICROSECONDS: int = 1_000_000
 
@@ -94,11 +93,15 @@ class Keyring:
         key = owned.key
         if key.last_used_us is not None and now_us - key.last_used_us < KEY_USE_NOTED_S * MICROSECONDS:
             return
-        with suppress(RecordsUnavailable):  # it is of no importance
-            self._database.post(partial(note_use, tenant_id=key.tenant_id, key_id=key.id, at_us=now_us))
+        self._database.post(partial(note_use, tenant_id=key.tenant_id, key_id=key.id, at_us=now_us))
         if wanted in self._known:
             used = Owned(msgspec.structs.replace(key, last_used_us=now_us), owned.tenant)
             self._known[wanted] = (used, self._known[wanted][1])
+
+
+def scopes_of(key: Key) -> Scopes:
+    """What a key may do, by its row. A row that does not say what is denied is none that we have written."""
+    return Scopes(allow=tuple(key.scopes["allow"]), deny=tuple(key.scopes["deny"]))
 
 
 def _principal(key: Key, tenant: Tenant) -> Principal:
@@ -106,7 +109,7 @@ def _principal(key: Key, tenant: Tenant) -> Principal:
         tenant_id=tenant.id,
         tenant_name=tenant.name,
         key_id=key.id,
-        scopes=Scopes(allow=tuple(key.scopes.get("allow", ())), deny=tuple(key.scopes.get("deny", ()))),
+        scopes=scopes_of(key),
         rate_per_s=key.rate_per_s,
         burst=key.burst,
         concurrency_max=tenant.concurrency_max,

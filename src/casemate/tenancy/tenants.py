@@ -18,11 +18,11 @@ from casemate.store import tenants as tenant_rows
 from casemate.store.database import Database, Records
 from casemate.store.keys import Key
 from casemate.store.pages import Page
-from casemate.store.tenants import Tenant
-from casemate.tenancy.keyring import MICROSECONDS, Keyring
+from casemate.store.tenants import ACTIVE, Tenant
+from casemate.tenancy.keyring import MICROSECONDS, Keyring, scopes_of
 from casemate.tenancy.keys import digest, new_key, shown
 from casemate.tenancy.scopes import ADMIN, Scopes
-from casemate.tenancy.terms import ACTIVE, OPERATOR, KeyTerms, Principal, TenantTerms, check_key, check_tenant
+from casemate.tenancy.terms import OPERATOR, KeyTerms, Principal, TenantTerms, check_key, check_tenant
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class Tenancy:
         """A new key in the place of one, which ends after `grace_s`. Raises NotFound, PermissionDenied, Conflict."""
         old = await self.key(tenant_id, key_id)
         if granting is not None:
-            _scopes(old).within(granting)
+            scopes_of(old).within(granting)
         made = _with_text(old, self._now_us())
         await self._change(partial(_rotate, old=old, new=made.key, grace_us=int(grace_s * MICROSECONDS)))
         return made
@@ -177,10 +177,6 @@ def _with_text(old: Key, now_us: int) -> NewKey:
         old, id=new_id("key"), prefix=shown(text), digest=digest(text), created_us=now_us, last_used_us=None
     )
     return NewKey(key=key, text=text)
-
-
-def _scopes(key: Key) -> Scopes:
-    return Scopes(allow=tuple(key.scopes["allow"]), deny=tuple(key.scopes["deny"]))
 
 
 # Operations of more than one statement ------------------------------------------------------------

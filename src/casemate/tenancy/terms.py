@@ -25,13 +25,12 @@ from casemate.service_limits import (
     TENANT_QUEUE_DEFAULT,
     TENANT_QUEUE_MAX,
 )
+from casemate.store.tenants import ACTIVE, SUSPENDED
 from casemate.tenancy.scopes import Scopes
 
 OPERATOR: Final = "operator"
 """The name of the tenant that runs the service, and looks after the others."""
 
-ACTIVE: Final = "active"
-SUSPENDED: Final = "suspended"
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.ASCII)
 
 

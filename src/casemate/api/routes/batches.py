@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -22,7 +22,7 @@ from casemate.api.waiting import unless_gone
 from casemate.errors import CasemateError, NotFound, Unauthenticated
 from casemate.executions.book import now_us
 from casemate.functions.batch import MACRO_NOT_FOUND, NOT_FOUND, Batch, Merged, Part, merge, read_batch, split
-from casemate.functions.calls import BATCH, Called
+from casemate.functions.calls import BATCH, all_results
 from casemate.functions.published import check_reference
 from casemate.functions.webhook import KEY_ID_HEADERS, UNAUTHORIZED, Verified, verify
 from casemate.model.function import ItemResult
@@ -128,16 +128,11 @@ async def _part(
             who, found.source, kind=BATCH, name=target.function, version=found.version.number, request_id=request_id
         )
         items = [asked.items[at].item for at in piece.positions]
-        return await _collected(parts.calls.results(who, row, found, items, asked.timeout_s))
+        return await all_results(parts.calls.results(who, row, found, items, asked.timeout_s))
     except NotFound:
         return not_found.format(target.function)
     except CasemateError as error:
         return error.message
-
-
-async def _collected(calls: AsyncGenerator[Called, None]) -> list[ItemResult]:
-    async with aclosing(calls):
-        return [called.result async for called in calls]
 
 
 def _document(merged: Merged, name_key: str) -> dict[str, Any]:

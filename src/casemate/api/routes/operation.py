@@ -14,13 +14,11 @@ from casemate.api.models import MetricsOut
 from casemate.api.queries import time_range
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
-from casemate.cluster.messages import Answered, Ask, Refused
-from casemate.cluster.refusals import error_of
-from casemate.errors import NodeLost
-from casemate.executions.service import answers
+from casemate.cluster.messages import Ask
+from casemate.executions.service import answer_to
 from casemate.executions.statistics import ErrorCategory, ExecutionRecord, Grouping, grouped, statistics
 from casemate.model.ids import new_id
-from casemate.model.result import Reason, Status
+from casemate.model.result import JsonValue, Reason, Status
 from casemate.service_limits import STATISTICS_ROWS_MAX
 from casemate.store import samples
 from casemate.store.executions import Measured, statistics_rows
@@ -31,14 +29,9 @@ MetricsReader = Annotated[Principal, Depends(allowed("metrics:read"))]
 WorkersReader = Annotated[Principal, Depends(operators("workers:read"))]
 
 
-async def told(parts: State, about: str) -> Any:
+async def told(parts: State, about: str) -> JsonValue:
     """What the node says of itself."""
-    async for answer in answers(parts.bus, Ask(id=new_id("ask"), about=about)):
-        if isinstance(answer, Answered):
-            return answer.value
-        if isinstance(answer, Refused):
-            raise error_of(answer)
-    raise NodeLost("the node did not answer")
+    return await answer_to(parts.bus, Ask(id=new_id("ask"), about=about))
 
 
 @router.get("/workers", response_model=dict[str, Any], summary="Workers and ready sandboxes")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request
@@ -17,10 +15,9 @@ from casemate.api.state import Parts, State
 from casemate.api.waiting import unless_gone
 from casemate.errors import NotFound
 from casemate.functions import envelope
-from casemate.functions.calls import BATCH, Called
+from casemate.functions.calls import BATCH, all_results
 from casemate.functions.names import runner_language, runner_name
 from casemate.functions.published import Callee
-from casemate.model.function import ItemResult
 from casemate.service_config import LANGUAGE_ALIASES, LanguageConfig
 from casemate.tenancy.scopes import INVOKE
 from casemate.tenancy.terms import Principal
@@ -91,13 +88,8 @@ async def _answer(
     source = call.source(declared.runtime or language, limits)
     row = await parts.calls.begin(who, source, kind=BATCH, request_id=request.state.request_id)
     calls = parts.calls.results(who, row, Callee(source=source), call.callable_items, total_s=call.timeout_s)
-    results = await unless_gone(request, _collected(calls))
+    results = await unless_gone(request, all_results(calls))
     is_readable = not envelope.may_be_unreadable(results, language) or await parts.checks.is_readable(
         who, source, request.state.request_id
     )
     return envelope.reply(call, results, language, is_readable=is_readable)
-
-
-async def _collected(calls: AsyncGenerator[Called, None]) -> list[ItemResult]:
-    async with aclosing(calls):
-        return [called.result async for called in calls]

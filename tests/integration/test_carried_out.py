@@ -1,0 +1,132 @@
+"""Executions and calls over real records and a node that does as it is told: whatever happens, each ends once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from tests.integration.records import opened, with_tenant
+
+from casemate.cluster.memory import MemoryBus
+from casemate.cluster.messages import (
+    Answer,
+    Answered,
+    CheckSyntax,
+    ItemEnded,
+    ItemsEnded,
+    Question,
+    RunItems,
+)
+from casemate.executions.book import Book
+from casemate.executions.service import answer_to
+from casemate.functions.calls import Calls, all_results
+from casemate.functions.published import Callee
+from casemate.model.function import Item, ItemResult, Source
+from casemate.model.result import Reason
+from casemate.queue.gate import Gate
+from casemate.store import executions
+from casemate.store.database import Database, Records
+from casemate.store.executions import ENDED, Execution
+from casemate.tenancy.scopes import Scopes
+from casemate.tenancy.terms import Principal
+
+JOIN_TIMEOUT_S: Final = 30.0
+SOURCE: Final = Source(runtime="python", code="")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with opened(tmp_path / "records.db") as found:
+        yield found
+
+
+@pytest.fixture
+def caller(database: Database) -> Principal:
+    return Principal(
+        tenant_id=with_tenant(database),
+        tenant_name="one",
+        key_id="key_x",
+        scopes=Scopes(),
+        rate_per_s=1.0,
+        burst=1,
+        concurrency_max=4,
+        queue_max=10,
+    )
+
+
+class Node:
+    """Gives back what items hold, and knows how many questions it has not left."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def handle(self, question: Question, _: asyncio.Event) -> AsyncGenerator[Answer, None]:
+        self.open += 1
+        try:
+            if isinstance(question, CheckSyntax):
+                yield Answered(id=question.id, value={"valid": True})
+            elif isinstance(question, RunItems):
+                for index, item in enumerate(question.items):
+                    ended = ItemResult(id=item.id, success=True, reason=Reason.EXIT, output=item.data)
+                    yield ItemEnded(id=question.id, index=index, result=ended)
+                yield ItemsEnded(id=question.id)
+        finally:
+            self.open -= 1
+
+
+def recorded(database: Database, tenant_id: str) -> list[Execution]:
+    return list(database.read_now(lambda records: executions.list_executions(records, tenant_id)).items)
+
+
+def test_a_call_that_has_ended_says_when_it_was_accepted_began_and_ended(database: Database, caller: Principal) -> None:
+    ended: list[Execution] = []
+
+    async def scenario() -> list[ItemResult]:
+        calls = Calls(Book(database, 1), MemoryBus(Node().handle), Gate(4), on_end=ended.append)
+        row = await calls.begin(caller, SOURCE, kind="batch", request_id="r")
+        return await all_results(calls.results(caller, row, Callee(source=SOURCE), [Item(data=1), Item(data=2)]))
+
+    assert [each.output for each in asyncio.run(scenario())] == [1, 2]
+    (row,) = ended
+    assert row.started_us is not None, "measurements would have no time of waiting"
+    assert row.created_us <= row.started_us <= (row.ended_us or 0)
+
+
+def test_an_execution_whose_caller_goes_before_it_is_accepted_has_an_end(database: Database, caller: Principal) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Records) -> None:
+        entered.set()
+        assert go_on.wait(JOIN_TIMEOUT_S)
+
+    async def scenario() -> None:
+        database.post(slow)
+        assert await asyncio.to_thread(entered.wait, JOIN_TIMEOUT_S)
+        accepting = asyncio.create_task(Book(database, 1).accept(caller, kind="code", runtime="r", request_id="r"))
+        await asyncio.sleep(0)
+        accepting.cancel()
+        await asyncio.wait([accepting])
+        assert accepting.cancelled()
+        go_on.set()
+        await database.write(lambda _: None)
+
+    asyncio.run(scenario())
+    (row,) = recorded(database, caller.tenant_id)
+    assert (row.state, row.reason) == (ENDED, Reason.CANCELLED)
+
+
+def test_a_question_is_left_when_its_answer_is_there() -> None:
+    async def scenario() -> Any:
+        node = Node()
+        bus = MemoryBus(node.handle)
+        question = CheckSyntax(id="chk", tenant="t", request_id="r", runtime="python", code="")
+        found = await answer_to(bus, question)
+        again = await answer_to(bus, question)  # of the same id: a call that was not closed would be under way
+        await bus.close()
+        return found, again, node.open
+
+    assert asyncio.run(scenario()) == ({"valid": True}, {"valid": True}, 0)
