@@ -5,6 +5,7 @@ Every key of `[service]` can also be set by the environment, as `CASEMATE_SERVIC
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -62,6 +63,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     request_max: str | int = bound.SERVICE_REQUEST_BYTES
     rate: float = bound.SERVICE_RATE_PER_S
     burst: int = bound.SERVICE_BURST
+    proxies: list[str] = []
     environment: str = "dev"
     location: str = ""
     tags: dict[str, str] = {}
@@ -83,6 +85,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     request_max_bytes: int
     rate_per_s: float
     burst: int
+    proxies: tuple[str, ...]
     environment: str
     location: str
     tags: dict[str, str]
@@ -160,7 +163,7 @@ def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
 
 def _value_of(variable: str, text: str, kind: Any) -> Any:  # noqa: ANN401 - whatever the field holds
     try:
-        if getattr(kind, "__origin__", None) is dict:
+        if getattr(kind, "__origin__", None) in {dict, list}:
             return msgspec.json.decode(text, type=kind)
         return msgspec.convert(text, kind, strict=False)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -195,6 +198,7 @@ def _checked(
         request_max_bytes=request_max_bytes,
         rate_per_s=written.rate,
         burst=written.burst,
+        proxies=tuple(written.proxies),
         environment=written.environment,
         location=written.location,
         tags=written.tags,
@@ -224,6 +228,7 @@ def _check_values(written: ServiceConfig) -> tuple[float, int]:
     days = written.log_retention_days
     _check_number("service.log_retention_days", days, least=1, most=bound.SERVICE_RETENTION_MAX_DAYS, whole=True)
     _check_words(written)
+    _check_proxies(written.proxies)
     _check_limits("service.maximum", written.maximum)
     for runtime, patterns in written.patterns.items():
         _check_patterns(f"service.patterns.{runtime}", patterns)
@@ -250,6 +255,16 @@ def _check_words(written: ServiceConfig) -> None:
     for word in (written.location, *written.tags, *written.tags.values()):
         if len(word) > bound.SERVICE_TAG_MAX_CHARS or not (word.isprintable() or not word):
             raise ConfigError("service.tags", f"{word[:80]!r} is no plain text")
+
+
+def _check_proxies(written: list[str]) -> None:
+    if len(written) > bound.SERVICE_PROXIES_MAX:
+        raise ConfigError("service.proxies", f"more than {bound.SERVICE_PROXIES_MAX}")
+    for each in written:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError as error:
+            raise ConfigError("service.proxies", f"{each[:80]!r} is neither an address nor a network") from error
 
 
 def _check_limits(key: str, written: Mapping[str, Any]) -> None:

@@ -11,12 +11,11 @@ from typing import Any
 import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.e2e.browsing import CHROMIUM, Tab, chromium
+from tests.e2e.browsing import Tab, chromium
 from tests.e2e.running import RunningService
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="there is no Chromium"),
     pytest.mark.xdist_group("dashboard"),
 ]
 COUNTING = "import time\nfor n in range(40):\n    print('line', n, flush=True)\n    time.sleep(0.25)\n"
@@ -412,14 +411,19 @@ def test_pages_carry_a_policy_that_lets_nothing_else_in(client: httpx2.Client) -
         assert not re.search(r"<[a-z][^<>]*\s(on[a-z]+|style)=|<style|<script(?! src=\"/assets/)", text)
 
 
-def test_the_cookie_is_for_tls_alone_where_there_is_tls(service: RunningService) -> None:
-    answer = httpx2.post(
-        f"{service.url}/login",
-        data={"key": service.key},
-        headers={"Origin": service.url.replace("http:", "https:"), "X-Forwarded-Proto": "https"},
-    )
-    assert answer.headers["set-cookie"].startswith("__Host-casemate=")
-    assert "Secure" in answer.headers["set-cookie"]
+def test_the_cookie_is_for_tls_alone_where_there_is_tls(service: RunningService, tmp_path: Path) -> None:
+    """A proxy says so, if it is one that is believed."""
+    with RunningService(tmp_path / "behind", CASEMATE_SERVICE_PROXIES='["127.0.0.1"]') as behind:
+        cookie = _logged_in_by_tls(behind).headers["set-cookie"]
+        assert cookie.startswith("__Host-casemate=")
+        assert "Secure" in cookie
+    assert "Secure" not in _logged_in_by_tls(service).headers["set-cookie"]
+
+
+def _logged_in_by_tls(service: RunningService) -> httpx2.Response:
+    origin = service.url.replace("http:", "https:")
+    headers = {"Origin": origin, "X-Forwarded-Proto": "https"}
+    return httpx2.post(f"{service.url}/login", data={"key": service.key}, headers=headers)
 
 
 def test_the_dashboard_is_no_part_of_the_api_document(service: RunningService) -> None:

@@ -315,7 +315,7 @@ def test_a_batch_that_is_cut_goes_on(service: Service, key: str, mean: str) -> N
 
 @pytest.mark.slow
 def test_more_items_than_one_request_takes(client: casemate.Client) -> None:
-    client.functions.publish("echo", "output = input", "javascript")
+    client.functions.publish("echo", "output = input", "javascript", limits={"timeout": "30s"})
     items = ({"id": str(number), "data": number} for number in range(limits.SDK_BATCH_ITEMS_MAX + 10))
     count = 0
     for count, answer in enumerate(client.functions.stream("echo", items), 1):
