@@ -202,7 +202,10 @@ PAGE_TEXT_MAX_CHARS: Final = 64 * KIB
 PAGE_LABEL_MAX_CHARS: Final = 200
 PAGE_ROWS: Final = 50
 LIVE_PAUSE_S: Final = 0.25
-"""Between two looks at a list that changes."""
+"""From a change of a list to a look at it, so that many changes are one look."""
+
+LIVE_LIST_S: Final = 10.0
+"""From one look at a list to the next, where nothing says that it has changed."""
 
 LIVE_WORKERS_S: Final = 2.0
 LIVE_STREAMS_A_SESSION_MAX: Final = 16

@@ -333,7 +333,7 @@ def test_o5_what_programs_say_is_text_and_does_nothing(service: RunningService, 
         assert "\x1b" not in page.content()
         assert "\u202e" not in page.content()
     page.goto(f"/executions/{told['id']}")
-    expect(page.locator("main")).to_contain_text("<script>document.title='taken'</script>␛[31mred[U+202E]gnp")
+    expect(page.locator("main")).to_contain_text("<script>document.title='taken'</script>^[[31mred[U+202E]gnp")
 
 
 def test_o5_output_that_comes_live_is_text_as_well(page: Page) -> None:
@@ -341,10 +341,10 @@ def test_o5_output_that_comes_live_is_text_as_well(page: Page) -> None:
     write(page, f"import time\nprint({HOSTILE!r}, flush=True)\ntime.sleep(60)\n")
     page.get_by_role("button", name="Run", exact=True).click()
     log = page.get_by_role("log", name="Output")
-    expect(log).to_contain_text("</script>␛[31mred[U+202E]gnp")
+    expect(log).to_contain_text("</script>^[[31mred[U+202E]gnp")
     assert log.locator("*").count() == 0
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator(".outcome")).to_contain_text("</script>␛[31mred[U+202E]gnp")
+    expect(page.locator(".outcome")).to_contain_text("</script>^[[31mred[U+202E]gnp")
     assert "taken" not in page.title()
 
 

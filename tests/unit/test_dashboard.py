@@ -147,6 +147,10 @@ def test_o5_whatever_a_text_holds_can_be_seen(text: str) -> None:
     assert not set(shown) & {"\x00", "\x1b", "\r", "\x7f", "\x9b", "\u202e", "\u2066", "\u200b", "\ufeff"}
 
 
+def test_o5_control_characters_are_shown_as_terminals_do() -> None:
+    assert visible("\x1b[31mred\r\n\x00\x7f\x9b\u202ea\tb\rc") == "^[[31mred\n^@^?[U+009B][U+202E]a\tb^Mc"
+
+
 def test_o5_long_texts_lose_their_middle() -> None:
     shown = visible("a" * 1000 + "b" * 1000, 100)
     assert shown.startswith("a" * 50)

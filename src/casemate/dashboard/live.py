@@ -52,9 +52,9 @@ async def _next_look(changed: asyncio.Event | None, period_s: float) -> None:
     if changed is None:
         await asyncio.sleep(period_s)
         return
-    await asyncio.sleep(LIVE_PAUSE_S)
     with suppress(TimeoutError):
         await asyncio.wait_for(changed.wait(), period_s)
+    await asyncio.sleep(LIVE_PAUSE_S)
 
 
 class Followed(Response):

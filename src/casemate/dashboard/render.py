@@ -17,8 +17,10 @@ from casemate.service_limits import GIB, KIB, MIB, PAGE_LABEL_MAX_CHARS, PAGE_TE
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 NOT_KNOWN: Final = "\N{EN DASH}"
-_PICTURES: Final = 0x2400
-_DELETE: Final = 0x7F
+_ASCII: Final = 0x80
+_CARET: Final = 0x40
+"""From a control character to the letter that terminals show for it: `^[` is Escape."""
+
 _UNSEEN: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 """What would move the cursor, hide something, or turn the direction of reading."""
 
@@ -36,14 +38,12 @@ def visible(text: object, chars_max: int = PAGE_TEXT_MAX_CHARS) -> str:
     if len(found) > chars_max:
         half = chars_max // 2
         found = f"{found[:half]}\n… {len(found) - 2 * half} characters are left out here …\n{found[-half:]}"
-    return _UNSEEN.sub(_picture, found.replace("\r\n", "\n"))
+    return _UNSEEN.sub(_sign, found.replace("\r\n", "\n"))
 
 
-def _picture(match: re.Match[str]) -> str:
+def _sign(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if code < ord(" "):
-        return chr(_PICTURES + code)
-    return "\N{SYMBOL FOR DELETE}" if code == _DELETE else f"[U+{code:04X}]"
+    return f"^{chr(code ^ _CARET)}" if code < _ASCII else f"[U+{code:04X}]"
 
 
 def label(text: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from casemate.service_limits import STATISTICS_ROWS_MAX
 from casemate.store.executions import FAILED, Measured
 
 _SECOND_US = 1_000_000
@@ -13,7 +14,10 @@ _PERCENTS = (50, 95, 99)
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """One value for each point of time; None where nothing ended. Times are seconds since 1970, latencies seconds."""
+    """One value for each point of time; None where nothing ended. Times are seconds since 1970, latencies seconds.
+
+    `is_cut`: there were more executions than are counted, and the oldest of them are missing.
+    """
 
     at_s: list[float]
     step_s: float
@@ -26,6 +30,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     total: int
     failed: int
     errors: dict[str, int]
+    is_cut: bool
 
 
 def series_of(rows: Iterable[Measured], *, since_us: int, until_us: int, points: int) -> Series:
@@ -53,6 +58,7 @@ def series_of(rows: Iterable[Measured], *, since_us: int, until_us: int, points:
         total=sum(map(len, steps)),
         failed=sum(failed),
         errors=dict(sorted(errors.items(), key=lambda each: -each[1])),
+        is_cut=sum(map(len, steps)) >= STATISTICS_ROWS_MAX,
     )
 
 

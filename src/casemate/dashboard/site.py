@@ -102,11 +102,16 @@ class Site:
             except Unauthenticated:
                 return _to_login(request)
             structlog.contextvars.bind_contextvars(tenant=who.tenant_id, key=who.key_id)
-            self.tenancy.admit(who)
-            if scope:
-                who.scopes.require(scope)
-            form = await self._proven_form(request, session) if method == "POST" else {}
-            return await page(Visit(self, request, session, who, form))
+            visit = Visit(self, request, session, who)
+            try:
+                self.tenancy.admit(who)
+                if scope:
+                    who.scopes.require(scope)
+                if method == "POST":
+                    visit.form = await self._proven_form(request, session)
+                return await page(visit)
+            except CasemateError as error:
+                return self._error_page(request, error, visit)
 
         return self.open_route(path, visited, method=method)
 
@@ -133,17 +138,14 @@ class Site:
             raise _Forged("the form is not one of this session's", hint="load the page again, and send it from there")
         return form
 
-    def _error_page(self, request: Request, error: CasemateError) -> Response:
+    def _error_page(self, request: Request, error: CasemateError, visit: Visit | None = None) -> Response:
         status = error.status if isinstance(error, Refusal) else error.http_status
         message, hint = _words(error, status)
-        session = self.session_of(request)
-        template = "error_part.html" if is_partial(request) else "error.html"
         text = self.text(
-            template,
-            visit=None,
-            who=None,
-            is_logged_in=session is not None,
-            csrf_token=session.csrf_token if session else "",
+            "error_part.html" if is_partial(request) else "error.html",
+            visit=visit,
+            who=visit.who if visit else None,
+            csrf_token=visit.session.csrf_token if visit else "",
             status=status,
             message=message,
             hint=hint,

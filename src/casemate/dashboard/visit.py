@@ -37,12 +37,12 @@ HEADERS: Final = {
 class Visit:
     """A request of somebody who is logged in."""
 
-    def __init__(self, site: Site, request: Request, session: Session, who: Principal, form: Mapping[str, str]) -> None:
+    def __init__(self, site: Site, request: Request, session: Session, who: Principal) -> None:
         self.site = site
         self.request = request
         self.session = session
         self.who = who
-        self.form = form
+        self.form: Mapping[str, str] = {}
 
     @property
     def is_partial(self) -> bool:

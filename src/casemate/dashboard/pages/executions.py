@@ -14,7 +14,7 @@ from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit
 from casemate.errors import InvalidInput
 from casemate.model.result import Reason
-from casemate.service_limits import PAGE_ROWS, SESSION_CHECKED_S
+from casemate.service_limits import LIVE_LIST_S, PAGE_ROWS
 
 _FILTERS: Final = ("state", "status", "reason", "kind", "runtime", "function", "label")
 _MAY_BE_UNKNOWN: Final = frozenset({403, 404, 503})
@@ -54,7 +54,7 @@ async def _live(visit: Visit) -> Response:
         return visit.text("executions_rows.html", query=_query(visit), **await _rows(visit))
 
     changes = visit.site.executions.book.changes
-    return fragments(visit, rendered, period_s=SESSION_CHECKED_S, watch=changes.watching(visit.who.tenant_id))
+    return fragments(visit, rendered, period_s=LIVE_LIST_S, watch=changes.watching(visit.who.tenant_id))
 
 
 async def _one(visit: Visit) -> Response:

@@ -12,6 +12,7 @@ from casemate.dashboard.pages.executions import json_field, runtime_names
 from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit
 from casemate.errors import InvalidInput
+from casemate.functions.names import function_name
 from casemate.service_limits import PAGE_ROWS
 from casemate.tenancy.scopes import INVOKE
 
@@ -81,7 +82,7 @@ async def _edit(visit: Visit) -> Response:
 
 async def _publish(visit: Visit) -> Response:
     """A new version: what the form does not show is as in the version before."""
-    name = visit.form.get("name", "").strip()
+    name = function_name(visit.form.get("name", ""))
     body = await _as_before(visit, name)
     body |= {
         "runtime": visit.form.get("runtime", ""),

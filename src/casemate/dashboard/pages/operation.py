@@ -43,10 +43,14 @@ async def _data(visit: Visit) -> Response:
     until_us = now_us()
     since_us = until_us - range_s * _SECOND_US
     tenant_id = None if visit.who.is_operator else visit.who.tenant_id
-    rows = await visit.site.database.read(
-        lambda connection: statistics_rows(connection, tenant_id, since_us=since_us, until_us=until_us)
+    found = await visit.site.database.read(
+        lambda connection: series_of(
+            statistics_rows(connection, tenant_id, since_us=since_us, until_us=until_us),
+            since_us=since_us,
+            until_us=until_us,
+            points=CHART_POINTS,
+        )
     )
-    found = series_of(rows, since_us=since_us, until_us=until_us, points=CHART_POINTS)
     return Response(msgspec.json.encode(found), media_type="application/json")
 
 

@@ -55,7 +55,7 @@
   const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
   const visible = (text) => text.replace(/\r\n/g, "\n").replace(UNSEEN, (char) => {
     const code = char.charCodeAt(0);
-    return code < 32 ? String.fromCharCode(0x2400 + code) : `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
+    return code < 128 ? `^${String.fromCharCode(code ^ 64)}` : `[U+${code.toString(16).toUpperCase().padStart(4, "0")}]`;
   });
 
   const decoded = (base64) => new TextDecoder().decode(Uint8Array.from(atob(base64), (char) => char.charCodeAt(0)));

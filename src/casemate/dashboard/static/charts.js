@@ -1,7 +1,8 @@
 // Charts of the numbers that the page gives an address for. They are asked for while somebody looks, and only then.
 "use strict";
 (() => {
-  const PERIOD_MS = 10000;
+  const PERIOD_MIN_MS = 10000;
+  const PERIOD_MAX_MS = 300000;
   const HEIGHT = 220;
   const root = document.querySelector("[data-charts]");
   const charts = {};
@@ -54,7 +55,7 @@
   const show = (data) => {
     last = data;
     for (const name of Object.keys(SHAPES)) draw(name, data);
-    document.querySelector("[data-total]").textContent = `${data.total} ended, ${data.failed} of them failed.`;
+    document.querySelector("[data-total]").textContent = `${data.total} ended, ${data.failed} of them failed.${data.is_cut ? " There were more: the oldest are not counted." : ""}`;
     const list = document.querySelector("[data-errors]");
     list.replaceChildren(...Object.entries(data.errors).map(([name, count]) => {
       const item = document.createElement("li");
@@ -74,14 +75,17 @@
   const ask = async () => {
     if (document.hidden) return;
     const answer = await fetch(root.dataset.charts, { headers: { "HX-Request": "true" } }).catch(() => null);
-    if (answer?.status === 401) location.assign("/login");
+    if (answer?.status === 401) location.assign("/login?next=/charts");
     if (answer?.ok) show(await answer.json());
   };
+
+  // A point of a long time range changes slowly.
+  const period = () => Math.min(PERIOD_MAX_MS, Math.max(PERIOD_MIN_MS, (last?.step_s ?? 0) * 1000));
+  const goOn = async () => { await ask(); setTimeout(goOn, period()); };
 
   let waiting = 0;
   window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(redraw, 150); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
   document.addEventListener("visibilitychange", ask);
-  setInterval(ask, PERIOD_MS);
-  ask();
+  goOn();
 })();
