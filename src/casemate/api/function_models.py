@@ -189,8 +189,9 @@ class BatchOut(BaseModel):
 
 
 class LogOut(BaseModel):
-    """Something that a function has printed."""
+    """Something that a function has printed. Without a name it was sent to a runner as a script."""
 
+    function: str
     version: int | None
     execution_id: str
     item_id: str

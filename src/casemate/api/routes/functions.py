@@ -29,7 +29,7 @@ from casemate.api.function_models import (
     VersionOut,
     VersionsOut,
 )
-from casemate.api.queries import Listed, labels_of, moments
+from casemate.api.queries import Listed, PageAsked, labels_of, moments
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.waiting import unless_gone
@@ -275,17 +275,18 @@ async def show_logs(
     """Youngest first, as long as logs are kept."""
     await parts.functions.get(who.tenant_id, name)
     since_us, _ = moments(since, None)
+    asked = logs.Filters(function=name, version=version, since_us=since_us)
+    return await log_page(parts, who, asked, page)
+
+
+async def log_page(parts: State, who: Principal, asked: logs.Filters, page: PageAsked) -> Response:
+    """A page of what a tenant's functions have printed, youngest first."""
     found = await parts.database.read(
-        lambda records: logs.list_lines(
-            records,
-            who.tenant_id,
-            logs.Filters(function=name, version=version, since_us=since_us),
-            limit=page.limit,
-            cursor=page.cursor,
-        )
+        lambda records: logs.list_lines(records, who.tenant_id, asked, limit=page.limit, cursor=page.cursor)
     )
     items = [
         {
+            "function": each.function,
             "version": each.version,
             "execution_id": each.execution_id,
             "item_id": each.item_id,

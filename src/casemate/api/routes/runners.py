@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Body, Header, Path, Query, Request
+from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request
 from starlette.responses import Response
 
-from casemate.api.auth import Who
+from casemate.api.auth import Who, allowed
 from casemate.api.documents import json_response
-from casemate.api.function_models import RunnersOut
+from casemate.api.function_models import LogsOut, RunnersOut
+from casemate.api.queries import Listed, moments
 from casemate.api.route import CheckedRoute
+from casemate.api.routes.functions import log_page
 from casemate.api.state import Parts, State
 from casemate.api.waiting import unless_gone
 from casemate.errors import NotFound
@@ -19,10 +21,13 @@ from casemate.functions.calls import BATCH, all_results
 from casemate.functions.names import runner_language, runner_name
 from casemate.functions.published import Callee
 from casemate.service_config import LANGUAGE_ALIASES, LanguageConfig
+from casemate.store import logs
 from casemate.tenancy.scopes import INVOKE
 from casemate.tenancy.terms import Principal
 
 router = APIRouter(prefix="/v1/runners", tags=["runners"], route_class=CheckedRoute)
+Language = Annotated[str, Path(max_length=128, description="A language, or the name of its runner.")]
+LogReader = Annotated[Principal, Depends(allowed("functions:read"))]
 ITEM_TIMEOUT_S: Final = 1.0
 """What such runners have always given each item."""
 
@@ -47,9 +52,19 @@ async def list_runners(parts: Parts, who: Who) -> Response:
     return json_response({"items": items})
 
 
+@router.get("/{language}/logs", response_model=LogsOut, summary="What a runner's macros have printed")
+async def show_logs(
+    language: Language, parts: Parts, who: LogReader, page: Listed, since: str | None = None
+) -> Response:
+    """Of all functions and scripts in that language, youngest first, as long as logs are kept."""
+    name, declared = find_language(parts, language)
+    since_us, _ = moments(since, None)
+    return await log_page(parts, who, logs.Filters(runtime=declared.runtime or name, since_us=since_us), page)
+
+
 @router.post("/{language}/invoke", response_model=dict[str, Any], summary="Call a runner")
 async def invoke(
-    language: Annotated[str, Path(max_length=128, description="A language, or the name of its runner.")],
+    language: Language,
     event: Annotated[dict[str, Any], Body()],
     request: Request,
     parts: Parts,
