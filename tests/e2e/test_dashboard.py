@@ -200,7 +200,7 @@ def test_filters_narrow_the_list(service: RunningService, page: Page) -> None:
     page.get_by_label("Status").select_option("failed")
     page.get_by_role("button", name="Filter").click()
     page.wait_for_url(re.compile("status=failed"))
-    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.locator(".rows tbody tr")).to_have_count(1)
 
 
 # Functions ------------------------------------------------------------------------------------------
@@ -232,7 +232,11 @@ def test_a_function_is_written_called_edited_compared_and_rolled_back(page: Page
     page.goto("/functions/twice")
     page.get_by_role("button", name="Roll live back").click()
     expect(page.get_by_role("heading", name="Version 1")).to_be_visible()
-    page.get_by_role("link", name="History").click()
+    page.get_by_label("Alias", exact=True).fill("canary")
+    page.get_by_label("to version").select_option("2")
+    page.get_by_role("button", name="Move").click()
+    expect(page.locator("tr", has_text="canary").get_by_role("link", name="v2").first).to_be_visible()
+    page.get_by_role("link", name="History").last.click()
     expect(page.locator("tbody")).to_contain_text("rolled back")
 
 
@@ -501,6 +505,19 @@ def test_charts_are_drawn_from_what_ran(service: RunningService, page: Page) -> 
     page.goto("/charts")
     expect(page.locator("canvas")).to_have_count(4)
     expect(page.get_by_text(re.compile(r"[1-9]\d* ended"))).to_be_visible()
+
+
+def test_numbers_are_shown_by_runtime_function_and_tenant(service: RunningService, page: Page) -> None:
+    service.ask("PUT", "/v1/functions/counted", {"runtime": "python", "code": "output = 1 / input"})
+    for data in (1, 2, 0):
+        service.ask("POST", "/v1/functions/counted/invoke", {"data": data})
+    page.goto("/charts")
+    page.get_by_role("navigation", name="Group by").get_by_role("link", name="function").click()
+    cells = page.locator("tr", has_text="counted").locator("td").all_inner_texts()
+    assert cells[1:3] == ["3", "1"]
+    assert "runtime 1" in cells[-1]
+    page.get_by_role("navigation", name="Group by").get_by_role("link", name="tenant").click()
+    expect(page.locator(".rows tbody tr").first).to_contain_text("operator")
 
 
 # The end --------------------------------------------------------------------------------------------

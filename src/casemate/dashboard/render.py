@@ -72,6 +72,11 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def microseconds(value: float | None) -> str:
+    """The same of microseconds."""
+    return seconds(None if value is None else value / 1_000_000)
+
+
 def size(value: float | None) -> str:
     """Bytes in the unit that fits; an unknown size is a dash."""
     if value is None:
@@ -126,6 +131,7 @@ def environment(assets: Assets) -> jinja2.Environment:
         "label": label,
         "as_json": as_json,
         "seconds": seconds,
+        "microseconds": microseconds,
         "size": size,
         "moment": moment,
     }

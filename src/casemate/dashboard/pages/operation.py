@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -14,10 +15,11 @@ from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
-from casemate.service_limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S
+from casemate.service_limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S, PAGE_MAX_COUNT
 from casemate.store.executions import statistics_rows
 
 RANGES: Final = {"15 minutes": 900, "hour": 3600, "6 hours": 6 * 3600, "day": 24 * 3600, "week": 7 * 24 * 3600}
+_GROUPS: Final = ("runtime", "function", "tenant")
 _DEFAULT_RANGE_S: Final = 900
 _SECOND_US: Final = 1_000_000
 
@@ -34,7 +36,31 @@ def routes(site: Site) -> list[Route]:
 
 
 async def _charts(visit: Visit) -> Response:
-    return visit.page("charts.html", ranges=RANGES, range_s=_range_s(visit))
+    range_s = _range_s(visit)
+    group_by = visit.wanted("by").get("by", _GROUPS[0])
+    since = _utc(now_us() - range_s * _SECOND_US)
+    found = await visit.ask("GET", "metrics", query={"since": since, "group_by": group_by})
+    return visit.page(
+        "charts.html",
+        ranges=RANGES,
+        range_s=range_s,
+        groups=found["groups"],
+        group_by=group_by,
+        groupings=_GROUPS if visit.who.is_operator else _GROUPS[:-1],
+        names=await _group_names(visit, group_by),
+        turns=visit.site.executions.gate.statistics(),
+    )
+
+
+async def _group_names(visit: Visit, group_by: str) -> dict[str, str]:
+    """What groups are called by people: runtimes by their runners, tenants by their names."""
+    if group_by == "runtime":
+        found = await visit.ask("GET", "runners")
+        return {each["runtime"]: each["name"] for each in found["items"]}
+    if group_by == "tenant" and visit.may("tenants:read"):
+        found = await visit.ask("GET", "tenants", query={"limit": str(PAGE_MAX_COUNT)})
+        return {each["id"]: each["name"] for each in found["items"]}
+    return {}
 
 
 async def _data(visit: Visit) -> Response:
@@ -52,6 +78,10 @@ async def _data(visit: Visit) -> Response:
         )
     )
     return Response(msgspec.json.encode(found), media_type="application/json")
+
+
+def _utc(at_us: int) -> str:
+    return datetime.fromtimestamp(at_us // _SECOND_US, UTC).isoformat()
 
 
 def _range_s(visit: Visit) -> int:
