@@ -172,6 +172,7 @@ def test_code_is_run_without_scripts_too(service: RunningService, tab: OpenTab) 
 
 def test_a_reader_who_wants_no_motion_sees_none(service: RunningService, tab: OpenTab) -> None:
     page = tab(reduced_motion="reduce").log_in(service.key)
+    expect(page.get_by_text("This page follows what happens.")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.querySelector('.live i')).animationName") == "none"
 
 
