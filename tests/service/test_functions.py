@@ -523,9 +523,7 @@ def test_s0_37_what_is_older_than_its_retention_is_gone(tmp_path: Path, slowness
     with closing(sqlite3.connect(data / "records.sqlite")) as records, records:
         for column in ("created_us", "started_us", "ended_us"):
             records.execute(f"UPDATE executions SET {column} = {column} - ? WHERE id = ?", (8 * DAY_US, old))
-        records.execute(
-            "UPDATE function_logs SET created_us = created_us - ? WHERE execution_id = ?", (8 * DAY_US, old)
-        )
+        records.execute("UPDATE function_logs SET at_us = at_us - ? WHERE execution_id = ?", (8 * DAY_US, old))
     with serving(data, slowness=slowness) as service, service.client(tenant.key) as client:
         until_s = time.monotonic() + 10 * slowness
         while client.get(f"/v1/executions/{old}").status_code == 200 and time.monotonic() < until_s:
