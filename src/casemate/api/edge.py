@@ -31,9 +31,10 @@ Observe = Callable[[str, str, int, float], None]
 class Edge:
     """ASGI middleware, without a task of its own for each request."""
 
-    def __init__(self, app: ASGIApp, observe: Observe) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe, body_max_bytes: int) -> None:
         self._app = app
         self._observe = observe
+        self._body_max_bytes = body_max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,22 +48,34 @@ class Edge:
     async def _answered(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         began_s = time.monotonic()
         status = 0
+        is_read = not self._may_be_endless(Headers(scope=scope))
+
+        async def received() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = is_read or not message.get("more_body", False)
+            return message
 
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _complete(message, request_id)
+                _complete(message, request_id, closes=not is_read)
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            await self._app(scope, received, sent)
         except Exception as error:  # noqa: BLE001  (the last place that can answer)
             _LOG.error("unexpected error", exc_info=error)
             if not status:
-                await unexpected(request_id)(scope, receive, sent)
+                await unexpected(request_id)(scope, received, sent)
         finally:
             self._conclude(scope, status, time.monotonic() - began_s)
+
+    def _may_be_endless(self, headers: Headers) -> bool:
+        """Whether a body could go on after its answer for longer than is worth reading."""
+        length = headers.get("content-length", "0")
+        return "transfer-encoding" in headers or not length.isdecimal() or int(length) > self._body_max_bytes
 
     def _conclude(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "") or "unknown"
@@ -75,8 +88,10 @@ def _chosen_id(given: str) -> str:
     return given if re.fullmatch(_REQUEST_ID, given) else f"req_{secrets.token_hex(16)}"
 
 
-def _complete(message: MutableMapping[str, Any], request_id: str) -> None:
+def _complete(message: MutableMapping[str, Any], request_id: str, *, closes: bool) -> None:
     headers = MutableHeaders(scope=message)
+    if closes:
+        headers["Connection"] = "close"
     headers["X-Request-Id"] = request_id
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
