@@ -53,7 +53,6 @@ def create_app(parts: State) -> FastAPI:
         summary="Runs code that nobody should trust.",
         docs_url=None,
         redoc_url=None,
-        max_body_size=parts.config.request_max_bytes,
     )
     app.state.parts = parts
     for router in ROUTERS:
