@@ -74,7 +74,7 @@ def batch(tenant: Tenant, name: str, items: list[Any], **values: Any) -> list[di
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a0_1_s0_7_s0_8_s0_9_every_root_passes_unchanged(tenant: Tenant, language: str) -> None:
+def test_s0_7_s0_8_s0_9_a0_1_every_root_passes_unchanged(tenant: Tenant, language: str) -> None:
     items = [{"id": str(number), "data": root} for number, root in enumerate(ROOTS)]
     found = results(tenant, language, ECHO[language], items)
     assert [each["id"] for each in found] == [each["id"] for each in items]
