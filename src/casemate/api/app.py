@@ -47,23 +47,32 @@ _OPEN: Final = frozenset({"/healthz", "/readyz"})
 
 def create_app(parts: State) -> FastAPI:
     """The application over its parts."""
+    app = _without_parts()
+    app.state.parts = parts
+    problems.install(app, ROUTERS)
+    app.add_exception_handler(BadBody, _bad_body)
+    app.add_middleware(Edge, observe=parts.measures.observe_request, body_max_bytes=parts.config.request_max_bytes)
+    document = _openapi(app)
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    mount(app, parts.tenancy, parts.executions, parts.database)
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """What the service says of its own interface; it is the same for all of one version."""
+    return _openapi(_without_parts())
+
+
+def _without_parts() -> FastAPI:
     app = FastAPI(
         title="Casemate",
         version=__version__,
         summary="Runs code that nobody should trust.",
         docs_url=None,
         redoc_url=None,
-        max_body_size=parts.config.request_max_bytes,
     )
-    app.state.parts = parts
     for router in ROUTERS:
         app.include_router(router)
-    problems.install(app, ROUTERS)
-    app.add_exception_handler(BadBody, _bad_body)
-    app.add_middleware(Edge, observe=parts.measures.observe_request)
-    document = _openapi(app)
-    app.openapi = lambda: document  # type: ignore[method-assign]
-    mount(app, parts.tenancy, parts.executions, parts.database)
     return app
 
 

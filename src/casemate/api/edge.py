@@ -10,10 +10,11 @@ from typing import Any, Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casemate import service_limits as limits
-from casemate.api.problems import unexpected
+from casemate.api.problems import TOO_LARGE, http_problem, unexpected
 
 _REQUEST_ID: Final = rf"[A-Za-z0-9._~+=:@-]{{1,{limits.REQUEST_ID_MAX_CHARS}}}"
 _LOG: Final = structlog.get_logger("casemate.access")
@@ -28,12 +29,31 @@ Observe = Callable[[str, str, int, float], None]
 """Is told the method, the route's pattern, the status and the seconds."""
 
 
+class _Body:
+    """What comes of a request's body: no more than is allowed, and whether there may be more than is worth reading."""
+
+    def __init__(self, headers: Headers, max_bytes: int) -> None:
+        length = headers.get("content-length", "0")
+        self._left_bytes = max_bytes
+        self.is_too_large = not length.isdecimal() or int(length) > max_bytes
+        self.may_go_on = self.is_too_large or "transfer-encoding" in headers
+
+    def checked(self, message: Message) -> Message:
+        """The message. Raises HTTPException beyond the bound."""
+        self._left_bytes -= len(message.get("body", b""))
+        if self._left_bytes < 0:
+            raise HTTPException(TOO_LARGE)
+        self.may_go_on = self.may_go_on and bool(message.get("more_body", False))
+        return message
+
+
 class Edge:
     """ASGI middleware, without a task of its own for each request."""
 
-    def __init__(self, app: ASGIApp, observe: Observe) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe, body_max_bytes: int) -> None:
         self._app = app
         self._observe = observe
+        self._body_max_bytes = body_max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,20 +67,27 @@ class Edge:
     async def _answered(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         began_s = time.monotonic()
         status = 0
+        body = _Body(Headers(scope=scope), self._body_max_bytes)
+
+        async def received() -> Message:
+            return body.checked(await receive())
 
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _complete(message, request_id)
+                _complete(message, request_id, closes=body.may_go_on)
             await send(message)
 
         try:
-            await self._app(scope, receive, sent)
+            if body.is_too_large:
+                await http_problem(TOO_LARGE, request_id)(scope, received, sent)
+            else:
+                await self._app(scope, received, sent)
         except Exception as error:  # noqa: BLE001  (the last place that can answer)
             _LOG.error("unexpected error", exc_info=error)
             if not status:
-                await unexpected(request_id)(scope, receive, sent)
+                await unexpected(request_id)(scope, received, sent)
         finally:
             self._conclude(scope, status, time.monotonic() - began_s)
 
@@ -75,8 +102,10 @@ def _chosen_id(given: str) -> str:
     return given if re.fullmatch(_REQUEST_ID, given) else f"req_{secrets.token_hex(16)}"
 
 
-def _complete(message: MutableMapping[str, Any], request_id: str) -> None:
+def _complete(message: MutableMapping[str, Any], request_id: str, *, closes: bool) -> None:
     headers = MutableHeaders(scope=message)
+    if closes:
+        headers["Connection"] = "close"
     headers["X-Request-Id"] = request_id
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)

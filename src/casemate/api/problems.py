@@ -34,6 +34,7 @@ _MESSAGES: Final = {
     413: "the request is larger than is allowed",
 }
 _WRONG_METHOD: Final = 405
+TOO_LARGE: Final = 413
 _FIELD_MAX_CHARS: Final = 200
 _LOG: Final = logging.getLogger("casemate.api")
 
@@ -81,7 +82,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
         assert isinstance(error, HTTPException)  # noqa: S101
         if error.status_code == _WRONG_METHOD and (methods := _methods(request, routers)):
             error.headers = {"Allow": ", ".join(methods)}
-        return _http(error, request_id_of(request))
+        return http_problem(error.status_code, request_id_of(request), dict(error.headers or {}))
 
     app.add_exception_handler(CasemateError, ours)
     app.add_exception_handler(RequestValidationError, invalid)
@@ -117,9 +118,8 @@ def _dotted(path: Sequence[str]) -> str:
     return "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in path).lstrip(".")
 
 
-def _http(error: HTTPException, request_id: str) -> JSONResponse:
-    status = error.status_code
+def http_problem(status: int, request_id: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """For what HTTP itself has a status for."""
     code = _CODES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004
     message = _MESSAGES.get(status, "the request is malformed")
-    headers = dict(error.headers or {})
-    return _response(status, {"code": code, "message": message, "hint": ""}, request_id, headers)
+    return _response(status, {"code": code, "message": message, "hint": ""}, request_id, headers or {})
