@@ -21,7 +21,7 @@ from casemate.cluster.messages import (
     Question,
     RunItems,
 )
-from casemate.executions.book import Book
+from casemate.executions.book import Book, ended_by_us
 from casemate.executions.service import answer_to
 from casemate.functions.calls import Calls, all_results
 from casemate.functions.published import Callee
@@ -30,7 +30,7 @@ from casemate.model.result import Reason
 from casemate.queue.gate import Gate
 from casemate.store import executions
 from casemate.store.database import Database, Records
-from casemate.store.executions import ENDED, Execution
+from casemate.store.executions import ENDED, RUNNING, Execution
 from casemate.tenancy.scopes import Scopes
 from casemate.tenancy.terms import Principal
 
@@ -130,3 +130,21 @@ def test_a_question_is_left_when_its_answer_is_there() -> None:
         return found, again, node.open
 
     assert asyncio.run(scenario()) == ({"valid": True}, {"valid": True}, 0)
+
+
+def test_when_an_execution_began_is_recorded_with_its_end_or_while_it_goes_on(
+    database: Database, caller: Principal
+) -> None:
+    async def scenario() -> tuple[Execution, Execution]:
+        book = Book(database, 1)
+        short = book.started(await book.accept(caller, kind="code", runtime="r", request_id="r"))
+        await book.ended(short, ended_by_us(Reason.CANCELLED, "it was short"))
+        long = book.started(await book.accept(caller, kind="code", runtime="r", request_id="r"))
+        with book.changes.watching(caller.tenant_id) as noted:
+            await asyncio.wait_for(noted.wait(), JOIN_TIMEOUT_S)
+        return short, long
+
+    short, long = asyncio.run(scenario())
+    found = {row.id: row for row in recorded(database, caller.tenant_id)}
+    assert (found[short.id].state, found[short.id].started_us) == (ENDED, short.started_us)
+    assert (found[long.id].state, found[long.id].started_us) == (RUNNING, long.started_us)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from casemate import __version__
 from casemate.api import problems
+from casemate.api.auth import SCHEME
 from casemate.api.body import BadBody
 from casemate.api.edge import Edge
 from casemate.api.models import Problem
@@ -41,6 +42,7 @@ _ERRORS: Final = {
     "500": "A mistake of ours.",
     "503": "A part of the service is down.",
 }
+_SCHEME: Final = "HTTPBearer"
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 """Addresses that ask for no key."""
 
@@ -84,7 +86,8 @@ async def _bad_body(request: Request, error: Exception) -> Response:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """The document, with the one shape of errors at every operation."""
     document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    document.setdefault("components", {})["securitySchemes"] = {_SCHEME: SCHEME}
+    schemas = document["components"].setdefault("schemas", {})
     schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
@@ -94,6 +97,8 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             errors = {"500": _ERRORS["500"]} if path in _OPEN else _ERRORS
             answers = each["responses"]
             answers.pop("422", None)
+            if path not in _OPEN:
+                each.setdefault("security", [{_SCHEME: []}])
             for status, description in errors.items():
                 answers.setdefault(status, {"description": description, "content": content})
     return document

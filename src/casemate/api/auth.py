@@ -7,17 +7,21 @@ from typing import Annotated, Final
 
 import structlog
 from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
 
-from casemate.api.state import Parts
+from casemate.api.state import state_of
 from casemate.errors import NotFound, TooManyRequests, Unauthenticated
 from casemate.tenancy.terms import Principal
 
 _BEARER: Final = "bearer "
-_SCHEME = HTTPBearer(auto_error=False, description="A key, as `casemate key create` shows it once.")
+SCHEME: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key, as `casemate key create` shows it once.",
+}
+"""As the document of the interface has it. As a dependency it would be looked into for each request."""
 
 
-async def principal(request: Request, parts: Parts, _: Annotated[object, Depends(_SCHEME)]) -> Principal:
+async def principal(request: Request) -> Principal:
     """Whose key it is. Raises Unauthenticated, and TooManyRequests beyond the key's rate.
 
     A request is counted once, however often it is asked whose it is.
@@ -25,6 +29,7 @@ async def principal(request: Request, parts: Parts, _: Annotated[object, Depends
     known: Principal | None = getattr(request.state, "principal", None)
     if known is not None:
         return known
+    parts = state_of(request)
     header = request.headers.get("authorization", "")
     if header[: len(_BEARER)].lower() != _BEARER:
         raise Unauthenticated("there is no key", hint="send it as `Authorization: Bearer cm_…`")

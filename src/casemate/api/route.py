@@ -51,7 +51,7 @@ class CheckedRoute(APIRoute):
         async def checked(request: Request) -> Response:
             request = CheckedRequest(request.scope, request.receive)
             if asks_who:
-                await principal(request, state_of(request), None)
+                await principal(request)
             _check_names(request, known)
             key = request.headers.get(HEADER)
             if key is None or request.method != "POST":
@@ -88,7 +88,7 @@ async def once(request: Request, key: str, handle: Handler) -> Response:
     if not re.fullmatch(_KEY, key):
         raise InvalidInput(HEADER, f"must be 1 to {limits.IDEMPOTENCY_KEY_MAX_CHARS} printable characters")
     parts = state_of(request)
-    who = await principal(request, parts, None)
+    who = await principal(request)
     key = f"{who.key_id}/{hashlib.sha256(key.encode()).hexdigest()}"  # another key may not do the same
     digest = await _digest(request)
     begun = await parts.database.write(

@@ -21,6 +21,7 @@ REPLY_FD = 4
 ANSWER_FD = 63
 HEAD_BYTES = 4
 READ_BYTES = 1 << 20
+ROOM_BYTES = 1 << 12
 FRAME_READY = 6
 COMPILED = b'{"kind":"none"}'
 MISSING = object()
@@ -103,6 +104,7 @@ class Function:
     def __init__(self, harness: Harness, source: "dict[str, Any]") -> None:
         self.harness = harness
         self.source = source
+        self.parse = harness.program._json_parser()
         self.path = f"{posix.getcwd()}/{source['filename']}"
         self.parts: list[Any] = []
         self.is_empty = True
@@ -141,7 +143,7 @@ class Function:
         """Run it for one item; the exit status."""
         process = posix.getpid()
         try:
-            status, reply = self._outcome(self.harness.program._json_parser()(request.decode()))
+            status, reply = self._outcome(self.parse(request.decode()))
         finally:
             _flush()
         if posix.getpid() == process:  # and not a process that the program has forked
@@ -321,15 +323,16 @@ class Runner:
 
         ctypes = self.ctypes
         size = ctypes.c_int()
+        room = ctypes.create_string_buffer(ROOM_BYTES)  # an array of any other size is a type to be made in each fork
         gc.collect()
         gc.freeze()  # or the first collection in each fork would write to every object, and so copy it
         self.api.PyOS_BeforeFork()
         self.library.casemate_runner(COMPILED, ctypes.byref(ctypes.c_int(len(COMPILED))), ctypes.byref(size))
         self.api.PyOS_AfterFork_Child()
         gc.unfreeze()
-        request = ctypes.create_string_buffer(size.value)
+        request = room if size.value <= ROOM_BYTES else ctypes.create_string_buffer(size.value)
         self.library.casemate_runner_request(request)
-        data: bytes = request.raw
+        data: bytes = request.raw[: size.value]
         return data
 
 

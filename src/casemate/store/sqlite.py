@@ -92,11 +92,11 @@ def _prepare_reading(connection: sqlite3.Connection, record: object) -> None:
 
 def _begin_writing(connection: Connection) -> None:
     """A deferred transaction that reads and then writes fails at once, whatever the timeout, if another has written."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    _command(connection, "BEGIN IMMEDIATE")
 
 
 def _begin_reading(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    _command(connection, "BEGIN")
 
 
 @contextmanager
@@ -130,23 +130,32 @@ def _driver(connection: Connection) -> sqlite3.Connection:
     return found
 
 
-# Savepoints are set with the driver: through SQLAlchemy they take as long as the statements between them.
+# Transactions and savepoints are begun and ended with the driver: through SQLAlchemy they take as long as the
+# statements within them.
 
 
 def set_savepoint(connection: Connection) -> None:
     """From here on what is done can be undone alone."""
-    _driver(connection).execute("SAVEPOINT one")
+    _command(connection, "SAVEPOINT one")
 
 
 def release_savepoint(connection: Connection) -> None:
     """Keep what was done since."""
-    _driver(connection).execute("RELEASE one")
+    _command(connection, "RELEASE one")
 
 
 def roll_back_to_savepoint(connection: Connection) -> None:
     """Undo what was done since."""
-    _driver(connection).execute("ROLLBACK TO one")
-    _driver(connection).execute("RELEASE one")
+    _command(connection, "ROLLBACK TO one")
+    _command(connection, "RELEASE one")
+
+
+def _command(connection: Connection, text: str) -> None:
+    """Raises the error of our tree that an error of the database is."""
+    try:
+        _driver(connection).execute(text)
+    except sqlite3.Error as error:
+        raise translated(error) from error
 
 
 def has_member(column: ColumnElement[Any], name: str, value: str) -> ColumnElement[bool]:
@@ -156,9 +165,10 @@ def has_member(column: ColumnElement[Any], name: str, value: str) -> ColumnEleme
     return exists(one.where(members.c.key == name, members.c.value == value))
 
 
-def translated(error: DBAPIError) -> CasemateError:
+def translated(error: DBAPIError | sqlite3.Error) -> CasemateError:
     """The error of our tree that an error of the database is."""
-    name = str(getattr(error.orig, "sqlite_errorname", ""))
+    cause = error if isinstance(error, sqlite3.Error) else error.orig
+    name = str(getattr(cause, "sqlite_errorname", ""))
     kind = "_".join(name.split("_")[:2])
     if kind in FULL:
         return RecordsUnavailable(
@@ -170,4 +180,4 @@ def translated(error: DBAPIError) -> CasemateError:
         return RecordsDamaged("damaged", f"the records are damaged ({name})", hint="put a backup in their place")
     if kind in FAILING:
         return RecordsUnavailable("io", f"the records cannot be read or written ({name})")
-    return InternalError(f"a statement failed: {error.orig}")
+    return InternalError(f"a statement failed: {cause}")
