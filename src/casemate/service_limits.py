@@ -8,7 +8,6 @@ from casemate.limits import *  # noqa: F403  (the service looks for all bounds h
 from casemate.limits import KIB, MEMORY_MAX_BYTES, MIB
 
 # The service: what one request may be -----------------------------------------------------------------
-REQUEST_BODY_MAX_BYTES: Final = 64 * MIB
 REQUEST_ID_MAX_CHARS: Final = 128
 REQUEST_PARSED_HERE_MAX_BYTES: Final = 256 * KIB
 """A larger body is parsed in a thread, so that other requests do not wait for it."""
@@ -263,7 +262,6 @@ SDK_RETRY_AFTER_MAX_S: Final = 60.0
 """A service that asks for more patience is not waited for: whoever called is told."""
 
 SDK_CONNECTIONS_MAX: Final = 100
-SDK_READ_BYTES: Final = 64 * KIB
 SDK_ANSWER_MAX_BYTES: Final = 512 * MIB
 """Of one answer, or one event of a stream: it may carry the files of a Result in base64."""
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 
+from casemate.executions.statistics import percentile
 from casemate.service_limits import STATISTICS_ROWS_MAX
 from casemate.store.executions import FAILED, Measured
 
-_SECOND_US = 1_000_000
-_PERCENTS = (50, 95, 99)
+_SECOND_US: Final = 1_000_000
+_PERCENTS: Final = (50, 95, 99)
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +66,5 @@ def series_of(rows: Iterable[Measured], *, since_us: int, until_us: int, points:
 
 def _latencies(step: Sequence[Measured]) -> tuple[float | None, float | None, float | None]:
     walls = sorted(each.wall_us / _SECOND_US for each in step if each.wall_us is not None)
-    p50, p95, p99 = (_percentile(walls, percent) for percent in _PERCENTS)
+    p50, p95, p99 = (percentile(walls, percent) for percent in _PERCENTS)
     return p50, p95, p99
-
-
-def _percentile(ordered: Sequence[float], percent: int) -> float | None:
-    """By nearest rank."""
-    return ordered[max(1, -(-percent * len(ordered) // 100)) - 1] if ordered else None

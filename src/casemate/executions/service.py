@@ -31,12 +31,11 @@ from casemate.executions.live import Live
 from casemate.executions.request import (
     ExecutionRequest,
     check_code_size,
-    check_labels,
     check_maximum,
-    check_priority,
     engine_options,
 )
 from casemate.model.document import result_document
+from casemate.model.labels import check_labels
 from casemate.model.result import GuestError, JsonValue, Reason, Result
 from casemate.queue.fairness import Bounds
 from casemate.queue.gate import Gate
@@ -86,7 +85,6 @@ class Executions:
         self.check_open()
         check_code_size(request.code)
         check_labels(request.labels)
-        check_priority(request.priority)
         check_maximum(request.limits, self._maximum)
         self.gate.check(caller.tenant_id, request.priority, bounds_of(caller))
         row = await self.book.accept(

@@ -33,11 +33,12 @@ from casemate.api.queries import Listed, PageAsked, labels_of, moments
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.waiting import unless_gone
-from casemate.executions.request import check_labels, check_maximum
+from casemate.executions.request import check_maximum
 from casemate.functions.calls import BATCH, FUNCTION, Called
 from casemate.functions.names import function_name, runner_name
 from casemate.functions.published import Published, check_reference, difference, source_of
 from casemate.model.function import Item, Source
+from casemate.model.labels import check_labels
 from casemate.service_config import LANGUAGE_ALIASES
 from casemate.store import logs
 from casemate.store.functions import Alias, Function, Version

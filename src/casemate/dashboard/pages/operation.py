@@ -11,7 +11,7 @@ from starlette.routing import Route
 from casemate.dashboard.live import fragments
 from casemate.dashboard.series import series_of
 from casemate.dashboard.site import Site
-from casemate.dashboard.visit import Visit
+from casemate.dashboard.visit import Visit, whole_number
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
 from casemate.service_limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S
@@ -55,10 +55,10 @@ async def _data(visit: Visit) -> Response:
 
 
 def _range_s(visit: Visit) -> int:
-    text = visit.wanted("range").get("range", str(_DEFAULT_RANGE_S))
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= CHART_RANGE_MAX_S:
+    found = whole_number(visit.wanted("range").get("range", str(_DEFAULT_RANGE_S)), "range")
+    if not 1 <= found <= CHART_RANGE_MAX_S:
         raise InvalidInput("range", f"must be 1 to {CHART_RANGE_MAX_S} seconds")
-    return int(text)
+    return found
 
 
 async def _report(visit: Visit) -> dict[str, Any]:
