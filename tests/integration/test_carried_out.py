@@ -21,8 +21,10 @@ from casemate.cluster.messages import (
     Question,
     RunItems,
 )
+from casemate.errors import ServiceUnavailable
 from casemate.executions.book import Book
-from casemate.executions.service import answer_to
+from casemate.executions.request import ExecutionRequest
+from casemate.executions.service import Executions, answer_to
 from casemate.functions.calls import Calls, all_results
 from casemate.functions.published import Callee
 from casemate.model.function import Item, ItemResult, Source
@@ -59,10 +61,13 @@ def caller(database: Database) -> Principal:
 
 
 class Node:
-    """Gives back what items hold, and knows how many questions it has not left."""
+    """Gives back what items hold, when it may go on, and knows how many questions it has not left."""
 
     def __init__(self) -> None:
         self.open = 0
+        self.asked = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
 
     async def handle(self, question: Question, _: asyncio.Event) -> AsyncGenerator[Answer, None]:
         self.open += 1
@@ -70,6 +75,8 @@ class Node:
             if isinstance(question, CheckSyntax):
                 yield Answered(id=question.id, value={"valid": True})
             elif isinstance(question, RunItems):
+                self.asked.set()
+                await self.may_go_on.wait()
                 for index, item in enumerate(question.items):
                     ended = ItemResult(id=item.id, success=True, reason=Reason.EXIT, output=item.data)
                     yield ItemEnded(id=question.id, index=index, result=ended)
@@ -130,3 +137,41 @@ def test_a_question_is_left_when_its_answer_is_there() -> None:
         return found, again, node.open
 
     assert asyncio.run(scenario()) == ({"valid": True}, {"valid": True}, 0)
+
+
+def test_a_service_that_ends_waits_for_calls_as_for_executions(database: Database, caller: Principal) -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.may_go_on.clear()
+        calls = Calls(Book(database, 1), MemoryBus(node.handle), Gate(4))
+        await calls.drain(0.0)
+        row = await calls.begin(caller, SOURCE, kind="function", request_id="r")
+        called = asyncio.create_task(all_results(calls.results(caller, row, Callee(source=SOURCE), [Item(data=1)])))
+        await node.asked.wait()
+        await calls.drain(0.0)
+        assert not called.done(), "only as long as it may"
+        draining = asyncio.create_task(calls.drain(JOIN_TIMEOUT_S))
+        node.may_go_on.set()
+        await draining
+        assert [each.output for each in await called] == [1]
+
+    asyncio.run(scenario())
+    (row,) = recorded(database, caller.tenant_id)
+    assert (row.state, row.reason) == (ENDED, Reason.EXIT)
+
+
+def test_an_execution_that_is_accepted_while_the_service_closes_is_refused_and_has_an_end(
+    database: Database, caller: Principal
+) -> None:
+    async def scenario() -> None:
+        running = Executions(Book(database, 1), MemoryBus(Node().handle), Gate(4))
+        request = ExecutionRequest(runtime="python", code="")
+        accepting = asyncio.create_task(running.accept(caller, request, "r"))
+        await asyncio.sleep(0)
+        await running.close(0.0)
+        with pytest.raises(ServiceUnavailable):
+            await accepting
+
+    asyncio.run(scenario())
+    (row,) = recorded(database, caller.tenant_id)
+    assert (row.state, row.reason) == (ENDED, Reason.LOST)

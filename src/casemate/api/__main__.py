@@ -154,7 +154,9 @@ class Server(uvicorn.Server):
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        await self._parts.executions.close(self._drain_s)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._parts.executions.close(self._drain_s))
+            group.create_task(self._parts.calls.drain(self._drain_s))
         self.should_exit = True
 
 

@@ -42,6 +42,7 @@ from casemate.queue.gate import Gate
 from casemate.store.executions import Execution
 
 CODE: Final = "code"
+SHUT_DOWN: Final = "the service was shut down"
 
 
 class Running(Live):
@@ -96,6 +97,9 @@ class Executions:
             request_id=request_id,
             spec=stored_spec(request),
         )
+        if not self._is_open:  # closed meanwhile: nobody would wait for its end
+            await self.book.ended(row, ended_by_us(Reason.LOST, SHUT_DOWN))
+            self.check_open()
         return self._begin(Running(row, bounds_of(caller)), request)
 
     def running(self, tenant_id: str, identity: str) -> Running | None:
@@ -159,7 +163,7 @@ class Executions:
             result = await self._result(running, request)
         except asyncio.CancelledError:
             reason = Reason.CANCELLED if running.is_cancelled else Reason.LOST
-            result = ended_by_us(reason, "it had not begun" if running.is_cancelled else "the service was shut down")
+            result = ended_by_us(reason, "it had not begun" if running.is_cancelled else SHUT_DOWN)
         await asyncio.shield(self._conclude(running, result))
 
     async def _conclude(self, running: Running, result: Result) -> None:
