@@ -12,9 +12,9 @@ from fastapi import Depends, Query
 from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
+from casemate.model.units import SECOND_US
 
-_SECOND_US: Final = 1_000_000
-_HOUR_US: Final = 3600 * _SECOND_US
+_HOUR_US: Final = 3600 * SECOND_US
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -44,7 +44,7 @@ def moments(since: str | None, until: str | None) -> tuple[int | None, int | Non
 def time_range(since: str | None, until: str | None) -> tuple[int, int]:
     """A range in microseconds: up to now and an hour long, unless something else is said. Raises InvalidInput."""
     since_us, until_us = moments(since, until)
-    end_us = now_us() + _SECOND_US if until_us is None else until_us
+    end_us = now_us() + SECOND_US if until_us is None else until_us
     begin_us = end_us - _HOUR_US if since_us is None else since_us
     if begin_us >= end_us:
         raise InvalidInput("since", "is not before until")

@@ -14,12 +14,12 @@ from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit, whole_number
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
+from casemate.model.units import SECOND_US
 from casemate.service_limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S
 from casemate.store.executions import statistics_rows
 
 RANGES: Final = {"15 minutes": 900, "hour": 3600, "6 hours": 6 * 3600, "day": 24 * 3600, "week": 7 * 24 * 3600}
 _DEFAULT_RANGE_S: Final = 900
-_SECOND_US: Final = 1_000_000
 
 
 def routes(site: Site) -> list[Route]:
@@ -41,7 +41,7 @@ async def _data(visit: Visit) -> Response:
     """The series of the charts: of all tenants for the operator, else of one's own."""
     range_s = _range_s(visit)
     until_us = now_us()
-    since_us = until_us - range_s * _SECOND_US
+    since_us = until_us - range_s * SECOND_US
     tenant_id = None if visit.who.is_operator else visit.who.tenant_id
     found = await visit.site.database.read(
         lambda connection: series_of(
