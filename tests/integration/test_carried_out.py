@@ -85,6 +85,10 @@ class Node:
             self.open -= 1
 
 
+def check(call_id: str) -> CheckSyntax:
+    return CheckSyntax(id=call_id, tenant="t", request_id="r", runtime="python", code="")
+
+
 def recorded(database: Database, tenant_id: str) -> list[Execution]:
     return list(database.read_now(lambda records: executions.list_executions(records, tenant_id)).items)
 
@@ -126,13 +130,27 @@ def test_an_execution_whose_caller_goes_before_it_is_accepted_has_an_end(databas
     assert (row.state, row.reason) == (ENDED, Reason.CANCELLED)
 
 
+def test_whoever_leaves_a_call_has_left_the_node_when_that_is_done(database: Database, caller: Principal) -> None:
+    async def scenario() -> Any:
+        bus = MemoryBus(Node().handle)
+        calls = Calls(Book(database, 1), bus, Gate(1))
+        row = await calls.begin(caller, SOURCE, kind="batch", request_id="r")
+        results = calls.results(caller, row, Callee(source=SOURCE), [Item(data=1), Item(data=2)])
+        await anext(results)
+        await results.aclose()
+        return await answer_to(bus, check(f"{row.id}.0"))  # a call of that id that was not left would be under way
+
+    assert asyncio.run(scenario()) == {"valid": True}
+    (row,) = recorded(database, caller.tenant_id)
+    assert (row.state, row.reason) == (ENDED, Reason.CANCELLED)
+
+
 def test_a_question_is_left_when_its_answer_is_there() -> None:
     async def scenario() -> Any:
         node = Node()
         bus = MemoryBus(node.handle)
-        question = CheckSyntax(id="chk", tenant="t", request_id="r", runtime="python", code="")
-        found = await answer_to(bus, question)
-        again = await answer_to(bus, question)  # of the same id: a call that was not closed would be under way
+        found = await answer_to(bus, check("chk"))
+        again = await answer_to(bus, check("chk"))  # of the same id: a call that was not closed would be under way
         await bus.close()
         return found, again, node.open
 

@@ -156,10 +156,11 @@ class Calls:
                 async with self._gate.turn(call.caller.tenant_id, bounds=bounds_of(call.caller)):
                     if start == 0:
                         call.row = self._book.started(call.row)
-                    async for index, result in self._ended(question):
-                        self._note(call.row, result)
-                        del missing[index]
-                        yield index, result
+                    async with aclosing(self._ended(question)) as ended:
+                        async for index, result in ended:
+                            self._note(call.row, result)
+                            del missing[index]
+                            yield index, result
         for index, item in missing.items():
             yield index, lost(item)
 

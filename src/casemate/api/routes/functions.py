@@ -41,6 +41,7 @@ from casemate.model.function import Item, Source
 from casemate.model.labels import check_labels
 from casemate.service_config import LANGUAGE_ALIASES
 from casemate.store import logs
+from casemate.store.executions import Execution
 from casemate.store.functions import Alias, Function, Version
 from casemate.tenancy.scopes import INVOKE
 from casemate.tenancy.terms import Principal
@@ -310,6 +311,17 @@ async def callable_by(parts: State, who: Principal, name: str, which: int | str)
     return found
 
 
+async def _begun(
+    parts: State, who: Principal, request: Request, found: Published, *, kind: str, timeout_s: float | None
+) -> Execution:
+    """The record of a call. Raises InvalidInput for more time than this service allows, TooManyRequests."""
+    check_maximum({} if timeout_s is None else {"timeout": timeout_s}, parts.config.maximum)
+    version = found.version
+    return await parts.calls.begin(
+        who, found.source, kind=kind, name=version.name, version=version.number, request_id=request.state.request_id
+    )
+
+
 @router.post("/{name}/invoke", response_model=InvokeOut, summary="Call a function")
 async def invoke(
     name: FunctionName,
@@ -323,15 +335,7 @@ async def invoke(
     """Call it with one item. What the function does wrong is in the answer, which is 200 all the same."""
     parts.executions.check_open()
     found = await callable_by(parts, who, name, check_reference(version, alias))
-    check_maximum({} if body.timeout is None else {"timeout": body.timeout}, parts.config.maximum)
-    row = await parts.calls.begin(
-        who,
-        found.source,
-        kind=FUNCTION,
-        name=name,
-        version=found.version.number,
-        request_id=request.state.request_id,
-    )
+    row = await _begun(parts, who, request, found, kind=FUNCTION, timeout_s=body.timeout)
     item = Item(data=body.data, context=body.context)
     async with aclosing(parts.calls.results(who, row, found, [item], body.timeout)) as results:
         called = await unless_gone(request, anext(results))
@@ -370,15 +374,7 @@ async def batch(
     """
     parts.executions.check_open()
     found = await callable_by(parts, who, name, check_reference(version, alias))
-    check_maximum({} if body.timeout is None else {"timeout": body.timeout}, parts.config.maximum)
-    row = await parts.calls.begin(
-        who,
-        found.source,
-        kind=BATCH,
-        name=name,
-        version=found.version.number,
-        request_id=request.state.request_id,
-    )
+    row = await _begun(parts, who, request, found, kind=BATCH, timeout_s=body.timeout)
     items = [Item(id=each.id, data=each.data, context=each.context) for each in body.items]
     results = parts.calls.results(who, row, found, items, body.timeout)
     if NDJSON in accept:
