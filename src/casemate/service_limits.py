@@ -19,6 +19,11 @@ IDEMPOTENCY_BODY_MAX_BYTES: Final = 1 * MIB
 
 PAGE_DEFAULT_COUNT: Final = 50
 PAGE_MAX_COUNT: Final = 200
+ID_MAX_CHARS: Final = 64
+WORD_MAX_CHARS: Final = 32
+"""Of a reason, or an amount as people write it."""
+
+LAYERS_ASKED_MAX: Final = 32
 LABELS_MAX: Final = 32
 LABEL_MAX_CHARS: Final = 128
 PRIORITY_MAX: Final = 9
@@ -137,7 +142,6 @@ FUNCTIONS_DELETED_KEPT_MAX: Final = 10_000
 """Names of a tenant whose numbers stay taken though the functions are gone."""
 
 SOURCES_A_PAGE_MAX_BYTES: Final = 8 * MIB
-LOG_ITEM_ID_MAX_CHARS: Final = 1024
 LOG_LINES_A_WRITE_MAX: Final = 10_000
 SAMPLES_A_WRITE_MAX: Final = 10_000
 SETTINGS_MAX: Final = 1_000
@@ -215,6 +219,10 @@ ANSWER_MAX_BYTES: Final = 64 * MIB
 
 # Functions ------------------------------------------------------------------------------------------
 FUNCTION_NAME_MAX_CHARS: Final = 255
+ALIAS_NAME_MAX_CHARS: Final = 64
+VERSION_NUMBER_MAX: Final = 2**31 - 1
+DESCRIPTION_MAX_CHARS: Final = 4096
+ITEM_ID_MAX_CHARS: Final = 1024
 RUNNER_SCRIPT_MAX_BYTES: Final = 1 * MIB
 RUNNER_ITEMS_MAX: Final = 1000
 RUNNER_TIMEOUT_DEFAULT_S: Final = 10.0

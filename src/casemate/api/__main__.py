@@ -140,7 +140,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None."""
+        """Leave them to `serve`, which has something to end before this server."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -27,7 +27,9 @@ class PageAsked(msgspec.Struct, frozen=True):
 
 async def page_asked(
     limit: Annotated[int, Query(ge=1, le=limits.PAGE_MAX_COUNT)] = limits.PAGE_DEFAULT_COUNT,
-    cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=limits.CURSOR_MAX_CHARS, description="`next_cursor` of the page before.")
+    ] = None,
 ) -> PageAsked:
     """From the query string. A coroutine: anything else would be called in a thread."""
     return PageAsked(limit, cursor)

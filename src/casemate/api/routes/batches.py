@@ -112,8 +112,9 @@ async def answered(parts: State, who: Principal, asked: Batch, request_id: str, 
     """What became of every item: a call of a runner for each function, several at a time."""
     parts.executions.check_open()
     pieces = split(asked)
-    answers = await asyncio.gather(*(_part(parts, who, asked, piece, request_id, not_found) for piece in pieces))
-    return merge(asked, pieces, answers)
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(_part(parts, who, asked, piece, request_id, not_found)) for piece in pieces]
+    return merge(asked, pieces, [each.result() for each in answers])
 
 
 async def _part(

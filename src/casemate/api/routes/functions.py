@@ -14,6 +14,7 @@ from casemate import service_limits as limits
 from casemate.api.auth import Who, allowed
 from casemate.api.documents import json_response, moment
 from casemate.api.function_models import (
+    ALIAS,
     AliasIn,
     AliasOut,
     BatchIn,
@@ -51,10 +52,12 @@ NDJSON: Final = "application/x-ndjson"
 Reader = Annotated[Principal, Depends(allowed("functions:read"))]
 Publisher = Annotated[Principal, Depends(allowed("functions:publish"))]
 FunctionName = Annotated[str, Path(alias="name", max_length=limits.FUNCTION_NAME_MAX_CHARS)]
-AliasName = Annotated[str, Path(alias="alias", max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
-WhichVersion = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="A version by its number.")]
-WhichAlias = Annotated[str | None, Query(max_length=64, description="What an alias stands for; else `live`.")]
+AliasName = Annotated[str, Path(alias="alias", max_length=limits.ALIAS_NAME_MAX_CHARS, pattern=ALIAS)]
+Number = Annotated[int, Path(ge=1, le=limits.VERSION_NUMBER_MAX)]
+WhichVersion = Annotated[int | None, Query(ge=1, le=limits.VERSION_NUMBER_MAX, description="A version by its number.")]
+WhichAlias = Annotated[
+    str | None, Query(max_length=limits.ALIAS_NAME_MAX_CHARS, description="What an alias stands for; else `live`.")
+]
 
 
 # As they are answered -----------------------------------------------------------------------------
@@ -221,8 +224,8 @@ async def diff(
     name: FunctionName,
     parts: Parts,
     who: Reader,
-    before: Annotated[int, Query(alias="from", ge=1, le=2**31 - 1)],
-    after: Annotated[int, Query(alias="to", ge=1, le=2**31 - 1)],
+    before: Annotated[int, Query(alias="from", ge=1, le=limits.VERSION_NUMBER_MAX)],
+    after: Annotated[int, Query(alias="to", ge=1, le=limits.VERSION_NUMBER_MAX)],
 ) -> Response:
     """What differs between two versions."""
     old = await parts.functions.find(who.tenant_id, name, before)
