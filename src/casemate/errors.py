@@ -31,8 +31,8 @@ Each class has a stable `code`; messages say what happened, hints say what to do
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, Final
 
 
 class CasemateError(Exception):
@@ -269,3 +269,41 @@ class InternalError(CasemateError):
     """A mistake of ours. Please report it."""
 
     code = "internal"
+
+
+# Errors of another process ------------------------------------------------------------------------
+
+_FACTS: Final[Mapping[str, object]] = {
+    "layers": (),
+    "step": "",
+    "errno": 0,
+    "log": "",
+    "scope": "",
+    "field": "",
+    "retry_after_s": 1.0,
+    "problem": "",
+    "service_code": "",
+    "status": 0,
+}
+"""What some errors have besides, where the other side does not say it."""
+
+
+def classes_by_code() -> dict[str, type[CasemateError]]:
+    """The tree below its root: nothing that another process says names a class that is not written here."""
+    found: dict[str, type[CasemateError]] = {}
+    waiting: list[type[CasemateError]] = [CasemateError]
+    while waiting:
+        for each in waiting.pop().__subclasses__():
+            if each.__module__ == __name__:
+                found[each.code] = each
+                waiting.append(each)
+    return found
+
+
+def of_another_process(kind: type[CasemateError], message: str, hint: str) -> CasemateError:
+    """An error of that class in words that are ready, with facts that are for the caller to fill in."""
+    error = kind.__new__(kind)
+    CasemateError.__init__(error, message, hint=hint)
+    for name, value in _FACTS.items():
+        setattr(error, name, value)
+    return error

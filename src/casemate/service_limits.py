@@ -8,7 +8,6 @@ from casemate.limits import *  # noqa: F403  (the service looks for all bounds h
 from casemate.limits import KIB, MEMORY_MAX_BYTES, MIB
 
 # The service: what one request may be -----------------------------------------------------------------
-REQUEST_BODY_MAX_BYTES: Final = 64 * MIB
 REQUEST_ID_MAX_CHARS: Final = 128
 REQUEST_PARSED_HERE_MAX_BYTES: Final = 256 * KIB
 """A larger body is parsed in a thread, so that other requests do not wait for it."""
@@ -20,6 +19,11 @@ IDEMPOTENCY_BODY_MAX_BYTES: Final = 1 * MIB
 
 PAGE_DEFAULT_COUNT: Final = 50
 PAGE_MAX_COUNT: Final = 200
+ID_MAX_CHARS: Final = 64
+WORD_MAX_CHARS: Final = 32
+"""Of a reason, or an amount as people write it."""
+
+LAYERS_ASKED_MAX: Final = 32
 LABELS_MAX: Final = 32
 LABEL_MAX_CHARS: Final = 128
 PRIORITY_MAX: Final = 9
@@ -138,7 +142,6 @@ FUNCTIONS_DELETED_KEPT_MAX: Final = 10_000
 """Names of a tenant whose numbers stay taken though the functions are gone."""
 
 SOURCES_A_PAGE_MAX_BYTES: Final = 8 * MIB
-LOG_ITEM_ID_MAX_CHARS: Final = 1024
 LOG_LINES_A_WRITE_MAX: Final = 10_000
 SAMPLES_A_WRITE_MAX: Final = 10_000
 SETTINGS_MAX: Final = 1_000
@@ -216,6 +219,10 @@ ANSWER_MAX_BYTES: Final = 64 * MIB
 
 # Functions ------------------------------------------------------------------------------------------
 FUNCTION_NAME_MAX_CHARS: Final = 255
+ALIAS_NAME_MAX_CHARS: Final = 64
+VERSION_NUMBER_MAX: Final = 2**31 - 1
+DESCRIPTION_MAX_CHARS: Final = 4096
+ITEM_ID_MAX_CHARS: Final = 1024
 RUNNER_SCRIPT_MAX_BYTES: Final = 1 * MIB
 RUNNER_ITEMS_MAX: Final = 1000
 RUNNER_TIMEOUT_DEFAULT_S: Final = 10.0
@@ -263,7 +270,6 @@ SDK_RETRY_AFTER_MAX_S: Final = 60.0
 """A service that asks for more patience is not waited for: whoever called is told."""
 
 SDK_CONNECTIONS_MAX: Final = 100
-SDK_READ_BYTES: Final = 64 * KIB
 SDK_ANSWER_MAX_BYTES: Final = 512 * MIB
 """Of one answer, or one event of a stream: it may carry the files of a Result in base64."""
 

@@ -21,8 +21,10 @@ from casemate.cluster.messages import (
     Question,
     RunItems,
 )
+from casemate.errors import ServiceUnavailable
 from casemate.executions.book import Book, ended_by_us
-from casemate.executions.service import answer_to
+from casemate.executions.request import ExecutionRequest
+from casemate.executions.service import Executions, answer_to
 from casemate.functions.calls import Calls, all_results
 from casemate.functions.published import Callee
 from casemate.model.function import Item, ItemResult, Source
@@ -59,10 +61,13 @@ def caller(database: Database) -> Principal:
 
 
 class Node:
-    """Gives back what items hold, and knows how many questions it has not left."""
+    """Gives back what items hold, when it may go on, and knows how many questions it has not left."""
 
     def __init__(self) -> None:
         self.open = 0
+        self.asked = asyncio.Event()
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
 
     async def handle(self, question: Question, _: asyncio.Event) -> AsyncGenerator[Answer, None]:
         self.open += 1
@@ -70,12 +75,18 @@ class Node:
             if isinstance(question, CheckSyntax):
                 yield Answered(id=question.id, value={"valid": True})
             elif isinstance(question, RunItems):
+                self.asked.set()
+                await self.may_go_on.wait()
                 for index, item in enumerate(question.items):
                     ended = ItemResult(id=item.id, success=True, reason=Reason.EXIT, output=item.data)
                     yield ItemEnded(id=question.id, index=index, result=ended)
                 yield ItemsEnded(id=question.id)
         finally:
             self.open -= 1
+
+
+def check(call_id: str) -> CheckSyntax:
+    return CheckSyntax(id=call_id, tenant="t", request_id="r", runtime="python", code="")
 
 
 def recorded(database: Database, tenant_id: str) -> list[Execution]:
@@ -119,13 +130,27 @@ def test_an_execution_whose_caller_goes_before_it_is_accepted_has_an_end(databas
     assert (row.state, row.reason) == (ENDED, Reason.CANCELLED)
 
 
+def test_whoever_leaves_a_call_has_left_the_node_when_that_is_done(database: Database, caller: Principal) -> None:
+    async def scenario() -> Any:
+        bus = MemoryBus(Node().handle)
+        calls = Calls(Book(database, 1), bus, Gate(1))
+        row = await calls.begin(caller, SOURCE, kind="batch", request_id="r")
+        results = calls.results(caller, row, Callee(source=SOURCE), [Item(data=1), Item(data=2)])
+        await anext(results)
+        await results.aclose()
+        return await answer_to(bus, check(f"{row.id}.0"))  # a call of that id that was not left would be under way
+
+    assert asyncio.run(scenario()) == {"valid": True}
+    (row,) = recorded(database, caller.tenant_id)
+    assert (row.state, row.reason) == (ENDED, Reason.CANCELLED)
+
+
 def test_a_question_is_left_when_its_answer_is_there() -> None:
     async def scenario() -> Any:
         node = Node()
         bus = MemoryBus(node.handle)
-        question = CheckSyntax(id="chk", tenant="t", request_id="r", runtime="python", code="")
-        found = await answer_to(bus, question)
-        again = await answer_to(bus, question)  # of the same id: a call that was not closed would be under way
+        found = await answer_to(bus, check("chk"))
+        again = await answer_to(bus, check("chk"))  # of the same id: a call that was not closed would be under way
         await bus.close()
         return found, again, node.open
 
@@ -148,3 +173,41 @@ def test_when_an_execution_began_is_recorded_with_its_end_or_while_it_goes_on(
     found = {row.id: row for row in recorded(database, caller.tenant_id)}
     assert (found[short.id].state, found[short.id].started_us) == (ENDED, short.started_us)
     assert (found[long.id].state, found[long.id].started_us) == (RUNNING, long.started_us)
+
+
+def test_a_service_that_ends_waits_for_calls_as_for_executions(database: Database, caller: Principal) -> None:
+    async def scenario() -> None:
+        node = Node()
+        node.may_go_on.clear()
+        calls = Calls(Book(database, 1), MemoryBus(node.handle), Gate(4))
+        await calls.drain(0.0)
+        row = await calls.begin(caller, SOURCE, kind="function", request_id="r")
+        called = asyncio.create_task(all_results(calls.results(caller, row, Callee(source=SOURCE), [Item(data=1)])))
+        await node.asked.wait()
+        await calls.drain(0.0)
+        assert not called.done(), "only as long as it may"
+        draining = asyncio.create_task(calls.drain(JOIN_TIMEOUT_S))
+        node.may_go_on.set()
+        await draining
+        assert [each.output for each in await called] == [1]
+
+    asyncio.run(scenario())
+    (row,) = recorded(database, caller.tenant_id)
+    assert (row.state, row.reason) == (ENDED, Reason.EXIT)
+
+
+def test_an_execution_that_is_accepted_while_the_service_closes_is_refused_and_has_an_end(
+    database: Database, caller: Principal
+) -> None:
+    async def scenario() -> None:
+        running = Executions(Book(database, 1), MemoryBus(Node().handle), Gate(4))
+        request = ExecutionRequest(runtime="python", code="")
+        accepting = asyncio.create_task(running.accept(caller, request, "r"))
+        await asyncio.sleep(0)
+        await running.close(0.0)
+        with pytest.raises(ServiceUnavailable):
+            await accepting
+
+    asyncio.run(scenario())
+    (row,) = recorded(database, caller.tenant_id)
+    assert (row.state, row.reason) == (ENDED, Reason.LOST)

@@ -18,7 +18,7 @@ from casemate.errors import Conflict, InvalidInput
 from casemate.service_config import load_service
 from casemate.service_limits import (
     FUNCTION_LOG_TEXT_MAX_CHARS,
-    LOG_ITEM_ID_MAX_CHARS,
+    ITEM_ID_MAX_CHARS,
     LOG_LINES_A_WRITE_MAX,
     SAMPLES_A_WRITE_MAX,
     SETTING_MAX_BYTES,
@@ -131,12 +131,12 @@ def test_a_cursor_of_another_list_of_lines_is_refused(database: Database, cursor
 
 def test_lines_are_cut_to_what_the_records_take(database: Database) -> None:
     owner = with_tenant(database)
-    write(database, line(owner, "x" * (FUNCTION_LOG_TEXT_MAX_CHARS + 1), item_id="i" * (LOG_ITEM_ID_MAX_CHARS + 1)))
+    write(database, line(owner, "x" * (FUNCTION_LOG_TEXT_MAX_CHARS + 1), item_id="i" * (ITEM_ID_MAX_CHARS + 1)))
     write(database, line(owner, "half \ud800", item_id="\udfff"))
     found = database.read_now(partial(logs.list_lines, tenant_id=owner)).items
     assert [(len(one.text), len(one.item_id)) for one in found] == [
         (6, 1),
-        (FUNCTION_LOG_TEXT_MAX_CHARS, LOG_ITEM_ID_MAX_CHARS),
+        (FUNCTION_LOG_TEXT_MAX_CHARS, ITEM_ID_MAX_CHARS),
     ]
     with pytest.raises(InvalidInput):
         write(database, *[line(owner)] * (LOG_LINES_A_WRITE_MAX + 1))

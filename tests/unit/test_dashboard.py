@@ -20,7 +20,7 @@ from casemate.dashboard.render import label, lasted, seconds, size, trend, visib
 from casemate.dashboard.series import series_of
 from casemate.dashboard.sessions import Attempts, Sessions, is_own_origin, is_token
 from casemate.dashboard.site import local
-from casemate.dashboard.visit import read_form
+from casemate.dashboard.visit import read_form, whole_number
 from casemate.errors import InvalidInput, NotFound
 from casemate.executions.book import Changes
 from casemate.service_limits import FORM_MAX_BYTES, LOGIN_BURST, LOGIN_RATE_PER_S, SESSION_IDLE_S, SESSION_LIFE_S
@@ -296,3 +296,17 @@ def test_a_form_that_is_none_is_refused(body: bytes) -> None:
 def test_other_bodies_are_no_forms() -> None:
     with pytest.raises(InvalidInput):
         form(b"{}", "text/plain")
+
+
+# Forms --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "\u0663", "1 000", "0" * 9 + "1", "9" * 5000])
+def test_a_number_in_a_form_is_a_small_one_or_refused_by_its_field(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        whole_number(text, "version")
+    assert refused.value.field == "version"
+
+
+def test_a_number_in_a_form_is_read() -> None:
+    assert whole_number("999999999", "range") == 999_999_999

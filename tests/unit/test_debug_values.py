@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import casemate
 from casemate import limits
 from casemate.cli.debugging import lines
 from casemate.engine.isolate_execution import parse_answer
@@ -123,3 +126,19 @@ def test_lines_for_people_name_every_part_and_what_was_left_out() -> None:
 
 def test_an_empty_record_has_no_lines() -> None:
     assert list(lines(DebugRecord())) == []
+
+
+GUEST = Path(casemate.__file__).parent / "guest"
+SHARED = {
+    "LINES_MAX": limits.DEBUG_CONSOLE_LINES_MAX,
+    "LINE_MAX_CHARS": limits.DEBUG_LINE_MAX_CHARS,
+    "CONSOLE_MAX_CHARS": limits.DEBUG_CONSOLE_MAX_CHARS,
+    "NAME_MAX_CHARS": limits.DEBUG_NAME_MAX_CHARS,
+    "PROFILE_MAX": limits.DEBUG_PROFILE_MAX,
+}
+
+
+@pytest.mark.parametrize("name", ["python_debug.py", "debug.js"])
+def test_harnesses_which_import_nothing_of_ours_have_the_same_bounds(name: str) -> None:
+    text = (GUEST / name).read_text()
+    assert {key: int(re.findall(rf"^(?:const )?{key} = ([0-9_]+)", text, re.MULTILINE)[0]) for key in SHARED} == SHARED

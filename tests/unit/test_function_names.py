@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from casemate.api.function_models import FunctionIn
 from casemate.errors import InvalidInput
 from casemate.functions.names import function_name, runner_language, runner_name
 
@@ -57,3 +59,17 @@ def test_a_name_that_is_accepted_stays_as_it_is(text: str) -> None:
     except InvalidInput:
         return
     assert function_name(name) == name
+
+
+def published_as(alias: str | None) -> FunctionIn:
+    return FunctionIn.model_validate({"runtime": "python", "code": "", "alias": alias})
+
+
+@pytest.mark.parametrize("alias", ["", "a/b", "../live", " live", "live\n", "-a", "x" * 65, "ä"])
+def test_an_alias_that_no_address_could_name_is_not_published(alias: str) -> None:
+    with pytest.raises(ValidationError):
+        published_as(alias)
+
+
+def test_aliases_are_words_or_none() -> None:
+    assert [published_as(each).alias for each in ("v1.0_b-2", None)] == ["v1.0_b-2", None]

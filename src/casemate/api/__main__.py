@@ -140,7 +140,7 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """None."""
+        """Leave them to `serve`, which has something to end before this server."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -154,7 +154,9 @@ class Server(uvicorn.Server):
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        await self._parts.executions.close(self._drain_s)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._parts.executions.close(self._drain_s))
+            group.create_task(self._parts.calls.drain(self._drain_s))
         self.should_exit = True
 
 

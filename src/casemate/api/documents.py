@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from starlette.responses import Response
 
 from casemate.executions.service import Running
+from casemate.model.units import SECOND_US
 from casemate.store.executions import Execution
-
-_SECOND_US: Final = 1_000_000
 
 
 def moment(at_us: int | None) -> str | None:
     """A time as RFC 3339 has it, with microseconds, in UTC."""
     if at_us is None:
         return None
-    seconds, rest_us = divmod(at_us, _SECOND_US)
+    seconds, rest_us = divmod(at_us, SECOND_US)
     return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest_us).isoformat().replace("+00:00", "Z")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from casemate import service_limits as bound
 from casemate.api.models import LimitsIn, Name, Page, Sent, Text, UsageOut
+
+ALIAS = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""What stands in addresses."""
+
+AliasText = Annotated[str, StringConstraints(max_length=bound.ALIAS_NAME_MAX_CHARS, pattern=ALIAS)]
 
 
 class FunctionIn(Sent):
@@ -16,15 +21,17 @@ class FunctionIn(Sent):
     runtime: Name = Field(description="A runtime, or a language of this service's configuration.")
     code: str = Field(max_length=bound.CODE_MAX_BYTES)
     limits: LimitsIn = Field(default_factory=lambda: LimitsIn())  # type: ignore[call-arg]  # noqa: PLW0108
-    description: str = Field("", max_length=4096)
+    description: str = Field("", max_length=bound.DESCRIPTION_MAX_CHARS)
     labels: dict[Name, Text] = Field({}, max_length=bound.LABELS_MAX)
-    function: str = Field("", max_length=255, description="A function of the code that is called with the data.")
+    function: str = Field(
+        "", max_length=bound.FUNCTION_NAME_MAX_CHARS, description="A function of the code that is called with the data."
+    )
     spread: bool = Field(default=False, description="The data is an array of arguments.")
     macros: bool = Field(default=False, description="With the library of macro helpers.")
     normalise: bool = Field(default=False, description="Take the measurement out of a sample envelope.")
     input_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the data.")
     output_schema: dict[str, Any] | None = Field(None, description="JSON Schema of the output.")
-    alias: str | None = Field("live", max_length=64, description="Moved to this version; null for none.")
+    alias: AliasText | None = Field("live", description="Moved to this version; null for none.")
     check: bool = Field(default=True, description="Have the language read the code before it is published.")
 
 
@@ -89,7 +96,7 @@ class DiffOut(BaseModel):
 class AliasIn(Sent):
     """Where an alias is moved."""
 
-    version: int = Field(ge=1, le=2**31 - 1)
+    version: int = Field(ge=1, le=bound.VERSION_NUMBER_MAX)
 
 
 class AliasOut(BaseModel):
@@ -154,7 +161,7 @@ class InvokeOut(BaseModel):
 class BatchItemIn(Sent):
     """One item of a batch. Ids are given back as they came; they need not differ."""
 
-    id: str = Field("", max_length=1024)
+    id: str = Field("", max_length=bound.ITEM_ID_MAX_CHARS)
     data: Any = None
     context: dict[str, Any] = Field({})
 
@@ -228,10 +235,10 @@ class RunnersOut(BaseModel):
 class MixedItemIn(Sent):
     """One item of a batch over several functions."""
 
-    id: str = Field("", max_length=1024)
+    id: str = Field("", max_length=bound.ITEM_ID_MAX_CHARS)
     function: str = Field(max_length=bound.FUNCTION_NAME_MAX_CHARS)
-    version: int | None = Field(None, ge=1, le=2**31 - 1)
-    alias: str = Field("", max_length=64)
+    version: int | None = Field(None, ge=1, le=bound.VERSION_NUMBER_MAX)
+    alias: str = Field("", max_length=bound.ALIAS_NAME_MAX_CHARS)
     data: Any = None
     context: dict[str, Any] = Field({})
 

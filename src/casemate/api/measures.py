@@ -6,11 +6,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from casemate.model.units import SECOND_US
 from casemate.store.executions import Execution
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _BYTES: Final = tuple(float(2**power) for power in range(22, 35))
-_SECOND_US: Final = 1_000_000
 _OTHER: Final = "other"
 """The runtime of executions that name one in which nothing has run: a caller may send any name."""
 
@@ -67,9 +67,9 @@ class Measures:
         runtime = self._runtime_of(row)
         self._executions.labels(row.kind, runtime, row.reason or "").inc()
         if row.wall_us is not None:
-            self._seconds.labels(row.kind, runtime).observe(row.wall_us / _SECOND_US)
+            self._seconds.labels(row.kind, runtime).observe(row.wall_us / SECOND_US)
         if row.started_us is not None:
-            self._waiting_s.labels(row.kind).observe(max(0, row.started_us - row.created_us) / _SECOND_US)
+            self._waiting_s.labels(row.kind).observe(max(0, row.started_us - row.created_us) / SECOND_US)
         if row.memory_peak_bytes is not None:
             self._memory.labels(runtime).observe(row.memory_peak_bytes)
 

@@ -13,8 +13,8 @@ from casemate.executions.request import NO_INPUT, ExecutionRequest
 
 NO_NUL = r"^[^\x00]*$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=bound.LABEL_MAX_CHARS, pattern=NO_NUL)]
-Text = Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)]
-Amount = int | float | Annotated[str, StringConstraints(max_length=32)]
+Text = Annotated[str, StringConstraints(max_length=bound.LABEL_MAX_CHARS, pattern=NO_NUL)]
+Amount = int | float | Annotated[str, StringConstraints(max_length=bound.WORD_MAX_CHARS)]
 
 
 class Sent(BaseModel):
@@ -73,10 +73,14 @@ class ExecutionIn(Sent):
     files: dict[str, str | Bytes] = Field({}, max_length=bound.FILES_MAX, description="By path inside.")
     collect: list[str] = Field([], max_length=bound.FILES_MAX, description="Globs below the work directory.")
     limits: LimitsIn = Field(default_factory=lambda: LimitsIn())  # type: ignore[call-arg]  # noqa: PLW0108
-    require: list[str] = Field([], max_length=32, description="Isolation layers without which nothing is run.")
+    require: list[str] = Field(
+        [], max_length=bound.LAYERS_ASKED_MAX, description="Isolation layers without which nothing is run."
+    )
     filename: str | None = Field(None, max_length=bound.FILE_NAME_MAX_BYTES)
     fresh: bool = Field(default=False, description="In nothing that was made ahead.")
-    function: str = Field("", max_length=255, description="A function to call with the input; `*` is the first.")
+    function: str = Field(
+        "", max_length=bound.FUNCTION_NAME_MAX_CHARS, description="A function to call with the input; `*` is the first."
+    )
     spread: bool = Field(default=False, description="The input is an array of arguments.")
     values: Literal["", "json", "rich"] = Field(
         "", description="How values cross; `rich` keeps dates, maps and the like."

@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Match
 
 from casemate.errors import (
@@ -39,7 +40,7 @@ _FIELD_MAX_CHARS: Final = 200
 _LOG: Final = logging.getLogger("casemate.api")
 
 
-def problem(error: CasemateError, request_id: str) -> JSONResponse:
+def problem(error: CasemateError, request_id: str) -> Response:
     """An error of ours as a response."""
     content: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
     if isinstance(error, InvalidInput):
@@ -55,8 +56,9 @@ def _headers(error: CasemateError) -> dict[str, str]:
     return {"Retry-After": "1"} if error.retryable else {}
 
 
-def _response(status: int, content: dict[str, Any], request_id: str, headers: dict[str, str]) -> JSONResponse:
-    return JSONResponse({**content, "request_id": request_id}, status, headers=headers, media_type=MEDIA_TYPE)
+def _response(status: int, content: dict[str, Any], request_id: str, headers: dict[str, str]) -> Response:
+    body = msgspec.json.encode({**content, "request_id": request_id})
+    return Response(body, status, headers, MEDIA_TYPE)
 
 
 def request_id_of(request: Request) -> str:
@@ -96,7 +98,7 @@ def _methods(request: Request, routers: Sequence[APIRouter]) -> list[str]:
     return sorted({method for route in matching for method in route.methods or ()})
 
 
-def unexpected(request_id: str) -> JSONResponse:
+def unexpected(request_id: str) -> Response:
     """For what nobody has foreseen; the log has the rest."""
     return problem(InternalError("something went wrong here", hint="the log names it by the request id"), request_id)
 
@@ -118,7 +120,7 @@ def _dotted(path: Sequence[str]) -> str:
     return "".join(f"[{part}]" if part.isdecimal() else f".{part}" for part in path).lstrip(".")
 
 
-def http_problem(status: int, request_id: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def http_problem(status: int, request_id: str, headers: dict[str, str] | None = None) -> Response:
     """For what HTTP itself has a status for."""
     code = _CODES.get(status, "bad_request" if status < 500 else "internal")  # noqa: PLR2004
     message = _MESSAGES.get(status, "the request is malformed")

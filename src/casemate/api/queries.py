@@ -12,9 +12,9 @@ from fastapi import Depends, Query
 from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
+from casemate.model.units import SECOND_US
 
-_SECOND_US: Final = 1_000_000
-_HOUR_US: Final = 3600 * _SECOND_US
+_HOUR_US: Final = 3600 * SECOND_US
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -27,7 +27,9 @@ class PageAsked(msgspec.Struct, frozen=True):
 
 async def page_asked(
     limit: Annotated[int, Query(ge=1, le=limits.PAGE_MAX_COUNT)] = limits.PAGE_DEFAULT_COUNT,
-    cursor: Annotated[str | None, Query(max_length=512, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=limits.CURSOR_MAX_CHARS, description="`next_cursor` of the page before.")
+    ] = None,
 ) -> PageAsked:
     """From the query string. A coroutine: anything else would be called in a thread."""
     return PageAsked(limit, cursor)
@@ -44,7 +46,7 @@ def moments(since: str | None, until: str | None) -> tuple[int | None, int | Non
 def time_range(since: str | None, until: str | None) -> tuple[int, int]:
     """A range in microseconds: up to now and an hour long, unless something else is said. Raises InvalidInput."""
     since_us, until_us = moments(since, until)
-    end_us = now_us() + _SECOND_US if until_us is None else until_us
+    end_us = now_us() + SECOND_US if until_us is None else until_us
     begin_us = end_us - _HOUR_US if since_us is None else since_us
     if begin_us >= end_us:
         raise InvalidInput("since", "is not before until")

@@ -12,7 +12,7 @@ import msgspec
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from casemate import service_limits as limits
 from casemate.api.auth import principal
@@ -167,7 +167,7 @@ def _kept(response: Response) -> Answered:
 
 def _not_kept(why: str) -> Answered:
     error = Conflict(f"this was done, but {why} and is not kept", hint="look up what it did")
-    found: JSONResponse = problem(error, "")
+    found = problem(error, "")
     return Answered(status_code=found.status_code, headers=dict(found.headers), body=bytes(found.body))
 
 

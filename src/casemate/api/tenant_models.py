@@ -64,7 +64,9 @@ class KeyIn(Sent):
     """A key to be made."""
 
     name: str = Field(min_length=1, max_length=bound.KEY_NAME_MAX_CHARS)
-    tenant_id: str | None = Field(None, max_length=64, description="Of another tenant: for the operator.")
+    tenant_id: str | None = Field(
+        None, max_length=bound.ID_MAX_CHARS, description="Of another tenant: for the operator."
+    )
     scopes: ScopesModel
     rate_per_s: float | None = Field(None, gt=0, le=bound.KEY_RATE_MAX_PER_S)
     burst: int | None = Field(None, ge=1, le=bound.KEY_BURST_MAX)

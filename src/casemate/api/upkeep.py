@@ -13,11 +13,11 @@ from casemate import service_limits as limits
 from casemate.api.state import State
 from casemate.errors import CasemateError
 from casemate.executions.book import now_us
+from casemate.model.units import SECOND_US
 from casemate.store import executions, idempotency, logs, nonces, samples
 
 _LOG: Final = structlog.get_logger("casemate.upkeep")
 _DAY_US: Final = 24 * 3600 * 1_000_000
-_SECOND_US: Final = 1_000_000
 
 
 class Upkeep:
@@ -49,7 +49,7 @@ class Upkeep:
 async def sweep(parts: State, at_us: int) -> None:
     """Delete what is older than it is to be kept, a part at a time, so that nobody waits long for the writer."""
     kept_us = parts.config.log_retention_days * _DAY_US
-    idempotency_us = int(limits.IDEMPOTENCY_KEPT_S * _SECOND_US)
+    idempotency_us = int(limits.IDEMPOTENCY_KEPT_S * SECOND_US)
     for delete in (
         lambda connection: executions.delete_older(connection, None, ended_before_us=at_us - kept_us),
         lambda connection: logs.sweep(connection, before_us=at_us - kept_us),

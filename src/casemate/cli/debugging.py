@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from casemate.cli.messages import printable
 from casemate.model.debug import ConsoleLine, DebugRecord, ProfileEntry, Step
-from casemate.model.units import format_duration
-
-US_PER_S = 1_000_000
+from casemate.model.units import SECOND_US, format_duration
 
 
 def lines(record: DebugRecord) -> Iterator[str]:
@@ -29,7 +27,7 @@ def _part(name: str, found: Iterator[str], dropped: int) -> Iterator[str]:
 
 
 def _time(time_us: int) -> str:
-    return format_duration(time_us / US_PER_S)
+    return format_duration(time_us / SECOND_US)
 
 
 def _indented(line: str) -> str:

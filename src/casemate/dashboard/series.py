@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 
+from casemate.executions.statistics import percentile
+from casemate.model.units import SECOND_US
 from casemate.service_limits import STATISTICS_ROWS_MAX
 from casemate.store.executions import FAILED, Measured
 
-_SECOND_US = 1_000_000
-_PERCENTS = (50, 95, 99)
+_PERCENTS: Final = (50, 95, 99)
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,11 +45,11 @@ def series_of(rows: Iterable[Measured], *, since_us: int, until_us: int, points:
         if row.status == FAILED:
             name = row.error_category or row.reason
             errors[name] = errors.get(name, 0) + 1
-    step_s = step_us / _SECOND_US
+    step_s = step_us / SECOND_US
     failed = [sum(each.status == FAILED for each in step) for step in steps]
     latencies = [_latencies(step) for step in steps]
     return Series(
-        at_s=[(since_us + number * step_us) / _SECOND_US for number in range(points)],
+        at_s=[(since_us + number * step_us) / SECOND_US for number in range(points)],
         step_s=step_s,
         rate=[len(step) / step_s for step in steps],
         failures=[count / step_s for count in failed],
@@ -63,11 +65,6 @@ def series_of(rows: Iterable[Measured], *, since_us: int, until_us: int, points:
 
 
 def _latencies(step: Sequence[Measured]) -> tuple[float | None, float | None, float | None]:
-    walls = sorted(each.wall_us / _SECOND_US for each in step if each.wall_us is not None)
-    p50, p95, p99 = (_percentile(walls, percent) for percent in _PERCENTS)
+    walls = sorted(each.wall_us / SECOND_US for each in step if each.wall_us is not None)
+    p50, p95, p99 = (percentile(walls, percent) for percent in _PERCENTS)
     return p50, p95, p99
-
-
-def _percentile(ordered: Sequence[float], percent: int) -> float | None:
-    """By nearest rank."""
-    return ordered[max(1, -(-percent * len(ordered) // 100)) - 1] if ordered else None

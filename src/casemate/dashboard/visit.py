@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _FORM: Final = "application/x-www-form-urlencoded"
 _SEE_OTHER: Final = 303
 _BELONGS: Final = {"/publish": "/functions"}
+_DIGITS_MAX: Final = 9
 SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -92,6 +93,13 @@ class Visit:
     def other(self, path: str) -> Response:
         """To another page, after something was done."""
         return RedirectResponse(path, _SEE_OTHER)
+
+
+def whole_number(text: str, field: str) -> int:
+    """A number that somebody has written, of at most nine digits. Raises InvalidInput."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX):
+        raise InvalidInput(field, "is no whole number")
+    return int(text)
 
 
 def is_partial(request: Request) -> bool:

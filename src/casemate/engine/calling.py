@@ -12,10 +12,6 @@ from casemate.engine.request import check_flag, encoded_text
 from casemate.errors import InvalidInput
 from casemate.model.runtime import Ability, Runtime
 
-FIRST_FUNCTION: Final = "*"
-"""Instead of a name: the first named function of the source."""
-
-NO_FUNCTION: Final = "Function name not found"
 VALUES: Final = ("json", "rich")
 
 

@@ -34,6 +34,9 @@ GUEST_MOUNT: Final = Mount(str(Path(__file__).parent.parent / "guest"), GUEST_DI
 HARNESS_FILE: Final = f"{CODE_DIRECTORY}/{HARNESS_NAME}"
 INPUT_VARIABLE: Final = "CASEMATE_INPUT"
 NOTHING: Final[Mapping[str, Any]] = {}
+PLACED: Final = frozenset({Channel.TEXT, Channel.NONE})
+"""Channels that do not carry the program: it is a file, and its arguments are those of the command."""
+
 _PLACEHOLDER: Final = re.compile(r"\{\w+\}")
 OUTPUT_VARIABLE: Final = "CASEMATE_OUTPUT"
 
@@ -133,25 +136,11 @@ def make_program(
     path = f"{CODE_DIRECTORY}/{filename}"
     given = {**BASE_ENVIRONMENT, **runtime.environment}
     extra = {name: text for name, text in environment.items() if given.get(name) != text}
-    words = {
-        "{interpreter}": interpreter.path,
-        "{code}": path,
-        "{guest}": GUEST_DIRECTORY,
-        "{harness}": HARNESS_FILE,
-        "{addon}": ADDON_DIRECTORY,
-        "{zygote}": ZYGOTE_LIBRARY,
-    }
-    files = []
-    if runtime.harness:
-        files.append(InputFile(PurePosixPath(HARNESS_FILE), runtime.harness.encode()))
-    if runtime.channel in {Channel.TEXT, Channel.NONE}:
-        files.append(InputFile(PurePosixPath(path), code.encode()))
-        argv = (*(_filled(word, words) for word in runtime.command), *arguments)
-    else:
-        argv = tuple(_filled(word, words) for word in runtime.command)
+    words = _words(interpreter, path)
+    argv = tuple(_filled(word, words) for word in runtime.command)
     return Program(
         command=Command(
-            argv=argv,
+            argv=(*argv, *arguments) if runtime.channel in PLACED else argv,
             environment={
                 **environment,
                 **_channel_variables(runtime, value),
@@ -164,7 +153,7 @@ def make_program(
             if runtime.channel is Channel.ISOLATE
             else _request(runtime.channel, code, filename, arguments, value, extra, live=live, asked=asked),
         ),
-        files=tuple(files),
+        files=_files(runtime, path, code),
         channel=runtime.channel,
         extra=extra,
         memory_errors=runtime.memory_errors,
@@ -173,6 +162,25 @@ def make_program(
         zygote=tuple(_filled(word, words) for word in runtime.zygote),
         debug=debug,
     )
+
+
+def _words(interpreter: Interpreter, path: str) -> dict[str, str]:
+    """What stands for the words in braces of a declaration."""
+    return {
+        "{interpreter}": interpreter.path,
+        "{code}": path,
+        "{guest}": GUEST_DIRECTORY,
+        "{harness}": HARNESS_FILE,
+        "{addon}": ADDON_DIRECTORY,
+        "{zygote}": ZYGOTE_LIBRARY,
+    }
+
+
+def _files(runtime: Runtime, path: str, code: str) -> tuple[InputFile, ...]:
+    """What has to be placed before the command can start."""
+    harness = [InputFile(PurePosixPath(HARNESS_FILE), runtime.harness.encode())] if runtime.harness else []
+    program = [InputFile(PurePosixPath(path), code.encode())] if runtime.channel in PLACED else []
+    return (*harness, *program)
 
 
 def _placed_names(runtime: Runtime, filename: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from casemate.executions.statistics import ExecutionRecord, error_category
 from casemate.model.document import result_document
 from casemate.model.ids import new_id
 from casemate.model.result import Event, GuestError, Isolation, JsonValue, Reason, Result, Status, Usage
+from casemate.model.units import SECOND_US
 from casemate.store import executions as rows
 from casemate.store import idempotency
 from casemate.store.database import Database, Records
@@ -27,7 +28,6 @@ IDEMPOTENCY_KEY: Final[ContextVar[str]] = ContextVar("idempotency_key", default=
 """Of the request that is being answered, if it has one: what is accepted for it is noted there at once."""
 
 NO_LABELS: Final[Mapping[str, str]] = {}
-_SECOND_US: Final = 1_000_000
 
 
 def now_us() -> int:
@@ -224,8 +224,8 @@ def ending_of(result: Result, at_us: int, stored: bytes) -> Ending:
 def measured(usage: Usage) -> dict[str, JsonValue]:
     """Usage in the units of records."""
     return {
-        "wall_us": round(usage.wall_s * _SECOND_US),
-        "cpu_us": round((usage.cpu_user_s + usage.cpu_system_s) * _SECOND_US),
+        "wall_us": round(usage.wall_s * SECOND_US),
+        "cpu_us": round((usage.cpu_user_s + usage.cpu_system_s) * SECOND_US),
         "memory_peak_bytes": usage.memory_peak_bytes,
     }
 

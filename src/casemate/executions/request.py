@@ -68,21 +68,6 @@ def check_code_size(code: str) -> None:
         raise InvalidInput("code", TOO_LARGE)
 
 
-def check_labels(labels: dict[str, str]) -> None:
-    """Raise InvalidInput for labels beyond their bounds."""
-    if len(labels) > bound.LABELS_MAX:
-        raise InvalidInput("labels", f"more than {bound.LABELS_MAX}")
-    for name, value in labels.items():
-        if not name or max(len(name), len(value)) > bound.LABEL_MAX_CHARS:
-            raise InvalidInput(f"labels.{name}"[:80], f"name and value have 1 to {bound.LABEL_MAX_CHARS} characters")
-
-
-def check_priority(priority: int) -> None:
-    """Raise InvalidInput for a priority that there is not."""
-    if not 0 <= priority <= bound.PRIORITY_MAX:
-        raise InvalidInput("priority", f"must be 0 to {bound.PRIORITY_MAX}; more comes first")
-
-
 def check_maximum(wanted: Mapping[str, Any], maximum: Mapping[str, Any]) -> None:
     """Raise InvalidInput for a limit that is no limit, or above what this service allows."""
     asked = msgspec.structs.asdict(Limits().replacing(wanted))

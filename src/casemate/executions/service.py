@@ -31,18 +31,18 @@ from casemate.executions.live import Live
 from casemate.executions.request import (
     ExecutionRequest,
     check_code_size,
-    check_labels,
     check_maximum,
-    check_priority,
     engine_options,
 )
 from casemate.model.document import result_document
+from casemate.model.labels import check_labels
 from casemate.model.result import GuestError, JsonValue, Reason, Result
 from casemate.queue.fairness import Bounds
 from casemate.queue.gate import Gate
 from casemate.store.executions import Execution
 
 CODE: Final = "code"
+SHUT_DOWN: Final = "the service was shut down"
 
 
 class Running(Live):
@@ -86,7 +86,6 @@ class Executions:
         self.check_open()
         check_code_size(request.code)
         check_labels(request.labels)
-        check_priority(request.priority)
         check_maximum(request.limits, self._maximum)
         self.gate.check(caller.tenant_id, request.priority, bounds_of(caller))
         row = await self.book.accept(
@@ -98,6 +97,9 @@ class Executions:
             request_id=request_id,
             spec=stored_spec(request),
         )
+        if not self._is_open:  # closed meanwhile: nobody would wait for its end
+            await self.book.ended(row, ended_by_us(Reason.LOST, SHUT_DOWN))
+            self.check_open()
         return self._begin(Running(row, bounds_of(caller)), request)
 
     def running(self, tenant_id: str, identity: str) -> Running | None:
@@ -161,7 +163,7 @@ class Executions:
             result = await self._result(running, request)
         except asyncio.CancelledError:
             reason = Reason.CANCELLED if running.is_cancelled else Reason.LOST
-            result = ended_by_us(reason, "it had not begun" if running.is_cancelled else "the service was shut down")
+            result = ended_by_us(reason, "it had not begun" if running.is_cancelled else SHUT_DOWN)
         await asyncio.shield(self._conclude(running, result))
 
     async def _conclude(self, running: Running, result: Result) -> None:

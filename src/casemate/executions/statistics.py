@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from casemate.model.result import Reason, Status
 
+Number = TypeVar("Number", int, float)
 HISTOGRAM_BINS: Final = 10
 SYNTAX_ERRORS: Final = frozenset({"SyntaxError", "IndentationError", "TabError", "ParseError"})
 """Types of errors with which the languages refuse to begin."""
@@ -143,7 +144,7 @@ def grouped(records: Iterable[ExecutionRecord], by: Grouping) -> dict[str, Stati
     return {name: statistics(found) for name, found in sorted(groups.items())}
 
 
-def percentile(ordered: Sequence[int], percent: int) -> int | None:
+def percentile(ordered: Sequence[Number], percent: int) -> Number | None:
     """By nearest rank, of numbers in ascending order; None of none."""
     if not ordered:
         return None

@@ -66,6 +66,15 @@ class Calls:
         self._maximum = maximum or {}
         self._log = log
         self._on_end = on_end
+        self._in_progress = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+
+    async def drain(self, drain_s: float) -> None:
+        """Until no call is under way, for `drain_s` at most. Whoever takes new ones refuses them meanwhile."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(drain_s):
+                await self._is_idle.wait()
 
     async def begin(
         self, caller: Caller, source: Source, *, kind: str, request_id: str, name: str = "", version: int | None = None
@@ -93,6 +102,8 @@ class Calls:
         prepared = [_prepared(found, item) for item in items]
         call = Call(caller, row, with_timeout(found.source, timeout_s), total_s)
         tally = Tally()
+        self._in_progress += 1
+        self._is_idle.clear()
         try:
             async with aclosing(self._in_order(call, prepared)) as ended:
                 async for called in ended:
@@ -103,7 +114,10 @@ class Calls:
             tally.stopped(error)
             raise
         finally:
-            await asyncio.shield(self._conclude(call.row, tally))
+            try:
+                await asyncio.shield(self._conclude(call.row, tally))
+            finally:
+                self._left()
 
     async def _in_order(self, call: Call, prepared: Sequence[Called | Prepared]) -> AsyncGenerator[Called, None]:
         """In runner calls of a bounded number of items, one after the other."""
@@ -142,10 +156,11 @@ class Calls:
                 async with self._gate.turn(call.caller.tenant_id, bounds=bounds_of(call.caller)):
                     if start == 0:
                         call.row = self._book.started(call.row)
-                    async for index, result in self._ended(question):
-                        self._note(call.row, result)
-                        del missing[index]
-                        yield index, result
+                    async with aclosing(self._ended(question)) as ended:
+                        async for index, result in ended:
+                            self._note(call.row, result)
+                            del missing[index]
+                            yield index, result
         for index, item in missing.items():
             yield index, lost(item)
 
@@ -179,6 +194,11 @@ class Calls:
         ]
         if lines:
             self._log(lines)
+
+    def _left(self) -> None:
+        self._in_progress -= 1
+        if not self._in_progress:
+            self._is_idle.set()
 
     async def _conclude(self, row: Execution, tally: Tally) -> None:
         result = tally.as_result()

@@ -25,7 +25,6 @@ MISSING_SCRIPT: Final = "Missing 'script' field"
 SCRIPT_TOO_LONG: Final = "Script exceeds {} limit"
 TOO_MANY_ITEMS: Final = "Exceeds {} item limit"
 OUTPUT_TOO_LONG: Final = "Wrapper output exceeds {} limit"
-TIMED_OUT: Final = "Execution timed out"
 INVALID_PAYLOAD: Final = "Invalid Lambda response payload"
 SYNTAX_ERRORS: Final = frozenset({"SyntaxError", "IndentationError", "TabError"})
 

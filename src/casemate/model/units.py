@@ -8,6 +8,9 @@ from typing import Final, TypeVar
 
 from casemate.errors import InvalidInput
 
+SECOND_US: Final = 1_000_000
+"""Times of records are whole microseconds."""
+
 _Number = TypeVar("_Number", int, float)
 _NUMBER: Final = r"(\d{1,18}(?:\.\d{1,9})?)"
 _BYTES: Final = _NUMBER + r"\s*((?:[KMGT]i?)?B?)"

@@ -12,19 +12,11 @@ from typing import Any, Final, TypeAlias, TypedDict, get_type_hints
 
 from casemate.errors import InvalidInput
 from casemate.model.layers import Layer
-from casemate.model.resources import LIMIT_NAMES, Limits
+from casemate.model.resources import ATTRIBUTES, LIMIT_NAMES, Limits
 from casemate.model.result import JsonValue
 from casemate.sdk.requests import EVENTS, Request, check_key, encode, path
 
 FileSource: TypeAlias = bytes | str | Path
-_ATTRIBUTES: Final = {
-    "timeout": "wall_s",
-    "cpu_time": "cpu_time_s",
-    "cpu": "cpus",
-    "memory": "memory_bytes",
-    "disk": "disk_bytes",
-    "output": "output_bytes",
-}
 
 
 class ExecutionOptions(TypedDict, total=False):
@@ -100,7 +92,7 @@ def limits_document(limits: Limits | Mapping[str, Any]) -> dict[str, Any]:
     """Limits by the names that people write."""
     if not isinstance(limits, Limits):
         return dict(limits)
-    found = {name: getattr(limits, _ATTRIBUTES.get(name, name)) for name in LIMIT_NAMES}
+    found = {name: getattr(limits, ATTRIBUTES[name]) for name in LIMIT_NAMES}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -10,14 +10,17 @@ from typing import Final
 import msgspec
 
 from casemate import errors
-from casemate.errors import CasemateError, InvalidInput, ServiceError, ServiceUnavailable
+from casemate.errors import (
+    CasemateError,
+    InvalidInput,
+    ServiceError,
+    ServiceUnavailable,
+    classes_by_code,
+    of_another_process,
+)
 from casemate.service_limits import SDK_TEXT_MAX_CHARS
 
-_CLASSES: Final[dict[str, type[CasemateError]]] = {
-    each.code: each
-    for each in vars(errors).values()
-    if isinstance(each, type) and issubclass(each, CasemateError) and each is not CasemateError
-}
+_CLASSES: Final = classes_by_code()
 _BY_STATUS: Final[dict[int, type[CasemateError]]] = {
     401: errors.Unauthenticated,
     404: errors.NotFound,
@@ -28,18 +31,6 @@ _BY_STATUS: Final[dict[int, type[CasemateError]]] = {
     504: ServiceUnavailable,
 }
 """For answers of something between us and the service, which does not speak as it does."""
-
-_FACTS: Final = {
-    "layers": (),
-    "step": "",
-    "errno": 0,
-    "log": "",
-    "scope": "",
-    "service_code": "",
-    "status": 0,
-    "problem": "",
-}
-"""What some errors have besides, where the service does not say it."""
 
 _SCOPE_TEXT: Final = "the key lacks the scope "
 
@@ -77,16 +68,13 @@ def error_of(status: int, problem: ProblemBody | None, retry_after_s: float | No
         problem = ProblemBody(code="", message=f"the service answered with status {status} and no reason")
     else:
         kind = _CLASSES.get(problem.code, ServiceError)
-    error = kind.__new__(kind)
-    CasemateError.__init__(error, problem.message, hint=problem.hint)
+    error = of_another_process(kind, problem.message, problem.hint)
     _complete(error, status, problem, retry_after_s)
     return error
 
 
 def _complete(error: CasemateError, status: int, problem: ProblemBody, retry_after_s: float | None) -> None:
     error.request_id = clean(problem.request_id)
-    for name, value in _FACTS.items():
-        setattr(error, name, value)
     if isinstance(error, InvalidInput):
         error.field = clean(problem.field or "")
     elif isinstance(error, errors.TooManyRequests):

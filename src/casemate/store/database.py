@@ -58,10 +58,6 @@ class Database:
             raise
         return cls(path, writing, open_engine(path, writes=False))
 
-    @property
-    def writes_waiting(self) -> int:
-        return self._writer.waiting_count
-
     # From an event loop ---------------------------------------------------------------------------
 
     async def write(self, operation: Callable[[Connection], T]) -> T:

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from casemate.errors import InvalidInput
 from casemate.service_limits import (
     FUNCTION_LOG_TEXT_MAX_CHARS,
-    LOG_ITEM_ID_MAX_CHARS,
+    ITEM_ID_MAX_CHARS,
     LOG_LINES_A_WRITE_MAX,
     PAGE_DEFAULT_COUNT,
     SWEEP_MAX_COUNT,
@@ -114,7 +114,7 @@ def _place_of(cursor: str) -> int:
 
 def _row(line: NewLine) -> dict[str, Any]:
     text = _storable(line.text[:FUNCTION_LOG_TEXT_MAX_CHARS])
-    return msgspec.structs.asdict(line) | {"text": text, "item_id": _storable(line.item_id[:LOG_ITEM_ID_MAX_CHARS])}
+    return msgspec.structs.asdict(line) | {"text": text, "item_id": _storable(line.item_id[:ITEM_ID_MAX_CHARS])}
 
 
 def _storable(text: str) -> str:

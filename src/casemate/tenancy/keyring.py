@@ -11,6 +11,7 @@ from functools import partial
 import msgspec
 
 from casemate.errors import TooManyRequests, Unauthenticated
+from casemate.model.units import SECOND_US
 from casemate.service_limits import KEY_CACHED_S, KEY_USE_NOTED_S, KEYS_CACHED_MAX
 from casemate.store.database import Database
 from casemate.store.keys import Key, Owned, note_use, with_digest, with_id
@@ -19,8 +20,6 @@ from casemate.tenancy.keys import digest, is_key
 from casemate.tenancy.rate import Rates
 from casemate.tenancy.scopes import Scopes
 from casemate.tenancy.terms import Principal
-
-MICROSECONDS: int = 1_000_000
 
 
 class Keyring:
@@ -41,7 +40,7 @@ class Keyring:
         owned = self._remembered(wanted)
         if owned is None and is_key(text):
             owned = await self._looked_up(wanted)
-        now_us = int(self._clock() * MICROSECONDS)
+        now_us = int(self._clock() * SECOND_US)
         if owned is None or not hmac.compare_digest(owned.key.digest, wanted) or not owned.key.is_live(now_us):
             raise Unauthenticated("the key is not known", hint="keys begin with cm_; revoked and expired keys are gone")
         if owned.tenant.state != ACTIVE:
@@ -52,7 +51,7 @@ class Keyring:
     async def principal_of(self, key_id: str) -> Principal | None:
         """Whose key has that id, if it may go on; for requests that prove by a signature that they have it."""
         owned = await self._database.read(partial(with_id, key_id=key_id))
-        if owned is None or not owned.key.is_live(int(self._clock() * MICROSECONDS)) or owned.tenant.state != ACTIVE:
+        if owned is None or not owned.key.is_live(int(self._clock() * SECOND_US)) or owned.tenant.state != ACTIVE:
             return None
         return _principal(owned.key, owned.tenant)
 
@@ -91,7 +90,7 @@ class Keyring:
     def _note_use(self, wanted: bytes, owned: Owned, now_us: int) -> None:
         """Remember when the key was last used, not for every request."""
         key = owned.key
-        if key.last_used_us is not None and now_us - key.last_used_us < KEY_USE_NOTED_S * MICROSECONDS:
+        if key.last_used_us is not None and now_us - key.last_used_us < KEY_USE_NOTED_S * SECOND_US:
             return
         self._database.post(partial(note_use, tenant_id=key.tenant_id, key_id=key.id, at_us=now_us))
         if wanted in self._known:

@@ -12,6 +12,7 @@ import msgspec
 
 from casemate.errors import Conflict
 from casemate.model.ids import new_id
+from casemate.model.units import SECOND_US
 from casemate.service_limits import KEY_BURST_MAX, KEY_RATE_MAX_PER_S, PAGE_DEFAULT_COUNT
 from casemate.store import keys as key_rows
 from casemate.store import tenants as tenant_rows
@@ -19,7 +20,7 @@ from casemate.store.database import Database, Records
 from casemate.store.keys import Key
 from casemate.store.pages import Page
 from casemate.store.tenants import ACTIVE, Tenant
-from casemate.tenancy.keyring import MICROSECONDS, Keyring, scopes_of
+from casemate.tenancy.keyring import Keyring, scopes_of
 from casemate.tenancy.keys import digest, new_key, shown
 from casemate.tenancy.scopes import ADMIN, Scopes
 from casemate.tenancy.terms import OPERATOR, KeyTerms, Principal, TenantTerms, check_key, check_tenant
@@ -127,7 +128,7 @@ class Tenancy:
         if granting is not None:
             scopes_of(old).within(granting)
         made = _with_text(old, self._now_us())
-        await self._change(partial(_rotate, old=old, new=made.key, grace_us=int(grace_s * MICROSECONDS)))
+        await self._change(partial(_rotate, old=old, new=made.key, grace_us=int(grace_s * SECOND_US)))
         return made
 
     async def revoke_key(self, tenant_id: str | None, key_id: str) -> Key:
@@ -147,7 +148,7 @@ class Tenancy:
             self.keyring.forget()
 
     def _now_us(self) -> int:
-        return int(self._clock() * MICROSECONDS)
+        return int(self._clock() * SECOND_US)
 
     def _tenant(self, terms: TenantTerms) -> Tenant:
         return Tenant(id=new_id("ten"), state=ACTIVE, created_us=self._now_us(), **msgspec.structs.asdict(terms))
@@ -155,7 +156,7 @@ class Tenancy:
     def _key(self, tenant_id: str, terms: KeyTerms) -> NewKey:
         now_us = self._now_us()
         text = new_key()
-        lifetime_us = None if terms.lifetime_s is None else int(terms.lifetime_s * MICROSECONDS)
+        lifetime_us = None if terms.lifetime_s is None else int(terms.lifetime_s * SECOND_US)
         key = Key(
             id=new_id("key"),
             tenant_id=tenant_id,

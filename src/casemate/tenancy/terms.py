@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from casemate.errors import InvalidInput
+from casemate.model.labels import check_labels
 from casemate.service_limits import (
     KEY_BURST_DEFAULT,
     KEY_BURST_MAX,
@@ -17,8 +18,6 @@ from casemate.service_limits import (
     KEY_NAME_MAX_CHARS,
     KEY_RATE_DEFAULT_PER_S,
     KEY_RATE_MAX_PER_S,
-    LABEL_MAX_CHARS,
-    LABELS_MAX,
     TENANT_CONCURRENCY_DEFAULT,
     TENANT_CONCURRENCY_MAX,
     TENANT_NAME_MAX_CHARS,
@@ -80,7 +79,7 @@ def check_tenant(values: Mapping[str, Any]) -> None:
         raise InvalidInput("state", f"must be {ACTIVE} or {SUSPENDED}")
     _check_between("concurrency_max", values.get("concurrency_max", 1), 1, TENANT_CONCURRENCY_MAX)
     _check_between("queue_max", values.get("queue_max", 0), 0, TENANT_QUEUE_MAX)
-    _check_labels(values.get("labels", {}))
+    check_labels(values.get("labels", {}))
 
 
 def check_key(terms: KeyTerms) -> None:
@@ -97,13 +96,3 @@ def check_key(terms: KeyTerms) -> None:
 def _check_between(field: str, value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise InvalidInput(field, f"must be from {least} to {most}")
-
-
-def _check_labels(labels: Mapping[str, str]) -> None:
-    if len(labels) > LABELS_MAX:
-        raise InvalidInput("labels", f"are more than {LABELS_MAX}")
-    for name, value in labels.items():
-        if not name or max(len(name), len(value)) > LABEL_MAX_CHARS:
-            raise InvalidInput(
-                f"labels.{name[:LABEL_MAX_CHARS]}", f"has more than {LABEL_MAX_CHARS} characters, or no name"
-            )

@@ -26,12 +26,12 @@ from casemate.functions.calls import BATCH, all_results
 from casemate.functions.published import check_reference
 from casemate.functions.webhook import KEY_ID_HEADERS, UNAUTHORIZED, Verified, verify
 from casemate.model.function import ItemResult
+from casemate.model.units import SECOND_US
 from casemate.store import nonces
 from casemate.tenancy.secrets import webhook_text
 from casemate.tenancy.terms import Principal
 
 router = APIRouter(prefix="/v1", tags=["functions"], route_class=CheckedRoute)
-_SECOND_US: Final = 1_000_000
 _MACRO: Final = "macro_id"
 
 
@@ -95,7 +95,7 @@ def _verified(parts: State, headers: dict[str, str], body: bytes, key_id: str) -
     for secret in parts.signing.webhook_secrets(key_id):
         text = webhook_text(secret)
         with suppress(Unauthenticated):
-            found = verify(headers, body, secret_of=partial(_known, text), now_s=now_us() / _SECOND_US)
+            found = verify(headers, body, secret_of=partial(_known, text), now_s=now_us() / SECOND_US)
     return found
 
 
@@ -104,7 +104,7 @@ def _known(secret: bytes, _key_id: str) -> bytes:
 
 
 async def _is_first(parts: State, who: Principal, nonce: str, until_s: float) -> bool:
-    expires_us = int(until_s * _SECOND_US)
+    expires_us = int(until_s * SECOND_US)
     return await parts.database.write(lambda records: nonces.use(records, who.tenant_id, nonce, expires_us=expires_us))
 
 
@@ -112,8 +112,9 @@ async def answered(parts: State, who: Principal, asked: Batch, request_id: str, 
     """What became of every item: a call of a runner for each function, several at a time."""
     parts.executions.check_open()
     pieces = split(asked)
-    answers = await asyncio.gather(*(_part(parts, who, asked, piece, request_id, not_found) for piece in pieces))
-    return merge(asked, pieces, answers)
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(_part(parts, who, asked, piece, request_id, not_found)) for piece in pieces]
+    return merge(asked, pieces, [each.result() for each in answers])
 
 
 async def _part(

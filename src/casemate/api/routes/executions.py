@@ -109,10 +109,10 @@ async def list_executions(
     page: Listed,
     state: Annotated[str | None, Query(pattern="^(queued|running|ended)$")] = None,
     status: Annotated[str | None, Query(pattern="^(succeeded|failed)$")] = None,
-    reason: Annotated[str | None, Query(max_length=32)] = None,
+    reason: Annotated[str | None, Query(max_length=limits.WORD_MAX_CHARS)] = None,
     kind: Annotated[str | None, Query(pattern="^(code|function|batch)$")] = None,
     runtime: Annotated[str | None, Query(max_length=limits.LABEL_MAX_CHARS)] = None,
-    function: Annotated[str | None, Query(max_length=255)] = None,
+    function: Annotated[str | None, Query(max_length=limits.FUNCTION_NAME_MAX_CHARS)] = None,
     label: Annotated[list[str], Query(max_length=limits.LABELS_MAX)] = [],  # noqa: B006
     since: str | None = None,
     until: str | None = None,

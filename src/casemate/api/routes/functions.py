@@ -14,6 +14,7 @@ from casemate import service_limits as limits
 from casemate.api.auth import Who, allowed
 from casemate.api.documents import json_response, moment
 from casemate.api.function_models import (
+    ALIAS,
     AliasIn,
     AliasOut,
     BatchIn,
@@ -33,13 +34,15 @@ from casemate.api.queries import Listed, PageAsked, labels_of, moments
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.waiting import unless_gone
-from casemate.executions.request import check_labels, check_maximum
+from casemate.executions.request import check_maximum
 from casemate.functions.calls import BATCH, FUNCTION, Called
 from casemate.functions.names import function_name, runner_name
 from casemate.functions.published import Published, check_reference, difference, source_of
 from casemate.model.function import Item, Source
+from casemate.model.labels import check_labels
 from casemate.service_config import LANGUAGE_ALIASES
 from casemate.store import logs
+from casemate.store.executions import Execution
 from casemate.store.functions import Alias, Function, Version
 from casemate.tenancy.scopes import INVOKE
 from casemate.tenancy.terms import Principal
@@ -49,10 +52,12 @@ NDJSON: Final = "application/x-ndjson"
 Reader = Annotated[Principal, Depends(allowed("functions:read"))]
 Publisher = Annotated[Principal, Depends(allowed("functions:publish"))]
 FunctionName = Annotated[str, Path(alias="name", max_length=limits.FUNCTION_NAME_MAX_CHARS)]
-AliasName = Annotated[str, Path(alias="alias", max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
-WhichVersion = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="A version by its number.")]
-WhichAlias = Annotated[str | None, Query(max_length=64, description="What an alias stands for; else `live`.")]
+AliasName = Annotated[str, Path(alias="alias", max_length=limits.ALIAS_NAME_MAX_CHARS, pattern=ALIAS)]
+Number = Annotated[int, Path(ge=1, le=limits.VERSION_NUMBER_MAX)]
+WhichVersion = Annotated[int | None, Query(ge=1, le=limits.VERSION_NUMBER_MAX, description="A version by its number.")]
+WhichAlias = Annotated[
+    str | None, Query(max_length=limits.ALIAS_NAME_MAX_CHARS, description="What an alias stands for; else `live`.")
+]
 
 
 # As they are answered -----------------------------------------------------------------------------
@@ -219,8 +224,8 @@ async def diff(
     name: FunctionName,
     parts: Parts,
     who: Reader,
-    before: Annotated[int, Query(alias="from", ge=1, le=2**31 - 1)],
-    after: Annotated[int, Query(alias="to", ge=1, le=2**31 - 1)],
+    before: Annotated[int, Query(alias="from", ge=1, le=limits.VERSION_NUMBER_MAX)],
+    after: Annotated[int, Query(alias="to", ge=1, le=limits.VERSION_NUMBER_MAX)],
 ) -> Response:
     """What differs between two versions."""
     old = await parts.functions.find(who.tenant_id, name, before)
@@ -309,6 +314,17 @@ async def callable_by(parts: State, who: Principal, name: str, which: int | str)
     return found
 
 
+async def _begun(
+    parts: State, who: Principal, request: Request, found: Published, *, kind: str, timeout_s: float | None
+) -> Execution:
+    """The record of a call. Raises InvalidInput for more time than this service allows, TooManyRequests."""
+    check_maximum({} if timeout_s is None else {"timeout": timeout_s}, parts.config.maximum)
+    version = found.version
+    return await parts.calls.begin(
+        who, found.source, kind=kind, name=version.name, version=version.number, request_id=request.state.request_id
+    )
+
+
 @router.post("/{name}/invoke", response_model=InvokeOut, summary="Call a function")
 async def invoke(
     name: FunctionName,
@@ -322,15 +338,7 @@ async def invoke(
     """Call it with one item. What the function does wrong is in the answer, which is 200 all the same."""
     parts.executions.check_open()
     found = await callable_by(parts, who, name, check_reference(version, alias))
-    check_maximum({} if body.timeout is None else {"timeout": body.timeout}, parts.config.maximum)
-    row = await parts.calls.begin(
-        who,
-        found.source,
-        kind=FUNCTION,
-        name=name,
-        version=found.version.number,
-        request_id=request.state.request_id,
-    )
+    row = await _begun(parts, who, request, found, kind=FUNCTION, timeout_s=body.timeout)
     item = Item(data=body.data, context=body.context)
     async with aclosing(parts.calls.results(who, row, found, [item], body.timeout)) as results:
         called = await unless_gone(request, anext(results))
@@ -369,15 +377,7 @@ async def batch(
     """
     parts.executions.check_open()
     found = await callable_by(parts, who, name, check_reference(version, alias))
-    check_maximum({} if body.timeout is None else {"timeout": body.timeout}, parts.config.maximum)
-    row = await parts.calls.begin(
-        who,
-        found.source,
-        kind=BATCH,
-        name=name,
-        version=found.version.number,
-        request_id=request.state.request_id,
-    )
+    row = await _begun(parts, who, request, found, kind=BATCH, timeout_s=body.timeout)
     items = [Item(id=each.id, data=each.data, context=each.context) for each in body.items]
     results = parts.calls.results(who, row, found, items, body.timeout)
     if NDJSON in accept:

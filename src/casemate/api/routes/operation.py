@@ -19,7 +19,7 @@ from casemate.executions.service import answer_to
 from casemate.executions.statistics import ErrorCategory, ExecutionRecord, Grouping, grouped, statistics
 from casemate.model.ids import new_id
 from casemate.model.result import JsonValue, Reason, Status
-from casemate.service_limits import STATISTICS_ROWS_MAX
+from casemate.service_limits import ID_MAX_CHARS, STATISTICS_ROWS_MAX
 from casemate.store import samples
 from casemate.store.executions import Measured, statistics_rows
 from casemate.tenancy.terms import Principal
@@ -42,7 +42,7 @@ async def workers(parts: Parts, _: WorkersReader) -> Response:
 
 @router.get("/workers/{worker_id}/samples", response_model=dict[str, Any], summary="What a worker held over time")
 async def worker_samples(
-    worker_id: Annotated[str, Path(max_length=64)],
+    worker_id: Annotated[str, Path(max_length=ID_MAX_CHARS)],
     parts: Parts,
     _: WorkersReader,
     since: str | None = None,
@@ -63,7 +63,7 @@ async def metrics(
     since: str | None = None,
     until: str | None = None,
     group_by: Annotated[Literal["runtime", "function", "tenant"] | None, Query()] = None,
-    tenant: Annotated[str | None, Query(max_length=64, description="One tenant's; for the operator.")] = None,
+    tenant: Annotated[str | None, Query(max_length=ID_MAX_CHARS, description="One tenant's; for the operator.")] = None,
 ) -> Response:
     """Of those that ended in a time range, by default the last hour: the tenant's, for the operator all tenants'."""
     since_us, until_us = time_range(since, until)

@@ -21,12 +21,13 @@ from casemate.functions.calls import BATCH, all_results
 from casemate.functions.names import runner_language, runner_name
 from casemate.functions.published import Callee
 from casemate.service_config import LANGUAGE_ALIASES, LanguageConfig
+from casemate.service_limits import LABEL_MAX_CHARS
 from casemate.store import logs
 from casemate.tenancy.scopes import INVOKE
 from casemate.tenancy.terms import Principal
 
 router = APIRouter(prefix="/v1/runners", tags=["runners"], route_class=CheckedRoute)
-Language = Annotated[str, Path(max_length=128, description="A language, or the name of its runner.")]
+Language = Annotated[str, Path(max_length=LABEL_MAX_CHARS, description="A language, or the name of its runner.")]
 LogReader = Annotated[Principal, Depends(allowed("functions:read"))]
 ITEM_TIMEOUT_S: Final = 1.0
 """What such runners have always given each item."""

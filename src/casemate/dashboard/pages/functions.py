@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from casemate.dashboard.pages.executions import json_field, runtime_names
 from casemate.dashboard.site import Site
-from casemate.dashboard.visit import Visit
+from casemate.dashboard.visit import Visit, whole_number
 from casemate.errors import InvalidInput
 from casemate.functions.names import function_name
 from casemate.service_limits import PAGE_ROWS
@@ -64,8 +64,7 @@ async def _version(visit: Visit, function: dict[str, Any]) -> dict[str, Any]:
     """The version that is asked for, or the one that counts."""
     wanted = visit.wanted("version").get("version")
     number = wanted or str(function["aliases"].get(_LIVE, function["latest"]))
-    if not (number.isascii() and number.isdecimal()):
-        raise InvalidInput("version", "is no number")
+    whole_number(number, "version")
     found: dict[str, Any] = await visit.ask("GET", "functions", function["name"], "versions", number)
     return found
 
@@ -141,11 +140,9 @@ async def _invoke(visit: Visit) -> Response:
 
 
 async def _move(visit: Visit) -> Response:
-    name, number = visit.place("name"), visit.form.get("version", "")
-    if not (number.isascii() and number.isdecimal()):
-        raise InvalidInput("version", "is no number")
+    name, number = visit.place("name"), whole_number(visit.form.get("version", ""), "version")
     alias = visit.form.get("alias", "").strip()
-    await visit.ask("PUT", "functions", name, "aliases", alias, body={"version": int(number)})
+    await visit.ask("PUT", "functions", name, "aliases", alias, body={"version": number})
     return visit.other(f"/functions/{name}")
 
 

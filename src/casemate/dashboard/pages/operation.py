@@ -12,16 +12,16 @@ from starlette.routing import Route
 from casemate.dashboard.live import fragments
 from casemate.dashboard.series import series_of
 from casemate.dashboard.site import Site
-from casemate.dashboard.visit import Visit
+from casemate.dashboard.visit import Visit, whole_number
 from casemate.errors import InvalidInput
 from casemate.executions.book import now_us
+from casemate.model.units import SECOND_US
 from casemate.service_limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S, PAGE_MAX_COUNT
 from casemate.store.executions import statistics_rows
 
 RANGES: Final = {"15 minutes": 900, "hour": 3600, "6 hours": 6 * 3600, "day": 24 * 3600, "week": 7 * 24 * 3600}
 _GROUPS: Final = ("runtime", "function", "tenant")
 _DEFAULT_RANGE_S: Final = 900
-_SECOND_US: Final = 1_000_000
 
 
 def routes(site: Site) -> list[Route]:
@@ -38,7 +38,7 @@ def routes(site: Site) -> list[Route]:
 async def _charts(visit: Visit) -> Response:
     range_s = _range_s(visit)
     group_by = visit.wanted("by").get("by", _GROUPS[0])
-    since = _utc(now_us() - range_s * _SECOND_US)
+    since = _utc(now_us() - range_s * SECOND_US)
     found = await visit.ask("GET", "metrics", query={"since": since, "group_by": group_by})
     return visit.page(
         "charts.html",
@@ -67,7 +67,7 @@ async def _data(visit: Visit) -> Response:
     """The series of the charts: of all tenants for the operator, else of one's own."""
     range_s = _range_s(visit)
     until_us = now_us()
-    since_us = until_us - range_s * _SECOND_US
+    since_us = until_us - range_s * SECOND_US
     tenant_id = None if visit.who.is_operator else visit.who.tenant_id
     found = await visit.site.database.read(
         lambda connection: series_of(
@@ -81,14 +81,14 @@ async def _data(visit: Visit) -> Response:
 
 
 def _utc(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us // _SECOND_US, UTC).isoformat()
+    return datetime.fromtimestamp(at_us // SECOND_US, UTC).isoformat()
 
 
 def _range_s(visit: Visit) -> int:
-    text = visit.wanted("range").get("range", str(_DEFAULT_RANGE_S))
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text[:9]) <= CHART_RANGE_MAX_S:
+    found = whole_number(visit.wanted("range").get("range", str(_DEFAULT_RANGE_S)), "range")
+    if not 1 <= found <= CHART_RANGE_MAX_S:
         raise InvalidInput("range", f"must be 1 to {CHART_RANGE_MAX_S} seconds")
-    return int(text)
+    return found
 
 
 async def _report(visit: Visit) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from casemate.dashboard.site import Site
-from casemate.dashboard.visit import Visit
+from casemate.dashboard.visit import Visit, whole_number
 from casemate.errors import InvalidInput, NotFound
 from casemate.service_limits import PAGE_ROWS
 from casemate.tenancy.scopes import INVOKE, SCOPES
@@ -49,10 +49,7 @@ async def _make_tenant(visit: Visit) -> Response:
 
 
 def _whole(visit: Visit, field: str) -> int:
-    text = visit.form.get(field, "").strip()
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):  # noqa: PLR2004
-        raise InvalidInput(field, "is no whole number")
-    return int(text)
+    return whole_number(visit.form.get(field, "").strip(), field)
 
 
 async def _change_state(visit: Visit) -> Response:
