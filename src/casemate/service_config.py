@@ -167,7 +167,8 @@ def _value_of(variable: str, text: str, kind: Any) -> Any:  # noqa: ANN401 - wha
             return msgspec.json.decode(text, type=kind)
         return msgspec.convert(text, kind, strict=False)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ConfigError(variable, str(error)) from error
+        wanted = {int: "a whole number", float: "a number"}.get(kind)
+        raise ConfigError(variable, f"{text[:80]!r} is not {wanted}" if wanted else str(error)) from error
 
 
 def _converted(written: Mapping[str, Any]) -> ServiceConfig:

@@ -13,6 +13,7 @@ from casemate.errors import NotFound, TooManyRequests, Unauthenticated
 from casemate.tenancy.terms import Principal
 
 _BEARER: Final = "bearer "
+_HOW: Final = "send it as `Authorization: Bearer cm_…`; Casemate's own clients take it from CASEMATE_KEY or a file"
 SCHEME: Final = {
     "type": "http",
     "scheme": "bearer",
@@ -32,7 +33,7 @@ async def principal(request: Request) -> Principal:
     parts = state_of(request)
     header = request.headers.get("authorization", "")
     if header[: len(_BEARER)].lower() != _BEARER:
-        raise Unauthenticated("there is no key", hint="send it as `Authorization: Bearer cm_…`")
+        raise Unauthenticated("there is no key", hint=_HOW)
     found = await parts.tenancy.authenticate(header[len(_BEARER) :].strip())
     structlog.contextvars.bind_contextvars(tenant=found.tenant_id, key=found.key_id)
     try:

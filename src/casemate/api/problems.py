@@ -8,12 +8,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from difflib import get_close_matches
+from typing import Any, Final, get_args
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
@@ -37,6 +39,7 @@ _MESSAGES: Final = {
 _WRONG_METHOD: Final = 405
 TOO_LARGE: Final = 413
 _FIELD_MAX_CHARS: Final = 200
+_NO_OBJECT: Final = "send a JSON object, with Content-Type: application/json"
 _LOG: Final = logging.getLogger("casemate.api")
 
 
@@ -78,7 +81,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter] = ()) -> None:
 
     async def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)  # noqa: S101
-        return problem(_first(error.errors()), request_id_of(request))
+        return problem(_first(error.errors(), request.scope.get("route")), request_id_of(request))
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)  # noqa: S101
@@ -103,16 +106,39 @@ def unexpected(request_id: str) -> Response:
     return problem(InternalError("something went wrong here", hint="the log names it by the request id"), request_id)
 
 
-def _first(errors: Sequence[Any]) -> CasemateError:
+def _first(errors: Sequence[Any], route: object = None) -> CasemateError:
     """The first thing that is wrong, with the field's path as it was sent."""
     first = errors[0] if errors else {"loc": (), "msg": "is not valid"}
     where = [str(part) for part in first["loc"]]
     source, *path = where or ["body"]
-    field = _dotted(path) or source
+    field = (_dotted(path) or source)[:_FIELD_MAX_CHARS]
     if source == "path":
         return NotFound("there is nothing of that name")
+    if first.get("type") == "extra_forbidden":
+        return InvalidInput(field, "is no field of this request", hint=_meant(path, route))
+    if first.get("type") == "model_attributes_type":
+        return InvalidInput(field, "is no JSON object", hint=_NO_OBJECT if not path else "")
     text = str(first["msg"])
-    return InvalidInput(field[:_FIELD_MAX_CHARS], text[:1].lower() + text[1:])
+    return InvalidInput(field, text[:1].lower() + text[1:])
+
+
+def _meant(path: Sequence[str], route: object) -> str:
+    """Which field of the request's model a name that it lacks may stand for."""
+    body = route.body_field if isinstance(route, APIRoute) else None
+    model = _model(body.field_info.annotation) if body else None
+    for part in path[:-1]:
+        if model is not None and part in model.model_fields:
+            model = _model(model.model_fields[part].annotation)
+    known = sorted(model.model_fields) if model else []
+    close = get_close_matches(path[-1][:_FIELD_MAX_CHARS], known, n=1) if path else []
+    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known) if known else ""
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation, also in a list or beside None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model(each))), None)
 
 
 def _dotted(path: Sequence[str]) -> str:

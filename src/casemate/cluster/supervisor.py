@@ -6,6 +6,7 @@ crash are started again, after a pause that grows; both end with it, however it 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -358,7 +359,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(bound.LISTEN_BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError("service.port", f"{host[:80]} port {port}: {error.strerror}") from error
+        hint = "another program has it; --port names another, 0 takes any" if error.errno == errno.EADDRINUSE else ""
+        raise ConfigError("service.port", f"{host[:80]} port {port}: {error.strerror}", hint=hint) from error
     return listener
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from casemate import limits
 from casemate import service_limits as bound
 from casemate.errors import InvalidInput
 from casemate.executions.patterns import TOO_LARGE, is_too_large
@@ -65,7 +66,7 @@ def engine_options(request: ExecutionRequest) -> dict[str, Any]:
 def check_code_size(code: str) -> None:
     """Raise InvalidInput for code that is too large to be looked at."""
     if is_too_large(code):
-        raise InvalidInput("code", TOO_LARGE)
+        raise InvalidInput("code", TOO_LARGE, hint=f"it may have {limits.CODE_MAX_BYTES} bytes")
 
 
 def check_maximum(wanted: Mapping[str, Any], maximum: Mapping[str, Any]) -> None:

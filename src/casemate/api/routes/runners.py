@@ -91,7 +91,8 @@ def find_language(parts: State, name: str) -> tuple[str, LanguageConfig]:
     wanted = LANGUAGE_ALIASES.get(wanted, wanted)
     if wanted in parts.config.languages:
         return wanted, parts.config.languages[wanted]
-    raise NotFound("there is no such runner", hint="known: " + ", ".join(sorted(parts.config.languages)))
+    known = ", ".join(sorted(parts.config.languages)) or "none; the configuration's [languages] declares them"
+    raise NotFound("there is no such runner", hint=f"known: {known}")
 
 
 async def _answer(
