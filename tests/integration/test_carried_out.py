@@ -107,6 +107,25 @@ def test_a_call_that_has_ended_says_when_it_was_accepted_began_and_ended(databas
     assert row.created_us <= row.started_us <= (row.ended_us or 0)
 
 
+@pytest.mark.parametrize(("taken", "reason"), [(1, Reason.CANCELLED), (2, Reason.EXIT)])
+def test_who_goes_with_the_last_answer_in_hand_has_not_cancelled(
+    database: Database, caller: Principal, taken: int, reason: Reason
+) -> None:
+    ended: list[Execution] = []
+
+    async def scenario() -> None:
+        calls = Calls(Book(database, 1), MemoryBus(Node().handle), Gate(4), on_end=ended.append)
+        row = await calls.begin(caller, SOURCE, kind="batch", request_id="r")
+        results = calls.results(caller, row, Callee(source=SOURCE), [Item(data=1), Item(data=2)])
+        for _ in range(taken):
+            await anext(results)
+        await results.aclose()
+
+    asyncio.run(scenario())
+    (row,) = ended
+    assert row.reason == reason
+
+
 def test_an_execution_whose_caller_goes_before_it_is_accepted_has_an_end(database: Database, caller: Principal) -> None:
     entered, go_on = threading.Event(), threading.Event()
 

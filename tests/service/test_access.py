@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 from tests.service.live import LiveService, Tenant, answered, refused
 
+from casemate.limits import MIB
 from casemate.tenancy.scopes import SCOPES
 
 OPEN: Final = {("GET", "/healthz"), ("GET", "/readyz")}
@@ -140,6 +141,27 @@ def test_without_a_key_nothing_is_answered(operations: list[Operation], world: W
 def test_without_a_key_no_body_is_looked_at(service: LiveService) -> None:
     with service.client() as client:
         refused(client.post("/v1/executions", content=b"[" * 1000, headers={"Content-Type": "application/json"}), 401)
+
+
+def test_a_request_that_is_too_large_is_a_problem_like_others(service: LiveService) -> None:
+    half = b"[" * (5 * MIB)
+    for content in (half * 2, iter([half, half])):  # announced, and in chunks
+        refused(service.operator.post("/v1/executions", content=content), 413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field", "hint"),
+    [
+        ("/v1/executions", {"code": "1", "runtme": "r"}, "runtme", "did you mean runtime?"),
+        ("/v1/executions", {"code": "1", "limits": {"mem": 1}}, "limits.mem", "did you mean memory?"),
+        ("/v1/batch", {"items": [{"ctx": 1}]}, "items[0].ctx", "did you mean context?"),
+        ("/v1/executions", "1", "body", "send a JSON object, with Content-Type: application/json"),
+    ],
+)
+def test_a_field_that_is_wrong_is_told_with_what_may_be_meant(
+    service: LiveService, path: str, body: Any, field: str, hint: str
+) -> None:
+    assert refused(service.operator.post(path, json=body), 422, "invalid_input", field)["hint"] == hint
 
 
 def test_health_needs_no_key(world: World) -> None:

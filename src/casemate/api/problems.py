@@ -39,6 +39,7 @@ _MESSAGES: Final = {
 _WRONG_METHOD: Final = 405
 TOO_LARGE: Final = 413
 _FIELD_MAX_CHARS: Final = 200
+_UNKNOWN: Final = "extra_forbidden"
 _NO_OBJECT: Final = "send a JSON object, with Content-Type: application/json"
 _LOG: Final = logging.getLogger("casemate.api")
 
@@ -107,14 +108,15 @@ def unexpected(request_id: str) -> Response:
 
 
 def _first(errors: Sequence[Any], route: object = None) -> CasemateError:
-    """The first thing that is wrong, with the field's path as it was sent."""
-    first = errors[0] if errors else {"loc": (), "msg": "is not valid"}
+    """What is wrong first of all, with the field's path as it was sent."""
+    unknown = [each for each in errors if each.get("type") == _UNKNOWN]  # explains what else may be missing
+    first = next(iter((*unknown, *errors)), {"loc": (), "msg": "is not valid"})
     where = [str(part) for part in first["loc"]]
     source, *path = where or ["body"]
     field = (_dotted(path) or source)[:_FIELD_MAX_CHARS]
     if source == "path":
         return NotFound("there is nothing of that name")
-    if first.get("type") == "extra_forbidden":
+    if first.get("type") == _UNKNOWN:
         return InvalidInput(field, "is no field of this request", hint=_meant(path, route))
     if first.get("type") == "model_attributes_type":
         return InvalidInput(field, "is no JSON object", hint=_NO_OBJECT if not path else "")
