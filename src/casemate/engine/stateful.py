@@ -38,7 +38,11 @@ INTERRUPTED: Final = "KeyboardInterrupt"
 def session_command(runtime: Runtime, interpreter: Interpreter) -> Command:
     """How an interpreter that stays is started. Raises InvalidInput if the runtime has none."""
     if not runtime.session:
-        raise InvalidInput("stateful", "this runtime keeps no variables", hint="its declaration has no `session`")
+        raise InvalidInput(
+            "stateful",
+            "this runtime keeps no variables",
+            hint="python does, and what declares `session`",
+        )
     words = {"{interpreter}": interpreter.path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
     argv = runtime.session
     for word, text in words.items():
