@@ -360,7 +360,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         hint = "another program has it; --port names another, 0 takes any" if error.errno == errno.EADDRINUSE else ""
-        raise ConfigError("service.port", f"{host[:80]} port {port}: {error.strerror}", hint=hint) from error
+        key = "service.host" if error.errno == errno.EADDRNOTAVAIL else "service.port"
+        raise ConfigError(key, f"{host[:80]} port {port}: {error.strerror}", hint=hint) from error
     return listener
 
 

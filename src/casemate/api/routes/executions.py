@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -107,10 +107,10 @@ async def list_executions(
     parts: Parts,
     who: Reader,
     page: Listed,
-    state: Annotated[str | None, Query(pattern="^(queued|running|ended)$")] = None,
-    status: Annotated[str | None, Query(pattern="^(succeeded|failed)$")] = None,
+    state: Literal["queued", "running", "ended"] | None = None,
+    status: Literal["succeeded", "failed"] | None = None,
     reason: Annotated[str | None, Query(max_length=limits.WORD_MAX_CHARS)] = None,
-    kind: Annotated[str | None, Query(pattern="^(code|function|batch)$")] = None,
+    kind: Literal["code", "function", "batch"] | None = None,
     runtime: Annotated[str | None, Query(max_length=limits.LABEL_MAX_CHARS)] = None,
     function: Annotated[str | None, Query(max_length=limits.FUNCTION_NAME_MAX_CHARS)] = None,
     label: Annotated[list[str], Query(max_length=limits.LABELS_MAX)] = [],  # noqa: B006
