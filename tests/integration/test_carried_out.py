@@ -28,7 +28,7 @@ from casemate.executions.service import Executions, answer_to
 from casemate.functions.calls import Calls, all_results
 from casemate.functions.published import Callee
 from casemate.model.function import Item, ItemResult, Source
-from casemate.model.result import Reason
+from casemate.model.result import Reason, Usage
 from casemate.queue.gate import Gate
 from casemate.store import executions
 from casemate.store.database import Database, Records
@@ -63,11 +63,12 @@ def caller(database: Database) -> Principal:
 class Node:
     """Gives back what items hold, when it may go on, and knows how many questions it has not left."""
 
-    def __init__(self) -> None:
+    def __init__(self, wall_s: float = 0.0) -> None:
         self.open = 0
         self.asked = asyncio.Event()
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
+        self._usage = Usage(wall_s=wall_s)
 
     async def handle(self, question: Question, _: asyncio.Event) -> AsyncGenerator[Answer, None]:
         self.open += 1
@@ -78,7 +79,9 @@ class Node:
                 self.asked.set()
                 await self.may_go_on.wait()
                 for index, item in enumerate(question.items):
-                    ended = ItemResult(id=item.id, success=True, reason=Reason.EXIT, output=item.data)
+                    ended = ItemResult(
+                        id=item.id, success=True, reason=Reason.EXIT, output=item.data, usage=self._usage
+                    )
                     yield ItemEnded(id=question.id, index=index, result=ended)
                 yield ItemsEnded(id=question.id)
         finally:
@@ -105,6 +108,20 @@ def test_a_call_that_has_ended_says_when_it_was_accepted_began_and_ended(databas
     (row,) = ended
     assert row.started_us is not None, "measurements would have no time of waiting"
     assert row.created_us <= row.started_us <= (row.ended_us or 0)
+
+
+def test_items_that_run_beside_each_other_took_no_longer_than_their_call(database: Database, caller: Principal) -> None:
+    ended: list[Execution] = []
+
+    async def scenario() -> None:
+        calls = Calls(Book(database, 1), MemoryBus(Node(wall_s=1000.0).handle), Gate(4), on_end=ended.append)
+        row = await calls.begin(caller, SOURCE, kind="batch", request_id="r")
+        await all_results(calls.results(caller, row, Callee(source=SOURCE), [Item(data=1), Item(data=2)]))
+
+    asyncio.run(scenario())
+    (row,) = ended
+    assert row.wall_us is not None
+    assert row.wall_us < 1000 * 1_000_000
 
 
 @pytest.mark.parametrize(("taken", "reason"), [(1, Reason.CANCELLED), (2, Reason.EXIT)])

@@ -29,6 +29,7 @@ from casemate.store.logs import NewLine
 
 FUNCTION: Final = "function"
 BATCH: Final = "batch"
+_SECOND_US: Final = 1_000_000
 
 
 class Called(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,7 +204,8 @@ class Calls:
             self._is_idle.set()
 
     async def _conclude(self, row: Execution, tally: Tally) -> None:
-        result = tally.as_result()
+        began_us = row.started_us if row.started_us is not None else now_us()
+        result = tally.as_result(max(0, now_us() - began_us) / _SECOND_US)
         self._on_end(await self._book.ended(row, result))
 
 
@@ -302,8 +304,8 @@ class Tally:
         """It did not come to its end."""
         self._stopped = error
 
-    def as_result(self) -> Result:
-        """As the record keeps it."""
+    def as_result(self, wall_s: float) -> Result:
+        """As the record keeps it; `wall_s` is what many items took that ran beside each other."""
         if isinstance(self._stopped, CasemateError):
             problem = GuestError(type=self._stopped.code, message=self._stopped.message)
             reason = Reason.VALIDATION if isinstance(self._stopped, InvalidInput) else Reason.INTERNAL
@@ -319,7 +321,7 @@ class Tally:
             stdout=Stream(head=(first.stdout if first else "").encode()),
             stderr=Stream(head=(first.stderr if first else "").encode()),
             error=first.error if first else None,
-            usage=self._usage,
+            usage=self._usage if first else msgspec.structs.replace(self._usage, wall_s=wall_s),
             isolation=Isolation(backend="", layers=()),
         )
 
