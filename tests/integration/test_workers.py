@@ -343,6 +343,7 @@ def used_s(result: casemate.Result) -> float:
     return result.usage.cpu_user_s + result.usage.cpu_system_s
 
 
+@pytest.mark.alone
 def test_s1_62_two_workers_with_shares_of_two_to_one_get_so_much(working: casemate.Engine) -> None:
     if isinstance(working.backend.cgroups, CgroupUnavailable):
         pytest.skip("there is no control group here")
