@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
-from tests.service.live import LiveService, Tenant, answered, refused, serving
+from tests.service.live import LiveService, Tenant, answered, events, refused, serving
 
 from casemate.kernel.processes import process_tree
 
@@ -241,6 +241,19 @@ def test_o16_a_run_whose_client_vanishes_is_killed(
     assert answered(narrow.http.post("/v1/executions", json={"code": "output = 1"}))["result"]["output"] == 1
     left = answered(narrow.http.get("/v1/executions"))["items"][-1]
     assert (left["state"], left["reason"]) == ("ended", "cancelled")
+
+
+@pytest.mark.slow
+def test_o16_a_stream_that_nobody_comes_back_to_ends_its_run(
+    service: LiveService, narrow: Tenant, slowness: float
+) -> None:
+    """It may be followed again for a moment, as after a network that broke."""
+    headers = {"Accept": "text/event-stream"}
+    with narrow.http.stream("POST", "/v1/executions", json=SLEEPS, headers=headers) as response:
+        assert next(events(response.iter_lines()))[0] == "accepted"
+        assert soon(lambda: states(narrow) == ["running"], slowness)
+    assert states(narrow) == ["running"]
+    assert soon(lambda: states(narrow) == ["ended"], 2 * slowness)
 
 
 def test_o16_a_client_that_vanishes_while_it_waits_gives_up_its_place(service: LiveService, narrow: Tenant) -> None:

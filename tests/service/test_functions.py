@@ -205,6 +205,7 @@ def signed(tenant: Tenant, secret: str, key_id: str, body: bytes, **changes: str
     signature = hmac.new(secret.encode(), f"{moment}:".encode() + body, hashlib.sha256).hexdigest()
     headers = {
         "Content-Type": "application/json",
+        "Idempotency-Key": "of-a-sender-that-always-has-one",
         "X-Casemate-Key-Id": key_id,
         "X-Casemate-Timestamp": moment,
         "X-Casemate-Signature": changes.get("signature", signature),
