@@ -163,7 +163,8 @@ class Executions:
             result = await self._result(running, request)
         except asyncio.CancelledError:
             reason = Reason.CANCELLED if running.is_cancelled else Reason.LOST
-            result = ended_by_us(reason, "it had not begun" if running.is_cancelled else SHUT_DOWN)
+            ended = ended_by_us(reason, "it had not begun" if running.is_cancelled else SHUT_DOWN)
+            result = with_output(running, ended)
         await asyncio.shield(self._conclude(running, result))
 
     async def _conclude(self, running: Running, result: Result) -> None:
