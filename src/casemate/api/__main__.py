@@ -22,6 +22,7 @@ from casemate import service_limits as limits
 from casemate.api.app import create_app
 from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures
+from casemate.api.protocol import BoundedProtocol
 from casemate.api.state import State
 from casemate.api.upkeep import Upkeep
 from casemate.cluster.lifeline import watch
@@ -125,7 +126,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                http="httptools",
+                http=BoundedProtocol,
                 loop="asyncio",
                 ws="none",
                 server_header=False,
