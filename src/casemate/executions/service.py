@@ -57,6 +57,10 @@ class Running(Live):
         self.refusal: CasemateError | None = None
         self.task: asyncio.Task[None] | None = None
 
+    def size_bytes(self) -> int:
+        """What it takes in memory once it has ended: its document, and about as much again as values."""
+        return 2 * len(self.document or b"") + limits.ENDED_OVERHEAD_BYTES
+
 
 class Executions:
     """Carries out executions. `close` it: what still runs when that gives up waiting ends as `lost`."""
@@ -76,6 +80,8 @@ class Executions:
         self._maximum = maximum or {}
         self._on_end = on_end
         self._running: dict[str, Running] = {}
+        self._ended: dict[str, int] = {}
+        self._ended_bytes = 0
         self._tasks: set[asyncio.Task[object]] = set()
         self._is_open = True
 
@@ -176,7 +182,19 @@ class Executions:
             running.refusal = running.refusal or error
         self._on_end(running.row)
         running.end(result)
-        asyncio.get_running_loop().call_later(limits.ENDED_KEPT_S, self._running.pop, running.id, None)
+        self._keep(running)
+
+    def _keep(self, running: Running) -> None:
+        """For those who come back to follow it; the records have it anyway, so what ended first makes room."""
+        self._ended[running.id] = size = running.size_bytes()
+        self._ended_bytes += size
+        asyncio.get_running_loop().call_later(limits.ENDED_KEPT_S, self._drop, running.id)
+        while self._ended_bytes > limits.ENDED_KEPT_MAX_BYTES:
+            self._drop(next(iter(self._ended)))
+
+    def _drop(self, identity: str) -> None:
+        self._ended_bytes -= self._ended.pop(identity, 0)
+        self._running.pop(identity, None)
 
     async def _result(self, running: Running, request: ExecutionRequest) -> Result:
         try:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import RecordsUnavailable
-from casemate.service_limits import READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
+from casemate.service_limits import POSTS_WAITING_MAX, READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
 from casemate.store.migrate import prepare
 from casemate.store.sqlite import changing_tables, make_file, open_engine
 from casemate.store.writer import Write, Writer, told
@@ -107,7 +107,12 @@ class Database:
             raise told(error) from error
 
     def post(self, operation: Callable[[Connection], Any]) -> bool:
-        """Have a write carried out that nobody waits for, and that may be lost. False if it is: the line is full."""
+        """Have a write carried out that nobody waits for, and that may be lost. False if it is.
+
+        It is where more than a few are waiting already: so who has much to be written down keeps nobody waiting.
+        """
+        if self._writer.waiting_count >= POSTS_WAITING_MAX:
+            return False
         try:
             self._writer.submit(Write(operation, None))
         except RecordsUnavailable as error:

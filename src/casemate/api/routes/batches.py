@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Body, Request
 from starlette.responses import Response
 
+from casemate import service_limits as limits
 from casemate.api.auth import Who
 from casemate.api.body import parsed
 from casemate.api.documents import json_response
@@ -22,7 +23,7 @@ from casemate.api.waiting import unless_gone
 from casemate.errors import CasemateError, NotFound, Unauthenticated
 from casemate.executions.book import now_us
 from casemate.functions.batch import MACRO_NOT_FOUND, NOT_FOUND, Batch, Merged, Part, merge, read_batch, split
-from casemate.functions.calls import BATCH, all_results
+from casemate.functions.calls import BATCH, Room, all_results
 from casemate.functions.published import check_reference
 from casemate.functions.webhook import KEY_ID_HEADERS, UNAUTHORIZED, Verified, verify
 from casemate.model.function import ItemResult
@@ -112,13 +113,19 @@ async def answered(parts: State, who: Principal, asked: Batch, request_id: str, 
     """What became of every item: a call of a runner for each function, several at a time."""
     parts.executions.check_open()
     pieces = split(asked)
+    turns, room = asyncio.Semaphore(limits.BATCH_FUNCTIONS_AT_ONCE), Room()
+
+    async def one(piece: Part) -> Sequence[ItemResult] | str:
+        async with turns:
+            return await _part(parts, who, asked, piece, request_id, not_found, room)
+
     async with asyncio.TaskGroup() as group:
-        answers = [group.create_task(_part(parts, who, asked, piece, request_id, not_found)) for piece in pieces]
-    return merge(asked, pieces, [each.result() for each in answers])
+        tasks = [group.create_task(one(piece)) for piece in pieces]
+    return merge(asked, pieces, [task.result() for task in tasks])
 
 
 async def _part(
-    parts: State, who: Principal, asked: Batch, piece: Part, request_id: str, not_found: str
+    parts: State, who: Principal, asked: Batch, piece: Part, request_id: str, not_found: str, room: Room
 ) -> Sequence[ItemResult] | str:
     """The results of one function's items, or why there are none."""
     target = piece.target
@@ -129,7 +136,7 @@ async def _part(
             who, found.source, kind=BATCH, name=target.function, version=found.version.number, request_id=request_id
         )
         items = [asked.items[at].item for at in piece.positions]
-        return await all_results(parts.calls.results(who, row, found, items, asked.timeout_s))
+        return await all_results(parts.calls.results(who, row, found, items, asked.timeout_s), room)
     except NotFound:
         return not_found.format(target.function)
     except CasemateError as error:

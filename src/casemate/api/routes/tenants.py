@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
@@ -24,7 +24,7 @@ from casemate.api.tenant_models import (
     TenantOut,
     TenantsOut,
 )
-from casemate.errors import NotFound
+from casemate.errors import InvalidInput, NotFound
 from casemate.store.keys import Key
 from casemate.store.tenants import Tenant
 from casemate.tenancy.scopes import checked
@@ -36,6 +36,7 @@ router = APIRouter(prefix="/v1", tags=["tenants"], route_class=CheckedRoute)
 TenantReader = Annotated[Principal, Depends(allowed("tenants:read"))]
 TenantWriter = Annotated[Principal, Depends(operators("tenants:write"))]
 KeyReader = Annotated[Principal, Depends(allowed("keys:read"))]
+N = TypeVar("N", int, float)
 KeyWriter = Annotated[Principal, Depends(allowed("keys:write"))]
 
 
@@ -144,22 +145,34 @@ async def list_keys(parts: Parts, who: KeyReader, page: Listed) -> Response:
 
 @router.post("/keys", status_code=201, response_model=NewKeyOut, summary="Make a key")
 async def create_key(body: KeyIn, parts: Parts, who: KeyWriter) -> Response:
-    """A key that may do no more than the one that makes it. It is shown this once."""
+    """A key that may do no more than the one that makes it, no more often, and no longer. It is shown this once."""
     tenant_id = _visible(who, body.tenant_id or who.tenant_id)
     terms = KeyTerms(
         name=body.name,
         scopes=checked(body.scopes.allow, body.scopes.deny),
-        rate_per_s=parts.config.rate_per_s if body.rate_per_s is None else body.rate_per_s,
-        burst=parts.config.burst if body.burst is None else body.burst,
+        rate_per_s=_granted("rate_per_s", body.rate_per_s, parts.config.rate_per_s, who, who.rate_per_s),
+        burst=_granted("burst", body.burst, parts.config.burst, who, who.burst),
         lifetime_s=body.lifetime_s,
     )
-    return _made(parts, await parts.tenancy.create_key(tenant_id, terms, granting=who.scopes))
+    made = await parts.tenancy.create_key(tenant_id, terms, granting=who.scopes, until_us=who.expires_us)
+    return _made(parts, made)
+
+
+def _granted(field: str, wanted: N | None, standard: N, who: Principal, own: N) -> N:
+    """How often a new key may ask. Raises InvalidInput for more than its maker may, unless that is the operator."""
+    if who.is_operator:
+        return standard if wanted is None else wanted
+    if wanted is not None and wanted > own:
+        raise InvalidInput(field, f"is above the {own:g} of the key that makes it")
+    return min(standard, own) if wanted is None else wanted
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201, response_model=NewKeyOut, summary="Rotate a key")
 async def rotate_key(key_id: str, body: KeyRotateIn, parts: Parts, who: KeyWriter) -> Response:
     """A new key in its place. The old one ends at once, or after `grace_s`."""
-    made = await parts.tenancy.rotate_key(_whose(who), key_id, granting=who.scopes, grace_s=body.grace_s)
+    made = await parts.tenancy.rotate_key(
+        _whose(who), key_id, granting=who.scopes, until_us=who.expires_us, grace_s=body.grace_s
+    )
     return _made(parts, made)
 
 
