@@ -71,6 +71,19 @@ TAKEN_MIN_BYTES: Final = 256 * KIB
 STREAMS_END_S: Final = 3
 """How long streams and slow requests have when the service ends; then they are cut off."""
 CONNECTIONS_MAX: Final = 2048
+REQUESTS_A_TENANT_MAX: Final = 1024
+"""Under way at a time, streams that are followed among them: the other connections are for other tenants."""
+
+BODIES_A_TENANT_MAX_BYTES: Final = 256 * MIB
+"""Bodies of requests under way, as far as they have come; at least one of the largest."""
+
+BODIES_SHARES: Final = 4
+"""So many times that is for all tenants together."""
+
+REQUESTS_HELD_A_TENANT_MAX_BYTES: Final = 256 * MIB
+REQUESTS_HELD_MAX_BYTES: Final = 1024 * MIB
+"""Code, input and files of executions that have not ended."""
+
 BACKLOG: Final = 2048
 UPKEEP_PERIOD_S: Final = 60.0
 

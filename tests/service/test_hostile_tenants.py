@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 from tests.service.live import LiveService, answered, refused
+
+from casemate import service_limits as limits
 
 LINES: Final = [f"# {number % 100}" for number in range(60_000)]
 
@@ -58,3 +63,63 @@ def test_a_key_for_an_hour_makes_none_for_ever(service: LiveService) -> None:
     own = next(each for each in answered(short.get("/v1/keys"))["items"] if each["id"] == mine)
     made = answered(short.post("/v1/keys", json={"name": "x", "scopes": {"allow": ["admin"]}}), 201)
     assert made["expires_at"] == own["expires_at"]
+
+
+def test_s9_a_body_that_nobody_has_signed_is_not_read(service: LiveService) -> None:
+    anybody = service.client()
+    unread = b'{"items":' + b"[" * 7_000_000
+    headers = {"X-Casemate-Key-Id": "key_" + 26 * "a", "X-Casemate-Timestamp": str(int(time.time()))}
+    signed = {**headers, "X-Casemate-Signature": "0" * 64, "Content-Type": "application/json"}
+    refused(anybody.post("/v1/webhooks/batch", content=unread, headers=signed), 401)
+
+
+def test_s9_a_tenant_holds_no_more_connections_than_its_share(service: LiveService) -> None:
+    greedy, other = service.tenant(), service.tenant()
+    run = answered(
+        greedy.http.post(
+            "/v1/executions", json={"code": "import time; time.sleep(25)"}, headers={"Prefer": "respond-async"}
+        ),
+        202,
+    )
+    place = (f"/v1/executions/{run['id']}/events", greedy.key)
+    with ExitStack() as held:
+        for _ in range(limits.REQUESTS_A_TENANT_MAX):
+            held.enter_context(following(service, *place))
+        refused(greedy.http.get("/v1/me"), 429, "too_many_requests")
+        answered(other.http.get("/v1/me"))
+        answered(other.http.post("/v1/executions", json={"code": "print(1)"}))
+    deadline_s = time.monotonic() + 20
+    while greedy.http.get("/v1/me").status_code != 200:
+        assert time.monotonic() < deadline_s
+    answered(greedy.http.delete(f"/v1/executions/{run['id']}"))
+
+
+@contextmanager
+def following(service: LiveService, path: str, key: str) -> Iterator[None]:
+    """A stream of events that nobody reads."""
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        request = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n"
+        connection.sendall(request.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        yield
+
+
+def test_s9_what_waits_to_be_run_takes_no_more_memory_than_its_share(service: LiveService) -> None:
+    greedy, other = service.tenant(), service.tenant()
+    body = {"code": "import time; time.sleep(20)", "files": {"large": "x" * (7 << 20)}}
+    statuses, runs = [], []
+    for _ in range(60):
+        response = greedy.http.post("/v1/executions", json=body, headers={"Prefer": "respond-async"})
+        statuses.append(response.status_code)
+        if response.status_code == 429:
+            break
+        runs.append(response.json()["id"])
+    try:
+        assert statuses[-1] == 429
+        assert 30 <= len(runs) <= 40
+        answered(other.http.post("/v1/executions", json={"code": "print(1)"}))
+    finally:
+        for each in runs:
+            greedy.http.delete(f"/v1/executions/{each}")
+    answered(greedy.http.post("/v1/executions", json={**body, "code": "print(1)"}))

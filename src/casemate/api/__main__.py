@@ -20,6 +20,7 @@ import uvicorn
 
 from casemate import service_limits as limits
 from casemate.api.app import create_app
+from casemate.api.load import Load
 from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures
 from casemate.api.protocol import BoundedProtocol
@@ -105,6 +106,7 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                     book, bus, gate, maximum=service.maximum, log=log_to(database), on_end=measures.observe_end
                 ),
                 measures=measures,
+                load=Load(service.request_max_bytes),
             )
             async with Upkeep(parts):
                 yield parts

@@ -39,6 +39,7 @@ from casemate.model.labels import check_labels
 from casemate.model.result import GuestError, JsonValue, Reason, Result
 from casemate.queue.fairness import Bounds
 from casemate.queue.gate import Gate
+from casemate.queue.shares import Shares
 from casemate.store.executions import Execution
 
 CODE: Final = "code"
@@ -48,8 +49,9 @@ SHUT_DOWN: Final = "the service was shut down"
 class Running(Live):
     """An execution that this process carries out."""
 
-    def __init__(self, row: Execution, bounds: Bounds) -> None:
+    def __init__(self, row: Execution, bounds: Bounds, request_bytes: int) -> None:
         super().__init__(row.id, row.tenant_id)
+        self.request_bytes = request_bytes
         self.row = row
         self.bounds = bounds
         self.is_asked = False
@@ -80,6 +82,9 @@ class Executions:
         self._maximum = maximum or {}
         self._on_end = on_end
         self._running: dict[str, Running] = {}
+        self._held = Shares(
+            limits.REQUESTS_HELD_MAX_BYTES, limits.REQUESTS_HELD_A_TENANT_MAX_BYTES, "bytes of executions"
+        )
         self._ended: dict[str, int] = {}
         self._ended_bytes = 0
         self._tasks: set[asyncio.Task[object]] = set()
@@ -94,6 +99,16 @@ class Executions:
         check_labels(request.labels)
         check_maximum(request.limits, self._maximum)
         self.gate.check(caller.tenant_id, request.priority, bounds_of(caller))
+        size = size_of(request)
+        self._held.take(caller.tenant_id, size)
+        try:
+            row = await self._accepted(caller, request, request_id)
+        except BaseException:
+            self._held.give_back(caller.tenant_id, size)
+            raise
+        return self._begin(Running(row, bounds_of(caller), size), request)
+
+    async def _accepted(self, caller: Caller, request: ExecutionRequest, request_id: str) -> Execution:
         row = await self.book.accept(
             caller,
             kind=CODE,
@@ -106,7 +121,7 @@ class Executions:
         if not self._is_open:  # closed meanwhile: nobody would wait for its end
             await self.book.ended(row, ended_by_us(Reason.LOST, SHUT_DOWN))
             self.check_open()
-        return self._begin(Running(row, bounds_of(caller)), request)
+        return row
 
     def running(self, tenant_id: str, identity: str) -> Running | None:
         """One that goes on, or has just ended."""
@@ -162,6 +177,7 @@ class Executions:
     def _begin(self, running: Running, request: ExecutionRequest) -> Running:
         self._running[running.id] = running
         running.task = asyncio.create_task(self._carry_out(running, request), name=running.id)
+        running.task.add_done_callback(lambda _: self._held.give_back(running.tenant, running.request_bytes))
         return running
 
     async def _carry_out(self, running: Running, request: ExecutionRequest) -> None:
@@ -292,6 +308,12 @@ def with_output(live: Live, result: Result) -> Result:
     """With what it had printed when the node was lost."""
     stdout, stderr = live.captured()
     return msgspec.structs.replace(result, stdout=stdout, stderr=stderr)
+
+
+def size_of(request: ExecutionRequest) -> int:
+    """What a request takes in memory, about."""
+    found = msgspec.json.encode(msgspec.structs.replace(request, files={}, stdin=None))
+    return len(found) + len(request.stdin or b"") + sum(len(data) for data in request.files.values())
 
 
 def stored_spec(request: ExecutionRequest) -> bytes | None:

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from casemate import service_limits as limits
@@ -34,6 +34,12 @@ from casemate.tenancy.terms import Principal
 
 router = APIRouter(prefix="/v1", tags=["functions"], route_class=CheckedRoute)
 _MACRO: Final = "macro_id"
+_NOBODY: Final = ""
+_SIGNED_BODY: Final = {
+    "description": "As that of /v1/batch; `macro_id` may name the function.",
+    "required": True,
+    "content": {"application/json": {"schema": {"type": "object", "additionalProperties": True, "title": "Body"}}},
+}
 
 
 @router.post("/batch", response_model=MixedBatchOut, summary="Call several functions")
@@ -51,19 +57,16 @@ async def batch(body: MixedBatchIn, request: Request, parts: Parts, who: Who) ->
     "/webhooks/batch",
     response_model=dict[str, Any],
     summary="Call several functions, signed",
-    openapi_extra={"security": []},
+    openapi_extra={"security": [], "requestBody": _SIGNED_BODY},
 )
-async def signed_batch(
-    request: Request,
-    parts: Parts,
-    body: Annotated[dict[str, Any], Body(description="As that of /v1/batch; `macro_id` may name the function.")],
-) -> Response:
+async def signed_batch(request: Request, parts: Parts) -> Response:
     """The same with a signature in the place of a key.
 
     Headers: X-Casemate-Key-Id, X-Casemate-Timestamp (within five minutes), and X-Casemate-Signature, the HMAC-SHA256 of
     `<timestamp>:<body>` with the key's webhook secret. Each signature counts once.
     """
     who = await _signer(request, parts)
+    body = await request.json()
     name_key = _MACRO if any(_MACRO in each for each in _items(body)) else "function"
     asked = read_batch(body, name_key=name_key)
     not_found = MACRO_NOT_FOUND if name_key == _MACRO else NOT_FOUND
@@ -71,20 +74,26 @@ async def signed_batch(
     return json_response({"success": True, **_document(merged, name_key)})
 
 
-def _items(body: dict[str, Any]) -> list[dict[str, Any]]:
-    items = body.get("items")
+def _items(body: Any) -> list[dict[str, Any]]:
+    items = body.get("items") if isinstance(body, dict) else None
     if isinstance(items, str):
         items = parsed(items.encode("utf-8", "replace"))
     return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
 
 
 async def _signer(request: Request, parts: State) -> Principal:
-    """Whose key has signed the request. Whatever is wrong, the error is the same."""
+    """Whose key has signed the request. Whatever is wrong, the error is the same.
+
+    Nothing is read, and nothing computed, for whoever does not know the id of a key.
+    """
     headers = dict(request.headers.items())
     key_id = next((headers[name] for name in KEY_ID_HEADERS if name in headers), "")
     who = await parts.tenancy.principal_of(key_id)
-    found = _verified(parts, headers, await request.body(), key_id)
-    if who is None or found is None or not await _is_first(parts, who, found.nonce, found.until_s):
+    if who is None:
+        raise Unauthenticated(UNAUTHORIZED)
+    parts.load.enter(request.scope, _NOBODY)
+    found = await asyncio.to_thread(_verified, parts, headers, await request.body(), key_id)
+    if found is None or not await _is_first(parts, who, found.nonce, found.until_s):
         raise Unauthenticated(UNAUTHORIZED)
     parts.tenancy.admit(who)
     return who
