@@ -213,6 +213,9 @@ SCOPE_MAX_CHARS: Final = 200
 # Whose turn it is ------------------------------------------------------------------------------
 PRIORITY_MIN: Final = 0
 TURNS_WAITING_MAX: Final = 10_000
+TURNS_SPARE_DIVISOR: Final = 2
+"""One turn more for so many, which only those get who have none while all others are taken."""
+
 TURN_TYPICAL_S: Final = 0.1
 """How long a turn takes, before any has been seen."""
 

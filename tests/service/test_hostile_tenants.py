@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-from tests.service.live import LiveService, answered, refused
+import pytest
+from tests.service.live import LiveService, Tenant, answered, refused
 
 from casemate import service_limits as limits
 
@@ -107,7 +108,7 @@ def following(service: LiveService, path: str, key: str) -> Iterator[None]:
 
 def test_s9_what_waits_to_be_run_takes_no_more_memory_than_its_share(service: LiveService) -> None:
     greedy, other = service.tenant(), service.tenant()
-    body = {"code": "import time; time.sleep(20)", "files": {"large": "x" * (7 << 20)}}
+    body = {"code": "import time; time.sleep(8)", "files": {"large": "x" * (7 << 20)}}
     statuses, runs = [], []
     for _ in range(60):
         response = greedy.http.post("/v1/executions", json=body, headers={"Prefer": "respond-async"})
@@ -123,3 +124,84 @@ def test_s9_what_waits_to_be_run_takes_no_more_memory_than_its_share(service: Li
         for each in runs:
             greedy.http.delete(f"/v1/executions/{each}")
     answered(greedy.http.post("/v1/executions", json={**body, "code": "print(1)"}))
+
+
+HALF: Final = '"\\ud800"'
+ZERO: Final = '"a\\u0000b"'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"code": {HALF}}}',
+        f'{{"code": "1", "args": [{HALF}]}}',
+        f'{{"code": "1", "env": {{"x": {HALF}}}}}',
+        f'{{"code": "1", "files": {{{HALF}: "x"}}}}',
+        f'{{"code": "1", "labels": {{{HALF}: "x"}}}}',
+        f'{{"code": "1", "input": [1e3, {"9" * 30}, {{"x": {HALF}}}]}}',
+        f'{{"code": "1", "labels": {{"x": {ZERO}}}}}',
+    ],
+)
+def test_o4_what_is_no_text_is_refused_and_nothing_waits_for_ever(tenant: Tenant, body: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    refused(tenant.http.post("/v1/executions", content=body.encode(), headers=headers), 422, "invalid_input")
+
+
+def test_o4_both_halves_of_a_character_are_one(tenant: Tenant) -> None:
+    body = b'{"code": "output = input", "input": "\\ud83d\\ude00"}'
+    found = answered(tenant.http.post("/v1/executions", content=body, headers={"Content-Type": "application/json"}))
+    assert found["result"]["output"] == "\N{GRINNING FACE}"
+
+
+@pytest.mark.parametrize("path", ["/v1/functions/%00", "/v1/executions?runtime=a%00", "/v1/executions?label=a%00=b"])
+def test_o4_no_address_has_a_zero(tenant: Tenant, path: str) -> None:
+    assert tenant.http.get(path).status_code in {404, 422}
+
+
+def test_an_alias_that_is_published_is_one_that_can_be_moved(tenant: Tenant) -> None:
+    for alias in ("", "../x", "a/b"):
+        body = {"code": "output = 1", "runtime": "python", "alias": alias}
+        refused(tenant.http.put("/v1/functions/aliased", json=body), 422, field="alias")
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_x10_what_a_tenant_has_running_ends_with_its_right_to_run(service: LiveService, is_deleted: bool) -> None:
+    tenant = service.tenant()
+    publish(tenant.http, "slow", "import time\ntime.sleep(25)")
+    body = {"code": "import time; time.sleep(25)"}
+    began_s = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        waiting = [
+            pool.submit(tenant.http.post, "/v1/executions", json=body),
+            pool.submit(tenant.http.post, "/v1/functions/slow/invoke", json={"data": 1}),
+        ]
+        while service.running_count() < 2:
+            assert time.monotonic() - began_s < 20
+        if is_deleted:
+            assert service.operator.delete(f"/v1/tenants/{tenant.id}").status_code == 204
+        else:
+            answered(service.operator.patch(f"/v1/tenants/{tenant.id}", json={"state": "suspended"}))
+        ends = [each.result() for each in waiting]
+    assert time.monotonic() - began_s < 20
+    assert ends[0].json()["result"]["reason"] == "cancelled"
+    assert ends[1].json()["reason"] == "lost"
+
+
+def test_the_dashboards_cookie_is_no_key(service: LiveService, tenant: Tenant) -> None:
+    browser = service.client()
+    entered = browser.post("/login", data={"key": tenant.key}, headers={"Origin": service.url})
+    assert entered.status_code == 303
+    refused(browser.get("/v1/me"), 401, "unauthenticated")
+    assert browser.get("/executions").status_code == 200
+
+
+def test_a_key_counts_in_its_one_place_alone(service: LiveService, tenant: Tenant) -> None:
+    anybody, good = service.client(), f"Bearer {tenant.key}"
+    for headers in (
+        [("Authorization", "Bearer x"), ("Authorization", good)],
+        [("Authorization", f"Bearer\t{tenant.key}")],
+        [("Authorization", good.swapcase())],
+        [("Proxy-Authorization", good)],
+        [("X-Api-Key", tenant.key)],
+    ):
+        refused(anybody.get("/v1/me", headers=headers), 401, "unauthenticated")

@@ -8,7 +8,6 @@ import math
 import re
 from typing import Any, Final, NoReturn
 
-import msgspec
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
@@ -72,7 +71,9 @@ def _bounded(body: bytes) -> Any:
     if is_too_deep(value):
         raise InvalidInput("body", _TOO_DEEP)
     if _SURROGATE.search(body):
-        msgspec.json.encode(value)  # pairs are characters; half of one is none, and nothing behind here can write it
+        json.dumps(
+            value, ensure_ascii=False
+        ).encode()  # pairs are characters; half of one is none, and nothing behind here can write it
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, Final
@@ -25,7 +26,7 @@ from casemate.cluster.messages import (
     Started,
 )
 from casemate.cluster.refusals import error_of
-from casemate.errors import CasemateError, InvalidInput, NodeLost, NodeUnavailable, ServiceUnavailable
+from casemate.errors import CasemateError, InternalError, InvalidInput, NodeLost, NodeUnavailable, ServiceUnavailable
 from casemate.executions.book import Book, Caller, ended_by_us
 from casemate.executions.live import Live
 from casemate.executions.request import (
@@ -44,6 +45,7 @@ from casemate.store.executions import Execution
 
 CODE: Final = "code"
 SHUT_DOWN: Final = "the service was shut down"
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Running(Live):
@@ -138,6 +140,10 @@ class Executions:
                 running.task.cancel()
         return await running.ended()
 
+    async def end_all_of(self, tenant_id: str) -> None:
+        """End whatever a tenant has running or waiting, that may not go on."""
+        await asyncio.gather(*(self.cancel(each) for each in self._running.values() if each.tenant == tenant_id))
+
     def leave(self, running: Running) -> None:
         """Whoever followed it has gone; if nobody comes back in time, it is cancelled."""
         loop = asyncio.get_running_loop()
@@ -186,6 +192,10 @@ class Executions:
         except asyncio.CancelledError:
             reason = Reason.CANCELLED if running.is_cancelled else Reason.LOST
             result = ended_by_us(reason, "it had not begun" if running.is_cancelled else SHUT_DOWN)
+        except Exception:  # noqa: BLE001  (whatever it is: what was accepted has an end, and whoever waits hears of it)
+            _LOG.exception("an execution went wrong")
+            running.refusal = InternalError("something went wrong here", hint="the log names it by the request id")
+            result = ended_by_us(Reason.INTERNAL, "a mistake of ours")
         await asyncio.shield(self._conclude(running, result))
 
     async def _conclude(self, running: Running, result: Result) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from casemate import service_limits as limits
 from casemate.cluster.bus import Bus
-from casemate.cluster.messages import ItemEnded, ItemsEnded, Refused, RunItems
+from casemate.cluster.messages import Cancel, ItemEnded, ItemsEnded, Refused, RunItems
 from casemate.cluster.refusals import error_of
 from casemate.errors import CasemateError, InvalidInput, NodeLost
 from casemate.executions.book import Book, Caller, ended_by_us, now_us
@@ -65,6 +65,7 @@ class Calls:
         self._bus = bus
         self._gate = gate
         self._maximum = maximum or {}
+        self._asked: dict[str, str] = {}
         self._log = log
         self._on_end = on_end
         self._in_progress = 0
@@ -76,6 +77,13 @@ class Calls:
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._is_idle.wait()
+
+    async def end_all_of(self, tenant_id: str) -> None:
+        """End whatever a tenant has called; items that have not ended are lost."""
+        for identity in [each for each, whose in self._asked.items() if whose == tenant_id]:
+            with suppress(CasemateError):
+                async for _ in self._bus.call(Cancel(id=identity)):
+                    pass
 
     async def begin(
         self, caller: Caller, source: Source, *, kind: str, request_id: str, name: str = "", version: int | None = None
@@ -174,6 +182,14 @@ class Calls:
             yield index, lost(item)
 
     async def _ended(self, question: RunItems) -> AsyncGenerator[tuple[int, ItemResult], None]:
+        self._asked[question.id] = question.tenant
+        try:
+            async for each in self._answered(question):
+                yield each
+        finally:
+            del self._asked[question.id]
+
+    async def _answered(self, question: RunItems) -> AsyncGenerator[tuple[int, ItemResult], None]:
         async with aclosing(answers(self._bus, question)) as found:
             async for answer in found:
                 match answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends
@@ -30,7 +31,7 @@ from casemate.store.tenants import Tenant
 from casemate.tenancy.scopes import checked
 from casemate.tenancy.secrets import webhook_text
 from casemate.tenancy.tenants import NewKey
-from casemate.tenancy.terms import KeyTerms, Principal, TenantTerms
+from casemate.tenancy.terms import ACTIVE, KeyTerms, Principal, TenantTerms
 
 router = APIRouter(prefix="/v1", tags=["tenants"], route_class=CheckedRoute)
 TenantReader = Annotated[Principal, Depends(allowed("tenants:read"))]
@@ -125,14 +126,22 @@ async def show_tenant(tenant_id: str, parts: Parts, who: TenantReader) -> Respon
 
 @router.patch("/tenants/{tenant_id}", response_model=TenantOut, summary="Change a tenant")
 async def change_tenant(tenant_id: str, body: TenantChangeIn, parts: Parts, _: TenantWriter) -> Response:
-    """For the operator. What is not named stays."""
-    return json_response(tenant_document(await parts.tenancy.change_tenant(tenant_id, **body.given())))
+    """For the operator. What is not named stays. What a tenant has running ends when it is suspended."""
+    changed = await parts.tenancy.change_tenant(tenant_id, **body.given())
+    if changed.state != ACTIVE:
+        await _end_all_of(parts, tenant_id)
+    return json_response(tenant_document(changed))
+
+
+async def _end_all_of(parts: State, tenant_id: str) -> None:
+    await asyncio.gather(parts.executions.end_all_of(tenant_id), parts.calls.end_all_of(tenant_id))
 
 
 @router.delete("/tenants/{tenant_id}", status_code=204, summary="Delete a tenant", response_class=Response)
 async def delete_tenant(tenant_id: str, parts: Parts, _: TenantWriter) -> Response:
     """For the operator: with its keys, functions and records."""
     await parts.tenancy.delete_tenant(tenant_id)
+    await _end_all_of(parts, tenant_id)
     return Response(status_code=204)
 
 
