@@ -220,7 +220,7 @@ def test_s9_a_tenant_that_fills_the_line_keeps_nobody_else_out_of_it() -> None:
         gate.resize(2)
         await settle()
         assert guests.entered == ["g0", "o0"]
-        gate.close()
+        guests.leave.set()
         await asyncio.gather(*greedy, *others, return_exceptions=True)
 
     asyncio.run(scenario())
