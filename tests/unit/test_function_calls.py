@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 from casemate import service_limits as limits
 from casemate.functions.calls import Called, Room, all_results
@@ -12,7 +13,7 @@ from casemate.model.result import Reason
 
 
 def test_o1_outputs_that_are_too_much_together_are_errors_of_their_items() -> None:
-    async def results():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def results() -> AsyncGenerator[Called, None]:
         for number in range(5):
             yield Called(result=ItemResult(id=str(number), success=True, reason=Reason.EXIT, output="x" * 40))
 

@@ -13,7 +13,6 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from casemate.api.state import state_of
 from casemate.dashboard.asking import Api, Refusal
 from casemate.dashboard.assets import Assets
 from casemate.dashboard.render import environment
@@ -106,7 +105,7 @@ class Site:
             visit = Visit(self, request, session, who)
             try:
                 self.tenancy.admit(who)
-                state_of(request).load.enter(request.scope, who.tenant_id)
+                request.app.state.parts.load.enter(request.scope, who.tenant_id)
                 if scope:
                     who.scopes.require(scope)
                 if method == "POST":

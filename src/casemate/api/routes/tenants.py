@@ -27,11 +27,11 @@ from casemate.api.tenant_models import (
 )
 from casemate.errors import InvalidInput, NotFound
 from casemate.store.keys import Key
-from casemate.store.tenants import Tenant
+from casemate.store.tenants import ACTIVE, Tenant
 from casemate.tenancy.scopes import checked
 from casemate.tenancy.secrets import webhook_text
 from casemate.tenancy.tenants import NewKey
-from casemate.tenancy.terms import ACTIVE, KeyTerms, Principal, TenantTerms
+from casemate.tenancy.terms import KeyTerms, Principal, TenantTerms
 
 router = APIRouter(prefix="/v1", tags=["tenants"], route_class=CheckedRoute)
 TenantReader = Annotated[Principal, Depends(allowed("tenants:read"))]
