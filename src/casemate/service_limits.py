@@ -162,6 +162,10 @@ SWEEP_MAX_COUNT: Final = 500
 """Of rows that one write deletes, so that others are not kept waiting."""
 
 CURSOR_MAX_CHARS: Final = 200
+STORED_A_TENANT_MAX_BYTES: Final = 8192 * MIB
+"""Results, sources, kept answers and logs of one tenant. Beyond that executions are recorded without their output."""
+
+STORED_RECOUNT_S: Final = 600.0
 STATISTICS_ROWS_MAX: Final = 100_000
 SAMPLES_READ_MAX: Final = 10_000
 FUNCTION_LOG_TEXT_MAX_CHARS: Final = 64 * KIB

@@ -154,6 +154,8 @@ async def _kept_or_forgotten(parts: State, tenant_id: str, key: str, response: R
         await parts.database.write(lambda connection: idempotency.forget(connection, tenant_id, key))
         return
     kept = _kept(response)
+    if not parts.database.stored.takes(tenant_id, len(kept.body)):
+        kept = _not_kept("the answer found no room")
     await parts.database.write(lambda connection: idempotency.finish(connection, tenant_id, key, kept))
 
 

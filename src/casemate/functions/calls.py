@@ -217,7 +217,7 @@ class Calls:
             for stream, text in (("stdout", result.stdout), ("stderr", result.stderr))
             if text
         ]
-        lines = [line for line in lines if room.takes(len(line.text))]
+        lines = [line for line in lines if room.takes(len(line.text)) and self._book.has_room(row, len(line.text))]
         if lines:
             self._log(lines)
 
@@ -233,7 +233,7 @@ class Calls:
 
 def log_to(database: Database) -> Callable[[list[NewLine]], object]:
     """Keeps what functions print; nobody waits for that to be written."""
-    return lambda lines: database.post(lambda records: logs.insert_lines(records, lines))
+    return lambda lines: database.post(lambda records: logs.insert_lines(records, lines), is_spare=True)
 
 
 class Prepared(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from casemate import service_limits as limits
-from casemate.errors import InvalidInput
+from casemate.errors import Conflict, InvalidInput
 from casemate.executions.book import Caller, now_us
 from casemate.functions.names import function_name
 from casemate.functions.schema import Schema
@@ -75,6 +75,8 @@ class Functions:
             digest="",
             **schemas,
         )
+        if not self._database.stored.takes(caller.tenant_id, len(new.source)):
+            raise Conflict("the tenant has as much in the records as it may", hint="delete functions, or wait")
         new = msgspec.structs.replace(new, digest=hashlib.sha256(msgspec.json.encode(new, order="sorted")).hexdigest())
         try:
             return await self._database.write(
