@@ -156,6 +156,12 @@ WRITE_TRANSACTION_MAX_S: Final = 0.05
 """After that a transaction takes no further write: the first in it is waiting."""
 
 READERS: Final = 4
+READ_MAX_S: Final = 5.0
+"""Of one read: few read at a time, and a search through all that a tenant has would keep the others waiting."""
+
+READ_LOOK_STEPS: Final = 20_000
+"""Of the database's machine between two looks at the clock: some milliseconds."""
+
 READS_WAITING_MAX: Final = 1_000
 RECORDS_CLOSE_TIMEOUT_S: Final = 30.0
 SWEEP_MAX_COUNT: Final = 500

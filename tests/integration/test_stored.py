@@ -8,13 +8,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
-from casemate.errors import Conflict
+from casemate.errors import Conflict, RecordsUnavailable
 from casemate.executions.book import Book
 from casemate.functions.published import Functions
 from casemate.model.function import Source
 from casemate.model.result import Isolation, Reason, Result, Status, Stream
 from casemate.store import executions as rows
+from casemate.store import sqlite
 from casemate.store.database import Database
 from casemate.store.stored import Stored, count_bytes
 from casemate.tenancy.scopes import checked
@@ -75,3 +77,19 @@ async def bare(database: Database) -> bytes:
     document = msgspec.json.decode(one.result or b"{}")
     assert document["output"] is None
     return one.result or b""
+
+
+def test_s9_a_search_that_takes_long_is_ended_and_the_next_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n")
+    monkeypatch.setattr(sqlite, "READ_MAX_S", 0.2)
+    database = Database.open(tmp_path / "records.db")
+    try:
+        for _ in range(2):
+            with pytest.raises(RecordsUnavailable) as caught:
+                database.read_now(lambda records: records.execute(endless).scalar_one())
+            assert caught.value.problem == "slow"
+        assert database.read_now(count_bytes) == {}
+    finally:
+        database.close_now()
