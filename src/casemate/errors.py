@@ -234,7 +234,10 @@ class NodeLost(ServiceUnavailable):
 
 
 class RecordsUnavailable(ServiceUnavailable):
-    """The records cannot be read or written just now: nothing was. `problem` is `full`, `locked`, `io` or `closed`."""
+    """The records cannot be read or written just now: nothing was.
+
+    `problem` is `full`, `locked`, `io`, `slow`, `busy` or `closed`.
+    """
 
     code = "records_unavailable"
 

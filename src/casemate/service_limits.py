@@ -40,6 +40,10 @@ START_NOTED_S: Final = 0.1
 """What has ended by then is written once: as ended, with the time at which it began."""
 ENDED_KEPT_S: Final = 30.0
 """How long an execution that has ended is still followed from memory."""
+ENDED_KEPT_MAX_BYTES: Final = 128 * MIB
+"""Of all that have ended; beyond that they are followed from the records, too."""
+
+ENDED_OVERHEAD_BYTES: Final = 16 * KIB
 RESULT_STORED_MAX_BYTES: Final = 16 * MIB
 """Of one Result's document in the records; one with files may be larger on its way to whoever waits for it."""
 
@@ -51,9 +55,35 @@ FOLLOWER_GRACE_S: Final = 10.0
 
 # The service: connections -----------------------------------------------------------------------------
 KEEP_ALIVE_S: Final = 30
+HEAD_MAX_BYTES: Final = 64 * KIB
+"""Of a request's line and headers, and of what stands between the pieces of a body."""
+
+HEAD_TIMEOUT_S: Final = 10.0
+"""From the beginning of a connection, or of a request, to the end of its headers."""
+
+BODY_TIMEOUT_S: Final = 120.0
+"""From there to the end of its body."""
+
+TAKING_TIMEOUT_S: Final = 30.0
+TAKEN_MIN_BYTES: Final = 256 * KIB
+"""So much of an answer that waits must be taken within TAKING_TIMEOUT_S."""
+
 STREAMS_END_S: Final = 3
 """How long streams and slow requests have when the service ends; then they are cut off."""
 CONNECTIONS_MAX: Final = 2048
+REQUESTS_A_TENANT_MAX: Final = 1024
+"""Under way at a time, streams that are followed among them: the other connections are for other tenants."""
+
+BODIES_A_TENANT_MAX_BYTES: Final = 256 * MIB
+"""Bodies of requests under way, as far as they have come; at least one of the largest."""
+
+BODIES_SHARES: Final = 4
+"""So many times that is for all tenants together."""
+
+REQUESTS_HELD_A_TENANT_MAX_BYTES: Final = 256 * MIB
+REQUESTS_HELD_MAX_BYTES: Final = 1024 * MIB
+"""Code, input and files of executions that have not ended."""
+
 BACKLOG: Final = 2048
 UPKEEP_PERIOD_S: Final = 60.0
 
@@ -118,17 +148,30 @@ RECORDS_LOG_MAX_BYTES: Final = 64 * MIB
 """To what the write-ahead log is cut when it has been written back."""
 
 WRITES_WAITING_MAX: Final = 10_000
+POSTS_WAITING_MAX: Final = 500
+"""With more writes waiting, those that nobody waits for are left out: what functions print, samples of workers."""
+
 WRITES_A_TRANSACTION_MAX: Final = 256
 WRITE_TRANSACTION_MAX_S: Final = 0.05
 """After that a transaction takes no further write: the first in it is waiting."""
 
 READERS: Final = 4
+READ_MAX_S: Final = 5.0
+"""Of one read: few read at a time, and a search through all that a tenant has would keep the others waiting."""
+
+READ_LOOK_STEPS: Final = 20_000
+"""Of the database's machine between two looks at the clock: some milliseconds."""
+
 READS_WAITING_MAX: Final = 1_000
 RECORDS_CLOSE_TIMEOUT_S: Final = 30.0
 SWEEP_MAX_COUNT: Final = 500
 """Of rows that one write deletes, so that others are not kept waiting."""
 
 CURSOR_MAX_CHARS: Final = 200
+STORED_A_TENANT_MAX_BYTES: Final = 8192 * MIB
+"""Results, sources, kept answers and logs of one tenant. Beyond that executions are recorded without their output."""
+
+STORED_RECOUNT_S: Final = 600.0
 STATISTICS_ROWS_MAX: Final = 100_000
 SAMPLES_READ_MAX: Final = 10_000
 FUNCTION_LOG_TEXT_MAX_CHARS: Final = 64 * KIB
@@ -142,6 +185,9 @@ FUNCTIONS_DELETED_KEPT_MAX: Final = 10_000
 """Names of a tenant whose numbers stay taken though the functions are gone."""
 
 SOURCES_A_PAGE_MAX_BYTES: Final = 8 * MIB
+LOG_A_CALL_MAX_BYTES: Final = 1 * MIB
+"""Of what the items of one call print, that is kept in the log."""
+
 LOG_LINES_A_WRITE_MAX: Final = 10_000
 SAMPLES_A_WRITE_MAX: Final = 10_000
 SETTINGS_MAX: Final = 1_000
@@ -177,6 +223,9 @@ SCOPE_MAX_CHARS: Final = 200
 # Whose turn it is ------------------------------------------------------------------------------
 PRIORITY_MIN: Final = 0
 TURNS_WAITING_MAX: Final = 10_000
+TURNS_SPARE_DIVISOR: Final = 2
+"""One turn more for so many, which only those get who have none while all others are taken."""
+
 TURN_TYPICAL_S: Final = 0.1
 """How long a turn takes, before any has been seen."""
 
@@ -242,16 +291,30 @@ SCHEMA_DEPTH_MAX: Final = 32
 SCHEMA_EXPANDED_MAX: Final = 10_000
 """Objects, arrays and values, with each reference replaced by what it refers to."""
 
+SCHEMA_CHECK_MAX: Final = 100_000_000
+"""What the checks of one call may come to: the schema's size, expanded, times the bytes that are checked.
+
+In the worst case that takes a second, in which nobody else is served.
+"""
+
 SCHEMA_PROBLEMS_MAX: Final = 10
 SCHEMA_PROBLEM_MAX_CHARS: Final = 300
 SCHEMA_PATTERN_MAX_BYTES: Final = 1 * MIB
 """Compiled: counted repetitions can make much of a short pattern."""
+DIFF_LINE_PAIRS_MAX: Final = 250_000
+"""Lines that differ in one version times those in the other; with more they are not compared one by one."""
+
 FUNCTIONS_REMEMBERED_MAX: Final = 1024
 """Versions that are kept in memory, compiled schemas and all."""
 
 ITEM_OUTPUT_STORED_MAX_BYTES: Final = 64 * KIB
 """Of one call's output in the records; whoever calls gets all of it."""
 BATCH_REPLY_MAX_BYTES: Final = 50 * MIB
+BATCH_WAITING_MAX_BYTES: Final = 64 * MIB
+"""Outputs of one call that wait because an item before theirs has not ended."""
+
+BATCH_FUNCTIONS_AT_ONCE: Final = 8
+"""Functions of one batch that are looked up and called at the same time."""
 
 # The client of the service ----------------------------------------------------------------------------
 SDK_CONNECT_TIMEOUT_S: Final = 10.0

@@ -247,6 +247,36 @@ def test_a_key_grants_no_more_than_it_has(tmp_path: Path) -> None:
     scenario(tmp_path, act)
 
 
+def test_a_key_that_may_more_is_not_rotated_by_one_that_is_denied_it(tmp_path: Path) -> None:
+    async def act(tenancy: Tenancy, _: Clock) -> None:
+        made = await with_key(tenancy)
+        for deny in (["executions:cancel"], ["executions:c*"], ["executions:*"]):
+            with pytest.raises(PermissionDenied):
+                await tenancy.rotate_key(
+                    made.key.tenant_id, made.key.id, granting=checked(["executions:*", "keys:write"], deny)
+                )
+        denied_elsewhere = checked(["executions:*", "keys:write"], ["functions:*"])
+        await tenancy.rotate_key(made.key.tenant_id, made.key.id, granting=denied_elsewhere)
+
+    scenario(tmp_path, act)
+
+
+def test_no_key_outlives_the_one_that_has_made_it(tmp_path: Path) -> None:
+    async def act(tenancy: Tenancy, clock: Clock) -> None:
+        old = await with_key(tenancy)
+        until_us = int((clock.now_s + 60) * 1e6)
+        tenant_id = old.key.tenant_id
+        rotated = await tenancy.rotate_key(tenant_id, old.key.id, until_us=until_us)
+        made = await tenancy.create_key(tenant_id, KeyTerms(name="x", scopes=RUN), until_us=until_us)
+        longer = KeyTerms(name="x", scopes=RUN, lifetime_s=3600.0)
+        assert (await tenancy.create_key(tenant_id, longer, until_us=until_us)).key.expires_us == until_us
+        clock.now_s += 61
+        assert await is_refused(tenancy, rotated.text)
+        assert await is_refused(tenancy, made.text)
+
+    scenario(tmp_path, act)
+
+
 def test_a_suspended_tenant_asks_in_vain_until_it_is_active_again(tmp_path: Path) -> None:
     async def act(tenancy: Tenancy, _: Clock) -> None:
         made = await with_key(tenancy)

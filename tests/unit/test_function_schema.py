@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from casemate import service_limits as limits
 from casemate.errors import InvalidInput
-from casemate.functions.schema import Schema
+from casemate.functions.schema import Budget, Schema
 
 TRACE = {
     "type": "object",
@@ -32,7 +33,7 @@ def test_what_is_wrong_is_named_with_its_path() -> None:
 
 
 def test_only_some_problems_are_told_and_none_at_length() -> None:
-    problems = Schema({"items": {"type": "string", "maxLength": 3}}).problems(["x" * 100_000] * 1000)
+    problems = Schema({"items": {"type": "string", "maxLength": 3}}).problems(["x" * 100_000] * 100)
     assert len(problems) == limits.SCHEMA_PROBLEMS_MAX
     assert all(len(problem.message) <= limits.SCHEMA_PROBLEM_MAX_CHARS for problem in problems)
 
@@ -130,3 +131,19 @@ def test_whatever_is_handed_in_is_a_schema_or_refused(schema: Any, value: Any) -
         Schema(schema).problems(value)
     except InvalidInput as error:
         assert error.field == "schema"
+
+
+def test_c7_a_check_that_would_take_long_is_refused_before_it_begins() -> None:
+    schema = Schema({"type": "array", "items": {"allOf": [{"minimum": -number} for number in range(2000)]}})
+    assert schema.problems([1.5] * 100) == ()
+    began_s = time.process_time()
+    (problem,) = schema.problems([1.5] * 1_000_000)
+    assert time.process_time() - began_s < 1
+    assert "too much to be checked" in problem.message
+
+
+def test_c7_the_items_of_a_call_have_one_budget_together() -> None:
+    schema, budget = Schema({"type": "array", "items": {"enum": list(range(5000))}}), Budget()
+    found = [schema.problems([7] * 500, budget) for _ in range(100)]
+    assert found[0] == ()
+    assert "too much" in found[-1][0].message

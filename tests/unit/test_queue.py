@@ -194,15 +194,50 @@ def test_the_line_of_all_tenants_together_is_bounded() -> None:
     async def scenario() -> None:
         gate = Gate(0, waiting_max=3)
         guests = Guests(gate)
-        tasks = [guests.send(str(number), f"t{number}") for number in range(4)]
+        tasks = [guests.send(str(number), f"t{min(number, 2)}") for number in range(4)]
         await settle()
         assert [task.done() for task in tasks] == [False, False, False, True]
         assert isinstance(tasks[3].exception(), TooManyRequests)
-        gate.resize(2)
+        gate.resize(1)
         await settle()
-        assert guests.entered == ["0", "1"]
+        assert guests.entered == ["0"]
         guests.leave.set()
         await asyncio.gather(*tasks[:3])
+
+    asyncio.run(scenario())
+
+
+def test_s9_a_tenant_that_fills_the_line_keeps_nobody_else_out_of_it() -> None:
+    async def scenario() -> None:
+        gate = Gate(0, waiting_max=100)
+        guests = Guests(gate)
+        greedy = [guests.send(f"g{number}", "greedy") for number in range(101)]
+        await settle()
+        assert isinstance(greedy[100].exception(), TooManyRequests)
+        others = [guests.send(f"o{number}", "other") for number in range(60)]
+        await settle()
+        assert [task.done() for task in others] == [False] * 50 + [True] * 10
+        gate.resize(2)
+        await settle()
+        assert guests.entered == ["g0", "o0"]
+        guests.leave.set()
+        await asyncio.gather(*greedy, *others, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_s9_who_has_no_turn_does_not_wait_for_the_long_runs_of_one_tenant() -> None:
+    async def scenario() -> None:
+        gate = Gate(4)
+        guests = Guests(gate)
+        greedy = [guests.send(f"g{number}", "greedy") for number in range(10)]
+        await settle()
+        others = [guests.send(f"o{number}", "other") for number in range(2)]
+        await settle()
+        assert guests.entered == ["g0", "g1", "g2", "g3", "o0"]
+        assert gate.statistics().running == 5
+        guests.leave.set()
+        await asyncio.gather(*greedy, *others)
 
     asyncio.run(scenario())
 

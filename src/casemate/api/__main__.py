@@ -20,8 +20,10 @@ import uvicorn
 
 from casemate import service_limits as limits
 from casemate.api.app import create_app
+from casemate.api.load import Load
 from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures
+from casemate.api.protocol import BoundedProtocol
 from casemate.api.state import State
 from casemate.api.upkeep import Upkeep
 from casemate.cluster.lifeline import watch
@@ -104,6 +106,7 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                     book, bus, gate, maximum=service.maximum, log=log_to(database), on_end=measures.observe_end
                 ),
                 measures=measures,
+                load=Load(service.request_max_bytes),
             )
             async with Upkeep(parts):
                 yield parts
@@ -125,7 +128,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                http="httptools",
+                http=BoundedProtocol,
                 loop="asyncio",
                 ws="none",
                 server_header=False,

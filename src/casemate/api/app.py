@@ -53,7 +53,12 @@ def create_app(parts: State) -> FastAPI:
     app.state.parts = parts
     problems.install(app, ROUTERS)
     app.add_exception_handler(BadBody, _bad_body)
-    app.add_middleware(Edge, observe=parts.measures.observe_request, body_max_bytes=parts.config.request_max_bytes)
+    app.add_middleware(
+        Edge,
+        observe=parts.measures.observe_request,
+        body_max_bytes=parts.config.request_max_bytes,
+        leave=parts.load.leave,
+    )
     document = _openapi(app)
     app.openapi = lambda: document  # type: ignore[method-assign]
     mount(app, parts.tenancy, parts.executions, parts.database)

@@ -38,6 +38,7 @@ async def principal(request: Request) -> Principal:
     structlog.contextvars.bind_contextvars(tenant=found.tenant_id, key=found.key_id)
     try:
         parts.tenancy.admit(found)
+        parts.load.enter(request.scope, found.tenant_id)
     except TooManyRequests:
         parts.measures.refused.labels("rate").inc()
         raise

@@ -8,11 +8,11 @@ import math
 import re
 from typing import Any, Final, NoReturn
 
-import msgspec
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from casemate import service_limits as limits
+from casemate.api.state import state_of
 from casemate.errors import CasemateError, InvalidInput
 from casemate.model.values import has_too_many_containers, is_too_deep
 
@@ -30,6 +30,16 @@ class BadBody(HTTPException):
 
 class CheckedRequest(Request):
     """A request whose JSON has no NaN, no key twice, no number that is too long, and no depth without end."""
+
+    async def body(self) -> bytes:
+        """The bytes, which count as held from when they come until the request is answered. Raises TooManyRequests."""
+        if not hasattr(self, "_body"):
+            load, found = state_of(self).load, bytearray()
+            async for piece in self.stream():
+                load.hold(self.scope, len(piece))
+                found += piece
+            self._body = bytes(found)
+        return self._body
 
     async def json(self) -> Any:
         """The body's value. Raises BadBody."""
@@ -61,7 +71,9 @@ def _bounded(body: bytes) -> Any:
     if is_too_deep(value):
         raise InvalidInput("body", _TOO_DEEP)
     if _SURROGATE.search(body):
-        msgspec.json.encode(value)  # pairs are characters; half of one is none, and nothing behind here can write it
+        json.dumps(
+            value, ensure_ascii=False
+        ).encode()  # pairs are characters; half of one is none, and nothing behind here can write it
     return value
 
 

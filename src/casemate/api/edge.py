@@ -50,10 +50,11 @@ class _Body:
 class Edge:
     """ASGI middleware, without a task of its own for each request."""
 
-    def __init__(self, app: ASGIApp, observe: Observe, body_max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, observe: Observe, body_max_bytes: int, leave: Callable[[Scope], None]) -> None:
         self._app = app
         self._observe = observe
         self._body_max_bytes = body_max_bytes
+        self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,6 +90,7 @@ class Edge:
             if not status:
                 await unexpected(request_id)(scope, received, sent)
         finally:
+            self._leave(scope)
             self._conclude(scope, status, time.monotonic() - began_s)
 
     def _conclude(self, scope: Scope, status: int, seconds: float) -> None:

@@ -21,7 +21,7 @@ class FunctionIn(Sent):
     runtime: Name = Field(description="A runtime, or a language of this service's configuration.")
     code: str = Field(max_length=bound.CODE_MAX_BYTES)
     limits: LimitsIn = Field(default_factory=lambda: LimitsIn())  # type: ignore[call-arg]  # noqa: PLW0108
-    description: str = Field("", max_length=bound.DESCRIPTION_MAX_CHARS)
+    description: Text = ""
     labels: dict[Name, Text] = Field({}, max_length=bound.LABELS_MAX)
     function: str = Field(
         "", max_length=bound.FUNCTION_NAME_MAX_CHARS, description="A function of the code that is called with the data."

@@ -20,7 +20,7 @@ from casemate.api.body import CheckedRequest
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
 from casemate.api.state import State, state_of
 from casemate.api.waiting import CLIENT_GONE
-from casemate.errors import CasemateError, Conflict, InvalidInput
+from casemate.errors import CasemateError, Conflict, InvalidInput, NotFound
 from casemate.executions.book import IDEMPOTENCY_KEY, now_us
 from casemate.store import idempotency
 from casemate.store.idempotency import Answered, Begun, Left
@@ -62,8 +62,15 @@ class CheckedRoute(APIRoute):
 
 
 def _check_names(request: Request, known: Collection[str]) -> None:
-    """A parameter that nobody reads may be a misspelt one. Raises InvalidInput."""
-    for name in request.query_params:
+    """A parameter that nobody reads may be a misspelt one. Raises InvalidInput.
+
+    No name and no value has a zero, which not every database takes. Raises NotFound for one in the path.
+    """
+    if "\0" in request.scope["path"]:
+        raise NotFound("there is nothing at this address")
+    for name, value in request.query_params.multi_items():
+        if "\0" in value:
+            raise InvalidInput(name[: limits.LABEL_MAX_CHARS], "holds a zero character")
         if name not in known:
             close = get_close_matches(name[: limits.LABEL_MAX_CHARS], known, n=1)
             hint = f"did you mean {close[0]}?" if close else "known: " + (", ".join(sorted(known)) or "none")
@@ -147,6 +154,8 @@ async def _kept_or_forgotten(parts: State, tenant_id: str, key: str, response: R
         await parts.database.write(lambda connection: idempotency.forget(connection, tenant_id, key))
         return
     kept = _kept(response)
+    if not parts.database.stored.takes(tenant_id, len(kept.body)):
+        kept = _not_kept("the answer found no room")
     await parts.database.write(lambda connection: idempotency.finish(connection, tenant_id, key, kept))
 
 

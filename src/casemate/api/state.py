@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from fastapi import Depends, Request
 
+from casemate.api.load import Load
 from casemate.api.measures import Measures
 from casemate.cluster.local import LocalBus
 from casemate.executions.checks import Checks
@@ -32,6 +33,7 @@ class State(msgspec.Struct, kw_only=True):
     functions: Functions
     calls: Calls
     measures: Measures
+    load: Load
 
 
 def state_of(request: Request) -> State:

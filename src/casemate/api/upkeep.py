@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Self
@@ -15,6 +16,7 @@ from casemate.errors import CasemateError
 from casemate.executions.book import now_us
 from casemate.model.units import SECOND_US
 from casemate.store import executions, idempotency, logs, nonces, samples
+from casemate.store.stored import count_bytes
 
 _LOG: Final = structlog.get_logger("casemate.upkeep")
 _DAY_US: Final = 24 * 3600 * 1_000_000
@@ -38,9 +40,13 @@ class Upkeep:
                 await self._task
 
     async def _run(self) -> None:
+        counted_s = -limits.STORED_RECOUNT_S
         while True:
             try:
                 await sweep(self._parts, now_us())
+                if time.monotonic() - counted_s >= limits.STORED_RECOUNT_S:
+                    counted_s = time.monotonic()
+                    self._parts.database.stored.counted(await self._parts.database.read(count_bytes))
             except CasemateError as error:
                 _LOG.warning("sweeping failed", code=error.code, reason=str(error))
             await asyncio.sleep(limits.UPKEEP_PERIOD_S)

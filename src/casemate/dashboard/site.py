@@ -105,6 +105,7 @@ class Site:
             visit = Visit(self, request, session, who)
             try:
                 self.tenancy.admit(who)
+                request.app.state.parts.load.enter(request.scope, who.tenant_id)
                 if scope:
                     who.scopes.require(scope)
                 if method == "POST":

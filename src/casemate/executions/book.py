@@ -16,7 +16,7 @@ from casemate.errors import RecordsUnavailable
 from casemate.executions.statistics import ExecutionRecord, error_category
 from casemate.model.document import result_document
 from casemate.model.ids import new_id
-from casemate.model.result import Event, GuestError, Isolation, JsonValue, Reason, Result, Status, Usage
+from casemate.model.result import Event, GuestError, Isolation, JsonValue, Reason, Result, Status, Stream, Usage
 from casemate.model.units import SECOND_US
 from casemate.store import executions as rows
 from casemate.store import idempotency
@@ -151,7 +151,7 @@ class Book:
 
     async def ended(self, row: Execution, result: Result, *, stored: bytes | None = None) -> Execution:
         """Record its end. `stored` is kept in place of the Result's document."""
-        ending = ending_of(result, self._clock(), stored_result(result) if stored is None else stored)
+        ending = ending_of(result, self._clock(), self._kept(row, result, stored))
         started_us, noting = self._begun.pop(row.id, (row.started_us, None))
         if noting is not None:
             noting.cancel()
@@ -160,6 +160,21 @@ class Book:
         )
         self.changes.tell(row.tenant_id)
         return msgspec.structs.replace(row, state=rows.ENDED, started_us=started_us, **msgspec.structs.asdict(ending))
+
+    def has_room(self, row: Execution, count: int) -> bool:
+        """Whether its tenant may have so much more in the records, which then counts as there."""
+        return self.database.stored.takes(row.tenant_id, count)
+
+    def _kept(self, row: Execution, result: Result, stored: bytes | None) -> bytes:
+        """What is kept of the Result: without output and files where the tenant has no more room in the records."""
+        document = stored_result(result) if stored is None else stored
+        if self.database.stored.takes(row.tenant_id, len(document)):
+            return document
+        event = Event(kind="service", detail="its output is not kept: the tenant has as much in the records as it may")
+        bare = msgspec.structs.replace(
+            result, output=None, stdout=Stream(), stderr=Stream(), error=None, events=(*result.events[-1:], event)
+        )
+        return msgspec.json.encode(result_document(bare, saved={}))
 
     def sampled(self, row: Execution, result: Result) -> None:
         """Keep what its worker held when it had ended, if it had one; nobody waits for that to be written."""
@@ -178,7 +193,7 @@ class Book:
             malloced_bytes=found.malloced_bytes,
             memory_bytes=found.resident_bytes,
         )
-        self.database.post(lambda records: insert_samples(records, [sample]))
+        self.database.post(lambda records: insert_samples(records, [sample]), is_spare=True)
 
     async def end_those_left_behind(self) -> int:
         """Give every execution of a service that has died its Result: nobody knows how it would have ended."""

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from casemate import limits
 from casemate import service_limits as bound
+from casemate import service_limits as limits
 from casemate.errors import InvalidInput
 from casemate.executions.patterns import TOO_LARGE, is_too_large
 from casemate.model.resources import ATTRIBUTES, Limits

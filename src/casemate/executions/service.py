@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, Final
@@ -25,7 +26,7 @@ from casemate.cluster.messages import (
     Started,
 )
 from casemate.cluster.refusals import error_of
-from casemate.errors import CasemateError, InvalidInput, NodeLost, NodeUnavailable, ServiceUnavailable
+from casemate.errors import CasemateError, InternalError, InvalidInput, NodeLost, NodeUnavailable, ServiceUnavailable
 from casemate.executions.book import Book, Caller, ended_by_us
 from casemate.executions.live import Live
 from casemate.executions.request import (
@@ -39,23 +40,30 @@ from casemate.model.labels import check_labels
 from casemate.model.result import GuestError, JsonValue, Reason, Result
 from casemate.queue.fairness import Bounds
 from casemate.queue.gate import Gate
+from casemate.queue.shares import Shares
 from casemate.store.executions import Execution
 
 CODE: Final = "code"
 SHUT_DOWN: Final = "the service was shut down"
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Running(Live):
     """An execution that this process carries out."""
 
-    def __init__(self, row: Execution, bounds: Bounds) -> None:
+    def __init__(self, row: Execution, bounds: Bounds, request_bytes: int) -> None:
         super().__init__(row.id, row.tenant_id)
+        self.request_bytes = request_bytes
         self.row = row
         self.bounds = bounds
         self.is_asked = False
         self.document: bytes | None = None
         self.refusal: CasemateError | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def size_bytes(self) -> int:
+        """What it takes in memory once it has ended: its document, and about as much again as values."""
+        return 2 * len(self.document or b"") + limits.ENDED_OVERHEAD_BYTES
 
 
 class Executions:
@@ -76,6 +84,11 @@ class Executions:
         self._maximum = maximum or {}
         self._on_end = on_end
         self._running: dict[str, Running] = {}
+        self._held = Shares(
+            limits.REQUESTS_HELD_MAX_BYTES, limits.REQUESTS_HELD_A_TENANT_MAX_BYTES, "bytes of executions"
+        )
+        self._ended: dict[str, int] = {}
+        self._ended_bytes = 0
         self._tasks: set[asyncio.Task[object]] = set()
         self._is_open = True
 
@@ -88,6 +101,16 @@ class Executions:
         check_labels(request.labels)
         check_maximum(request.limits, self._maximum)
         self.gate.check(caller.tenant_id, request.priority, bounds_of(caller))
+        size = size_of(request)
+        self._held.take(caller.tenant_id, size)
+        try:
+            row = await self._accepted(caller, request, request_id)
+        except BaseException:
+            self._held.give_back(caller.tenant_id, size)
+            raise
+        return self._begin(Running(row, bounds_of(caller), size), request)
+
+    async def _accepted(self, caller: Caller, request: ExecutionRequest, request_id: str) -> Execution:
         row = await self.book.accept(
             caller,
             kind=CODE,
@@ -100,7 +123,7 @@ class Executions:
         if not self._is_open:  # closed meanwhile: nobody would wait for its end
             await self.book.ended(row, ended_by_us(Reason.LOST, SHUT_DOWN))
             self.check_open()
-        return self._begin(Running(row, bounds_of(caller)), request)
+        return row
 
     def running(self, tenant_id: str, identity: str) -> Running | None:
         """One that goes on, or has just ended."""
@@ -116,6 +139,10 @@ class Executions:
             elif running.task is not None:
                 running.task.cancel()
         return await running.ended()
+
+    async def end_all_of(self, tenant_id: str) -> None:
+        """End whatever a tenant has running or waiting, that may not go on."""
+        await asyncio.gather(*(self.cancel(each) for each in self._running.values() if each.tenant == tenant_id))
 
     def leave(self, running: Running) -> None:
         """Whoever followed it has gone; if nobody comes back in time, it is cancelled."""
@@ -156,6 +183,7 @@ class Executions:
     def _begin(self, running: Running, request: ExecutionRequest) -> Running:
         self._running[running.id] = running
         running.task = asyncio.create_task(self._carry_out(running, request), name=running.id)
+        running.task.add_done_callback(lambda _: self._held.give_back(running.tenant, running.request_bytes))
         return running
 
     async def _carry_out(self, running: Running, request: ExecutionRequest) -> None:
@@ -165,6 +193,10 @@ class Executions:
             reason = Reason.CANCELLED if running.is_cancelled else Reason.LOST
             ended = ended_by_us(reason, "it had not begun" if running.is_cancelled else SHUT_DOWN)
             result = with_output(running, ended)
+        except Exception:  # noqa: BLE001  (whatever it is: what was accepted has an end, and whoever waits hears of it)
+            _LOG.exception("an execution went wrong")
+            running.refusal = InternalError("something went wrong here", hint="the log names it by the request id")
+            result = with_output(running, ended_by_us(Reason.INTERNAL, "a mistake of ours"))
         await asyncio.shield(self._conclude(running, result))
 
     async def _conclude(self, running: Running, result: Result) -> None:
@@ -177,7 +209,19 @@ class Executions:
             running.refusal = running.refusal or error
         self._on_end(running.row)
         running.end(result)
-        asyncio.get_running_loop().call_later(limits.ENDED_KEPT_S, self._running.pop, running.id, None)
+        self._keep(running)
+
+    def _keep(self, running: Running) -> None:
+        """For those who come back to follow it; the records have it anyway, so what ended first makes room."""
+        self._ended[running.id] = size = running.size_bytes()
+        self._ended_bytes += size
+        asyncio.get_running_loop().call_later(limits.ENDED_KEPT_S, self._drop, running.id)
+        while self._ended_bytes > limits.ENDED_KEPT_MAX_BYTES:
+            self._drop(next(iter(self._ended)))
+
+    def _drop(self, identity: str) -> None:
+        self._ended_bytes -= self._ended.pop(identity, 0)
+        self._running.pop(identity, None)
 
     async def _result(self, running: Running, request: ExecutionRequest) -> Result:
         try:
@@ -275,6 +319,12 @@ def with_output(live: Live, result: Result) -> Result:
     """With what it had printed when the node was lost."""
     stdout, stderr = live.captured()
     return msgspec.structs.replace(result, stdout=stdout, stderr=stderr)
+
+
+def size_of(request: ExecutionRequest) -> int:
+    """What a request takes in memory, about."""
+    found = msgspec.json.encode(msgspec.structs.replace(request, files={}, stdin=None))
+    return len(found) + len(request.stdin or b"") + sum(len(data) for data in request.files.values())
 
 
 def stored_spec(request: ExecutionRequest) -> bytes | None:

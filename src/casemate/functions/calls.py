@@ -11,14 +11,14 @@ import msgspec
 
 from casemate import service_limits as limits
 from casemate.cluster.bus import Bus
-from casemate.cluster.messages import ItemEnded, ItemsEnded, Refused, RunItems
+from casemate.cluster.messages import Cancel, ItemEnded, ItemsEnded, Refused, RunItems
 from casemate.cluster.refusals import error_of
 from casemate.errors import CasemateError, InvalidInput, NodeLost
 from casemate.executions.book import Book, Caller, ended_by_us, now_us
 from casemate.executions.service import answers, bounds_of
 from casemate.functions.normalise import NormaliseWarning, normalise
 from casemate.functions.published import Callee
-from casemate.functions.schema import Schema
+from casemate.functions.schema import Budget, Schema
 from casemate.model.function import Item, ItemResult, Source
 from casemate.model.result import GuestError, Isolation, Reason, Result, Status, Stream, Usage
 from casemate.queue.gate import Gate
@@ -46,6 +46,7 @@ class Call(msgspec.Struct):
     row: Execution
     source: Source
     total_s: float | None
+    log_room: Room
 
 
 class Calls:
@@ -65,6 +66,7 @@ class Calls:
         self._bus = bus
         self._gate = gate
         self._maximum = maximum or {}
+        self._asked: dict[str, str] = {}
         self._log = log
         self._on_end = on_end
         self._in_progress = 0
@@ -76,6 +78,13 @@ class Calls:
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_s):
                 await self._is_idle.wait()
+
+    async def end_all_of(self, tenant_id: str) -> None:
+        """End whatever a tenant has called; items that have not ended are lost."""
+        for identity in [each for each, whose in self._asked.items() if whose == tenant_id]:
+            with suppress(CasemateError):
+                async for _ in self._bus.call(Cancel(id=identity)):
+                    pass
 
     async def begin(
         self, caller: Caller, source: Source, *, kind: str, request_id: str, name: str = "", version: int | None = None
@@ -100,15 +109,17 @@ class Calls:
 
         `timeout_s` is for each item, `total_s` for all together. Closing it early ends what still runs.
         """
-        prepared = [_prepared(found, item) for item in items]
-        call = Call(caller, row, with_timeout(found.source, timeout_s), total_s)
+        checking = Budget()
+        prepared = [_prepared(found, item, checking) for item in items]
+        call = Call(caller, row, with_timeout(found.source, timeout_s), total_s, Room(limits.LOG_A_CALL_MAX_BYTES))
         tally = Tally()
+        checking = Budget()
         self._in_progress += 1
         self._is_idle.clear()
         try:
             async with aclosing(self._in_order(call, prepared)) as ended:
                 async for called in ended:
-                    checked = _checked_output(called, found.output_schema)
+                    checked = _checked_output(called, found.output_schema, checking)
                     tally.count(checked.result)
                     yield checked
         except BaseException as error:
@@ -125,6 +136,7 @@ class Calls:
     async def _in_order(self, call: Call, prepared: Sequence[Called | Prepared]) -> AsyncGenerator[Called, None]:
         """In runner calls of a bounded number of items, one after the other."""
         waiting: dict[int, ItemResult] = {}
+        waiting_bytes = 0
         called = [at for at, each in enumerate(prepared) if isinstance(each, Prepared)]
         at = 0
         for start in range(0, max(1, len(called)), limits.RUNNER_ITEMS_MAX):
@@ -132,10 +144,15 @@ class Calls:
             items = tuple(prepared[position].item for position in part)  # type: ignore[union-attr]
             async with aclosing(self._run(call, items, start)) as ended:
                 async for index, result in ended:
+                    size = 0 if part[index] == at else _size(result.output)
+                    if waiting_bytes + size > limits.BATCH_WAITING_MAX_BYTES:
+                        result, size = unkept(result, limits.BATCH_WAITING_MAX_BYTES), 0  # noqa: PLW2901
+                    waiting_bytes += size
                     waiting[part[index]] = result
                     while at < len(prepared) and (ready := _take(prepared[at], waiting, at)) is not None:
                         yield ready
                         at += 1
+                    waiting_bytes = waiting_bytes if waiting else 0
         while at < len(prepared) and (ready := _take(prepared[at], waiting, at)) is not None:
             yield ready
             at += 1
@@ -161,13 +178,21 @@ class Calls:
                         call.row = self._book.started(call.row)
                     async with aclosing(self._ended(question)) as ended:
                         async for index, result in ended:
-                            self._note(call.row, result)
+                            self._note(call.row, result, call.log_room)
                             del missing[index]
                             yield index, result
         for index, item in missing.items():
             yield index, lost(item)
 
     async def _ended(self, question: RunItems) -> AsyncGenerator[tuple[int, ItemResult], None]:
+        self._asked[question.id] = question.tenant
+        try:
+            async for each in self._answered(question):
+                yield each
+        finally:
+            del self._asked[question.id]
+
+    async def _answered(self, question: RunItems) -> AsyncGenerator[tuple[int, ItemResult], None]:
         async with aclosing(answers(self._bus, question)) as found:
             async for answer in found:
                 match answer:
@@ -178,8 +203,8 @@ class Calls:
                     case ItemsEnded():
                         return
 
-    def _note(self, row: Execution, result: ItemResult) -> None:
-        """Keep what it printed."""
+    def _note(self, row: Execution, result: ItemResult, room: Room) -> None:
+        """Keep what it printed, as far as there is room for that of one call."""
         lines = [
             NewLine(
                 tenant_id=row.tenant_id,
@@ -195,6 +220,7 @@ class Calls:
             for stream, text in (("stdout", result.stdout), ("stderr", result.stderr))
             if text
         ]
+        lines = [line for line in lines if room.takes(len(line.text)) and self._book.has_room(row, len(line.text))]
         if lines:
             self._log(lines)
 
@@ -211,13 +237,7 @@ class Calls:
 
 def log_to(database: Database) -> Callable[[list[NewLine]], object]:
     """Keeps what functions print; nobody waits for that to be written."""
-    return lambda lines: database.post(lambda records: logs.insert_lines(records, lines))
-
-
-async def all_results(calls: AsyncGenerator[Called, None]) -> list[ItemResult]:
-    """What became of every item of a call, in their order."""
-    async with aclosing(calls):
-        return [called.result async for called in calls]
+    return lambda lines: database.post(lambda records: logs.insert_lines(records, lines), is_spare=True)
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -227,7 +247,7 @@ class Prepared(msgspec.Struct, frozen=True):
     warnings: tuple[NormaliseWarning, ...] = ()
 
 
-def _prepared(found: Callee, item: Item) -> Called | Prepared:
+def _prepared(found: Callee, item: Item, checking: Budget) -> Called | Prepared:
     """The item as the function gets it, or why it does not."""
     warnings: tuple[NormaliseWarning, ...] = ()
     if found.normalise:
@@ -237,7 +257,7 @@ def _prepared(found: Callee, item: Item) -> Called | Prepared:
         item, warnings = msgspec.structs.replace(item, data=normalised.data), normalised.warnings
     if found.input_schema is not None:
         try:
-            found.input_schema.check(item.data, field="data")
+            found.input_schema.check(item.data, field="data", budget=checking)
         except InvalidInput as error:
             return Called(result=_refused(item, "InvalidInput", error.message), warnings=warnings)
     return Prepared(item, warnings)
@@ -256,11 +276,11 @@ def _take(each: Called | Prepared, waiting: dict[int, ItemResult], at: int) -> C
     return None if result is None else Called(result=result, warnings=each.warnings)
 
 
-def _checked_output(called: Called, schema: Schema | None) -> Called:
+def _checked_output(called: Called, schema: Schema | None, checking: Budget) -> Called:
     if schema is None or not called.result.success:
         return called
     try:
-        schema.check(called.result.output, field="output")
+        schema.check(called.result.output, field="output", budget=checking)
     except InvalidInput as error:
         problem = GuestError(type="InvalidOutput", message=error.message)
         failed = msgspec.structs.replace(
@@ -274,6 +294,38 @@ def lost(item: Item) -> ItemResult:
     """Of an item that nothing is known of."""
     error = GuestError(type="Lost", message="the node ended before the item had")
     return ItemResult(id=item.id, success=False, reason=Reason.LOST, error=error)
+
+
+def unkept(result: ItemResult, most_bytes: int) -> ItemResult:
+    """Of an item whose output is more than is kept of a batch until it can be told."""
+    message = f"the outputs of the batch are over {most_bytes} bytes together"
+    error = GuestError(type="TooLarge", message=message)
+    return msgspec.structs.replace(result, success=False, reason=Reason.OUTPUT, output=None, error=error)
+
+
+async def all_results(calls: AsyncGenerator[Called, None], room: Room | None = None) -> list[ItemResult]:
+    """What became of every item of a call, in their order, as far as there is room for their outputs."""
+    room = room or Room()
+    async with aclosing(calls):
+        return [room.fitted(called.result) async for called in calls]
+
+
+class Room:
+    """Bytes that several things may take together."""
+
+    def __init__(self, most_bytes: int = limits.BATCH_REPLY_MAX_BYTES) -> None:
+        self._most_bytes = self._left_bytes = most_bytes
+
+    def fitted(self, result: ItemResult) -> ItemResult:
+        """The result, or an error in its place."""
+        return result if self.takes(_size(result.output)) else unkept(result, self._most_bytes)
+
+    def takes(self, size: int) -> bool:
+        """Whether there is room for so much, which is then taken."""
+        if size > self._left_bytes:
+            return False
+        self._left_bytes -= size
+        return True
 
 
 def with_timeout(source: Source, timeout_s: float | None) -> Source:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from casemate import service_limits as limits
-from casemate.errors import InvalidInput
+from casemate.errors import Conflict, InvalidInput
 from casemate.executions.book import Caller, now_us
 from casemate.functions.names import function_name
 from casemate.functions.schema import Schema
@@ -75,6 +75,8 @@ class Functions:
             digest="",
             **schemas,
         )
+        if not self._database.stored.takes(caller.tenant_id, len(new.source)):
+            raise Conflict("the tenant has as much in the records as it may", hint="delete functions, or wait")
         new = msgspec.structs.replace(new, digest=hashlib.sha256(msgspec.json.encode(new, order="sorted")).hexdigest())
         try:
             return await self._database.write(
@@ -181,14 +183,37 @@ def check_reference(version: int | None, alias: str | None) -> int | str:
 def difference(before: Version, after: Version) -> tuple[str, dict[str, Any]]:
     """What differs: the code as a unified diff, and other fields with both values."""
     old, new = source_of(before), source_of(after)
-    lines = difflib.unified_diff(
-        old.code.splitlines(keepends=True),
-        new.code.splitlines(keepends=True),
-        f"{before.name}@{before.number}",
-        f"{after.name}@{after.number}",
-    )
+    names = f"{before.name}@{before.number}", f"{after.name}@{after.number}"
+    lines = _diff(old.code.splitlines(keepends=True), new.code.splitlines(keepends=True), *names)
     text = "".join(line if line.endswith("\n") else f"{line}\n\\ no newline at the end\n" for line in lines)
     return text, _changed(_facts(before, old), _facts(after, new))
+
+
+def _diff(old: list[str], new: list[str], old_name: str, new_name: str) -> Iterator[str]:
+    """Line by line, unless that could take long: what stands between the same beginning and end is then one change.
+
+    Comparing takes time that grows with the square of the lines, and worse: with those that somebody wrote for that.
+    """
+    begin = _common(old, new)
+    end = _common(old[begin:][::-1], new[begin:][::-1])
+    changed = (len(old) - begin - end) * (len(new) - begin - end)
+    if changed <= limits.DIFF_LINE_PAIRS_MAX:
+        return difflib.unified_diff(old, new, old_name, new_name)
+    return _replaced(old, new, begin, end, f"--- {old_name}\n+++ {new_name}\n")
+
+
+def _common(old: Sequence[str], new: Sequence[str]) -> int:
+    """How many lines at the beginning are the same."""
+    pairs = zip(old, new, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(old), len(new)))
+
+
+def _replaced(old: list[str], new: list[str], begin: int, end: int, head: str) -> Iterator[str]:
+    removed, added = old[begin : len(old) - end], new[begin : len(new) - end]
+    yield head
+    yield f"@@ -{begin + 1},{len(removed)} +{begin + 1},{len(added)} @@\n"
+    yield from (f"-{line}" for line in removed)
+    yield from (f"+{line}" for line in added)
 
 
 def _facts(version: Version, source: Source) -> dict[str, Any]:

@@ -28,11 +28,25 @@ class SchemaProblem(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Budget:
+    """What checks may come to together."""
+
+    def __init__(self, most: int = limits.SCHEMA_CHECK_MAX) -> None:
+        self._left = most
+
+    def spend(self, amount: int) -> bool:
+        """Whether there is so much left, which is then spent."""
+        if amount > self._left:
+            return False
+        self._left -= amount
+        return True
+
+
 class Schema:
     """A schema that has been compiled, once, for any number of checks, also by several threads."""
 
     def __init__(self, schema: JsonValue, *, field: str = "schema") -> None:
-        _check_bounds(schema, field)
+        self._extent = _check_bounds(schema, field)
         patterns = jsonschema_rs.RegexOptions(
             size_limit=limits.SCHEMA_PATTERN_MAX_BYTES, dfa_size_limit=limits.SCHEMA_PATTERN_MAX_BYTES
         )
@@ -43,18 +57,20 @@ class Schema:
         except (ValueError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
             raise InvalidInput(field, f"not a JSON Schema: {_short(str(error))}") from error
 
-    def problems(self, value: JsonValue) -> tuple[SchemaProblem, ...]:
+    def problems(self, value: JsonValue, budget: Budget | None = None) -> tuple[SchemaProblem, ...]:
         """What is wrong with the value, at most some of it; nothing if it is as the schema says."""
         try:
+            if not (budget or Budget()).spend(self._extent * len(msgspec.json.encode(value))):
+                return (SchemaProblem(path="", message="too much to be checked with a schema as large as this one"),)
             errors = list(islice(self._validator.iter_errors(value), limits.SCHEMA_PROBLEMS_MAX))
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
             # Nested too deep, or no JSON at all, as texts with half a character are.
             return (SchemaProblem(path="", message=_short(f"cannot be checked: {error}")),)
         return tuple(SchemaProblem(path=_path(each.instance_path), message=_short(each.message)) for each in errors)
 
-    def check(self, value: JsonValue, *, field: str) -> None:
+    def check(self, value: JsonValue, *, field: str, budget: Budget | None = None) -> None:
         """Refuse a value that is not as the schema says; the field names the first place."""
-        found = self.problems(value)
+        found = self.problems(value, budget)
         if found:
             raise InvalidInput(f"{field}{found[0].path}", found[0].message)
 
@@ -71,8 +87,8 @@ def _short(text: str) -> str:
     return first if len(first) <= most else first[: most - 1] + "…"
 
 
-def _check_bounds(schema: JsonValue, field: str) -> None:
-    """Refuse schemas that are long or deep, or with which a check could take long.
+def _check_bounds(schema: JsonValue, field: str) -> int:
+    """How large it is; schemas that are long or deep, or with which a check could take long, are refused.
 
     Where references form a cycle, or lead to the same place over and over, a check can take time exponential in the
     depth of the data or of the schema. Without cycles it takes at most the expanded schema's size for each value.
@@ -81,7 +97,7 @@ def _check_bounds(schema: JsonValue, field: str) -> None:
         raise InvalidInput(field, "not an object")
     if len(msgspec.json.encode(schema)) > limits.SCHEMA_MAX_BYTES:
         raise InvalidInput(field, f"longer than {limits.SCHEMA_MAX_BYTES // limits.KIB}Ki")
-    _Extent(schema, field).of(schema, depth=1)
+    return _Extent(schema, field).of(schema, depth=1)[0]
 
 
 class _Extent:

@@ -72,6 +72,10 @@ class Line:
         """Of each tenant: how many wait, how many have a turn."""
         return {name: (tenant.waiting, tenant.running) for name, tenant in self._tenants.items()}
 
+    @property
+    def tenants_waiting(self) -> int:
+        return len(self._lined_up)
+
     def waiting_of(self, tenant: str) -> int:
         found = self._tenants.get(tenant)
         return 0 if found is None else found.waiting
@@ -102,9 +106,13 @@ class Line:
             found.tickets = [each for each in found.tickets if not each.is_gone]
             heapq.heapify(found.tickets)
 
-    def take(self) -> Ticket | None:
-        """The one whose turn it is, which then has it; None if nobody waits who may."""
-        able = [name for name, tenant in self._lined_up.items() if tenant.running < tenant.bounds.running_max]
+    def take(self, *, only_idle: bool = False) -> Ticket | None:
+        """The one whose turn it is, which then has it; None if nobody waits who may, or who has none yet."""
+        able = [
+            name
+            for name, tenant in self._lined_up.items()
+            if tenant.running < (min(1, tenant.bounds.running_max) if only_idle else tenant.bounds.running_max)
+        ]
         if not able:
             return None
         name = min(able, key=self._rank)

@@ -18,6 +18,7 @@ from casemate.service_limits import (
     TURN_RETRY_MAX_S,
     TURN_RETRY_MIN_S,
     TURN_TYPICAL_S,
+    TURNS_SPARE_DIVISOR,
     TURNS_WAITING_MAX,
 )
 
@@ -139,8 +140,12 @@ class Gate:
             return
         if self._line.waiting_of(tenant) >= bounds.waiting_max:
             self._refuse(f"{bounds.waiting_max} of this tenant are waiting already", self._line.waiting_of(tenant))
-        if self._line.waiting >= self._waiting_max:
+        if self._line.waiting >= self._waiting_max and self._has_its_share(tenant):
             self._refuse("too many are waiting already", self._line.waiting)
+
+    def _has_its_share(self, tenant: str) -> bool:
+        """Whether it has as much of a full line as each who waits; so nobody can fill it for all others."""
+        return self._line.waiting_of(tenant) * self._line.tenants_waiting >= self._waiting_max
 
     def _refuse(self, message: str, ahead: int) -> None:
         self._refused += 1
@@ -148,16 +153,21 @@ class Gate:
         raise TooManyRequests(message, retry_after_s=min(max(expected_s, TURN_RETRY_MIN_S), TURN_RETRY_MAX_S))
 
     def _admit(self) -> None:
-        while self._line.running < self._running_max:
-            ticket = self._line.take()
-            if ticket is None:
-                return
+        while (ticket := self._next()) is not None:
             granted = self._granted.pop(ticket)
             if granted.done():  # its waiter was cancelled, and has not come to know yet
                 self._line.release(ticket.tenant)
             else:
                 self._admitted += 1
                 granted.set_result(None)
+
+    def _next(self) -> Ticket | None:
+        """Where all turns are taken, whoever has none gets one of a few more, and waits for nobody's long runs."""
+        if self._line.running < self._running_max:
+            return self._line.take()
+        if self._line.running < self._running_max + self._running_max // TURNS_SPARE_DIVISOR:
+            return self._line.take(only_idle=True)
+        return None
 
     def _release(self, tenant: str) -> None:
         self._line.release(tenant)

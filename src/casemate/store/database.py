@@ -13,9 +13,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import RecordsUnavailable
-from casemate.service_limits import READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
+from casemate.service_limits import POSTS_WAITING_MAX, READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
 from casemate.store.migrate import prepare
 from casemate.store.sqlite import changing_tables, make_file, open_engine
+from casemate.store.stored import Stored
 from casemate.store.writer import Write, Writer, told
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ class Database:
         self._writing = writing
         self._reading = reading
         self._writer = Writer(writing)
+        self.stored = Stored()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="casemate-reader")
         self._reads_waiting = 0
         self._is_open = True
@@ -106,8 +108,13 @@ class Database:
         except DBAPIError as error:
             raise told(error) from error
 
-    def post(self, operation: Callable[[Connection], Any]) -> bool:
-        """Have a write carried out that nobody waits for, and that may be lost. False if it is: the line is full."""
+    def post(self, operation: Callable[[Connection], Any], *, is_spare: bool = False) -> bool:
+        """Have a write carried out that nobody waits for, and that may be lost. False if it is: the line is full.
+
+        For one that is spare it is full much sooner: so who has much to be written down keeps nobody else out of it.
+        """
+        if is_spare and self._writer.waiting_count >= POSTS_WAITING_MAX:
+            return False
         try:
             self._writer.submit(Write(operation, None))
         except RecordsUnavailable as error:

@@ -118,8 +118,8 @@ def _row(line: NewLine) -> dict[str, Any]:
 
 
 def _storable(text: str) -> str:
-    """Programs print halves of characters, too, which no database takes."""
-    return text.encode(errors="replace").decode()
+    """Programs print halves of characters and zeros, too, which no database takes."""
+    return text.encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _matching(filters: Filters) -> list[ColumnElement[bool]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 
 from casemate.errors import CasemateError, InternalError, RecordsDamaged, RecordsUnavailable
-from casemate.service_limits import READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
+from casemate.service_limits import READ_LOOK_STEPS, READ_MAX_S, READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
@@ -45,6 +46,7 @@ PRAGMAS: Final = (
 READ_ONLY: Final = "PRAGMA query_only = ON"
 
 FULL: Final = frozenset({"SQLITE_FULL"})
+INTERRUPTED: Final = "SQLITE_INTERRUPT"
 LOCKED: Final = frozenset({"SQLITE_BUSY", "SQLITE_LOCKED"})
 DAMAGED: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"})
 FAILING: Final = frozenset({"SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_NOMEM", "SQLITE_PERM"})
@@ -96,7 +98,14 @@ def _begin_writing(connection: Connection) -> None:
 
 
 def _begin_reading(connection: Connection) -> None:
+    until_s = time.monotonic() + READ_MAX_S
+    _driver(connection).set_progress_handler(lambda: time.monotonic() > until_s, READ_LOOK_STEPS)
     _command(connection, "BEGIN")
+
+
+def take_time(connection: Connection) -> None:
+    """Let what is read now take as long as it takes: nobody has asked for it."""
+    _driver(connection).set_progress_handler(None, 0)
 
 
 @contextmanager
@@ -174,6 +183,8 @@ def translated(error: DBAPIError | sqlite3.Error) -> CasemateError:
         return RecordsUnavailable(
             "full", "the records take no more: the disk is full", hint="make room; nothing is lost"
         )
+    if kind == INTERRUPTED:
+        return RecordsUnavailable("slow", "looking for that takes too long", hint="ask for a shorter time, or for less")
     if kind in LOCKED:
         return RecordsUnavailable("locked", "the records are locked by another process")
     if kind in DAMAGED:

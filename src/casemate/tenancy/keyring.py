@@ -113,4 +113,5 @@ def _principal(key: Key, tenant: Tenant) -> Principal:
         burst=key.burst,
         concurrency_max=tenant.concurrency_max,
         queue_max=tenant.queue_max,
+        expires_us=key.expires_us,
     )

@@ -61,6 +61,14 @@ class Scopes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise PermissionDenied(pattern, hint="a key can grant no more than it has")
         return Scopes(allow=self.allow, deny=tuple(dict.fromkeys((*self.deny, *granting.deny))))
 
+    def require_within(self, granting: Scopes) -> None:
+        """Raise PermissionDenied for scopes with which somebody could do what one with `granting` may not."""
+        self.within(granting)
+        for pattern in granting.deny:
+            is_denied = any(_covers(own, pattern) for own in self.deny)
+            if not is_denied and any(_meet(own, pattern) for own in self.allow):
+                raise PermissionDenied(pattern, hint="this key may do what yours is denied")
+
     def as_dict(self) -> dict[str, list[str]]:
         return {"allow": list(self.allow), "deny": list(self.deny)}
 
@@ -99,6 +107,14 @@ def _means_something(pattern: str) -> bool:
 
 def _matches(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether there may be something that both patterns mean."""
+    if ADMIN in {one, other}:
+        return True
+    begin, other_begin = one.removesuffix("*"), other.removesuffix("*")
+    return _matches(one, other_begin) or _matches(other, begin)
 
 
 def _covers(wider: str, narrower: str) -> bool:

@@ -98,15 +98,17 @@ class Tenancy:
 
     # Keys -----------------------------------------------------------------------------------------
 
-    async def create_key(self, tenant_id: str, terms: KeyTerms, *, granting: Scopes | None = None) -> NewKey:
-        """A new key, which may do no more than one with the scopes `granting` that makes it.
+    async def create_key(
+        self, tenant_id: str, terms: KeyTerms, *, granting: Scopes | None = None, until_us: int | None = None
+    ) -> NewKey:
+        """A new key, which may do no more than one with the scopes `granting` that makes it, nor after `until_us`.
 
         Raises InvalidInput, PermissionDenied, NotFound, Conflict.
         """
         check_key(terms)
         if granting is not None:
             terms = msgspec.structs.replace(terms, scopes=terms.scopes.within(granting))
-        made = self._key(tenant_id, terms)
+        made = _ending(self._key(tenant_id, terms), until_us)
         await self._change(partial(key_rows.insert_key, key=made.key))
         return made
 
@@ -121,13 +123,19 @@ class Tenancy:
         return await self._database.read(partial(key_rows.list_keys, tenant_id=tenant_id, limit=limit, cursor=cursor))
 
     async def rotate_key(
-        self, tenant_id: str | None, key_id: str, *, granting: Scopes | None = None, grace_s: float = 0.0
+        self,
+        tenant_id: str | None,
+        key_id: str,
+        *,
+        granting: Scopes | None = None,
+        until_us: int | None = None,
+        grace_s: float = 0.0,
     ) -> NewKey:
         """A new key in the place of one, which ends after `grace_s`. Raises NotFound, PermissionDenied, Conflict."""
         old = await self.key(tenant_id, key_id)
         if granting is not None:
-            scopes_of(old).within(granting)
-        made = _with_text(old, self._now_us())
+            scopes_of(old).require_within(granting)
+        made = _ending(_with_text(old, self._now_us()), until_us)
         await self._change(partial(_rotate, old=old, new=made.key, grace_us=int(grace_s * SECOND_US)))
         return made
 
@@ -178,6 +186,12 @@ def _with_text(old: Key, now_us: int) -> NewKey:
         old, id=new_id("key"), prefix=shown(text), digest=digest(text), created_us=now_us, last_used_us=None
     )
     return NewKey(key=key, text=text)
+
+
+def _ending(made: NewKey, until_us: int | None) -> NewKey:
+    """No key outlives the one that has made it, or a key for an hour would be one for ever."""
+    ends_us = [each for each in (made.key.expires_us, until_us) if each is not None]
+    return NewKey(key=msgspec.structs.replace(made.key, expires_us=min(ends_us, default=None)), text=made.text)
 
 
 # Operations of more than one statement ------------------------------------------------------------

@@ -44,6 +44,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     burst: int
     concurrency_max: int
     queue_max: int
+    expires_us: int | None = None
 
     @property
     def is_operator(self) -> bool:

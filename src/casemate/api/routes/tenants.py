@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
@@ -24,9 +25,9 @@ from casemate.api.tenant_models import (
     TenantOut,
     TenantsOut,
 )
-from casemate.errors import NotFound
+from casemate.errors import InvalidInput, NotFound
 from casemate.store.keys import Key
-from casemate.store.tenants import Tenant
+from casemate.store.tenants import ACTIVE, Tenant
 from casemate.tenancy.scopes import checked
 from casemate.tenancy.secrets import webhook_text
 from casemate.tenancy.tenants import NewKey
@@ -36,6 +37,7 @@ router = APIRouter(prefix="/v1", tags=["tenants"], route_class=CheckedRoute)
 TenantReader = Annotated[Principal, Depends(allowed("tenants:read"))]
 TenantWriter = Annotated[Principal, Depends(operators("tenants:write"))]
 KeyReader = Annotated[Principal, Depends(allowed("keys:read"))]
+N = TypeVar("N", int, float)
 KeyWriter = Annotated[Principal, Depends(allowed("keys:write"))]
 
 
@@ -124,14 +126,22 @@ async def show_tenant(tenant_id: str, parts: Parts, who: TenantReader) -> Respon
 
 @router.patch("/tenants/{tenant_id}", response_model=TenantOut, summary="Change a tenant")
 async def change_tenant(tenant_id: str, body: TenantChangeIn, parts: Parts, _: TenantWriter) -> Response:
-    """For the operator. What is not named stays."""
-    return json_response(tenant_document(await parts.tenancy.change_tenant(tenant_id, **body.given())))
+    """For the operator. What is not named stays. What a tenant has running ends when it is suspended."""
+    changed = await parts.tenancy.change_tenant(tenant_id, **body.given())
+    if changed.state != ACTIVE:
+        await _end_all_of(parts, tenant_id)
+    return json_response(tenant_document(changed))
+
+
+async def _end_all_of(parts: State, tenant_id: str) -> None:
+    await asyncio.gather(parts.executions.end_all_of(tenant_id), parts.calls.end_all_of(tenant_id))
 
 
 @router.delete("/tenants/{tenant_id}", status_code=204, summary="Delete a tenant", response_class=Response)
 async def delete_tenant(tenant_id: str, parts: Parts, _: TenantWriter) -> Response:
     """For the operator: with its keys, functions and records."""
     await parts.tenancy.delete_tenant(tenant_id)
+    await _end_all_of(parts, tenant_id)
     return Response(status_code=204)
 
 
@@ -144,22 +154,34 @@ async def list_keys(parts: Parts, who: KeyReader, page: Listed) -> Response:
 
 @router.post("/keys", status_code=201, response_model=NewKeyOut, summary="Make a key")
 async def create_key(body: KeyIn, parts: Parts, who: KeyWriter) -> Response:
-    """A key that may do no more than the one that makes it. It is shown this once."""
+    """A key that may do no more than the one that makes it, no more often, and no longer. It is shown this once."""
     tenant_id = _visible(who, body.tenant_id or who.tenant_id)
     terms = KeyTerms(
         name=body.name,
         scopes=checked(body.scopes.allow, body.scopes.deny),
-        rate_per_s=parts.config.rate_per_s if body.rate_per_s is None else body.rate_per_s,
-        burst=parts.config.burst if body.burst is None else body.burst,
+        rate_per_s=_granted("rate_per_s", body.rate_per_s, parts.config.rate_per_s, who, who.rate_per_s),
+        burst=_granted("burst", body.burst, parts.config.burst, who, who.burst),
         lifetime_s=body.lifetime_s,
     )
-    return _made(parts, await parts.tenancy.create_key(tenant_id, terms, granting=who.scopes))
+    made = await parts.tenancy.create_key(tenant_id, terms, granting=who.scopes, until_us=who.expires_us)
+    return _made(parts, made)
+
+
+def _granted(field: str, wanted: N | None, standard: N, who: Principal, own: N) -> N:
+    """How often a new key may ask. Raises InvalidInput for more than its maker may, unless that is the operator."""
+    if who.is_operator:
+        return standard if wanted is None else wanted
+    if wanted is not None and wanted > own:
+        raise InvalidInput(field, f"is above the {own:g} of the key that makes it")
+    return min(standard, own) if wanted is None else wanted
 
 
 @router.post("/keys/{key_id}/rotate", status_code=201, response_model=NewKeyOut, summary="Rotate a key")
 async def rotate_key(key_id: str, body: KeyRotateIn, parts: Parts, who: KeyWriter) -> Response:
     """A new key in its place. The old one ends at once, or after `grace_s`."""
-    made = await parts.tenancy.rotate_key(_whose(who), key_id, granting=who.scopes, grace_s=body.grace_s)
+    made = await parts.tenancy.rotate_key(
+        _whose(who), key_id, granting=who.scopes, until_us=who.expires_us, grace_s=body.grace_s
+    )
     return _made(parts, made)
 
 
