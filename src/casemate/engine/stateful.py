@@ -39,9 +39,7 @@ def session_command(runtime: Runtime, interpreter: Interpreter) -> Command:
     """How an interpreter that stays is started. Raises InvalidInput if the runtime has none."""
     if not runtime.session:
         raise InvalidInput(
-            "stateful",
-            "this runtime keeps no variables",
-            hint="python does, and what declares `session`",
+            "stateful", "this runtime keeps no variables", hint="those do that declare `session`: `casemate runtimes`"
         )
     words = {"{interpreter}": interpreter.path, "{guest}": GUEST_DIRECTORY, "{harness}": HARNESS_FILE}
     argv = runtime.session
