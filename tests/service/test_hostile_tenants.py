@@ -205,3 +205,8 @@ def test_a_key_counts_in_its_one_place_alone(service: LiveService, tenant: Tenan
         [("X-Api-Key", tenant.key)],
     ):
         refused(anybody.get("/v1/me", headers=headers), 401, "unauthenticated")
+
+
+def test_o15_a_parameter_that_is_given_twice_is_refused(tenant: Tenant) -> None:
+    refused(tenant.http.get("/v1/executions?function=a&function=b"), 422, field="function")
+    answered(tenant.http.get("/v1/executions?label=a=1&label=b=2"))

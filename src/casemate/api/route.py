@@ -32,6 +32,9 @@ EVENTS: Final = "text/event-stream"
 REPLAYED: Final = "Idempotency-Replayed"
 _KEY: Final = rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_MAX_CHARS}}}"
 _KEPT_HEADERS: Final = ("content-type", "location", "retry-after", "preference-applied")
+_REPEATED: Final = frozenset({"label"})
+"""Parameters that may be given several times; of any other, nobody knows which one counts."""
+
 _SEE_OTHER: Final = 303
 _SERVER_ERROR: Final = 500
 _TOO_MANY: Final = 429
@@ -71,6 +74,8 @@ def _check_names(request: Request, known: Collection[str]) -> None:
     for name, value in request.query_params.multi_items():
         if "\0" in value:
             raise InvalidInput(name[: limits.LABEL_MAX_CHARS], "holds a zero character")
+        if name not in _REPEATED and len(request.query_params.getlist(name)) > 1:
+            raise InvalidInput(name[: limits.LABEL_MAX_CHARS], "is there more than once")
         if name not in known:
             close = get_close_matches(name[: limits.LABEL_MAX_CHARS], known, n=1)
             hint = f"did you mean {close[0]}?" if close else "known: " + (", ".join(sorted(known)) or "none")
