@@ -72,8 +72,12 @@ class Supervisor:
         return None
 
     def _check_group(self) -> None:
-        """A group goes with its sandbox, or when its engine is closed; from a sandbox that lives it was taken away."""
-        if self._sandbox.cgroup is not None and self._sandbox.cgroup.gone and self._sandbox.is_alive():
+        """A group goes with its sandbox, or when its engine is closed; from a sandbox that lives it was taken away.
+
+        Processes leave their group a moment before they have ended.
+        """
+        group = self._sandbox.cgroup
+        if group is not None and group.gone and not self._sandbox.has_ended(limits.DYING_S):
             raise InternalError("the control group of the running program was taken away")
 
     def _is_over_memory(self) -> bool:

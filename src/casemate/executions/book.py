@@ -86,6 +86,7 @@ class Book:
         self._clock = clock
         self.changes = Changes()
         self._begun: dict[str, tuple[int, asyncio.TimerHandle]] = {}
+        self._noting: set[asyncio.Task[None]] = set()
 
     async def accept(
         self,
@@ -145,8 +146,13 @@ class Book:
         return msgspec.structs.replace(row, state=rows.RUNNING, started_us=at_us)
 
     def _note_start(self, row: Execution, at_us: int) -> None:
+        noting = asyncio.get_running_loop().create_task(self._noted_start(row, at_us))
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+
+    async def _noted_start(self, row: Execution, at_us: int) -> None:
         with suppress(RecordsUnavailable):  # nobody waits for it
-            self.database.post(lambda connection: rows.start(connection, row.tenant_id, row.id, at_us=at_us))
+            await self.database.write(lambda records: rows.start(records, row.tenant_id, row.id, at_us=at_us))
         self.changes.tell(row.tenant_id)
 
     async def ended(self, row: Execution, result: Result, *, stored: bytes | None = None) -> Execution:

@@ -156,6 +156,10 @@ class NativeSandbox:
         """Whether init still runs; everything in a sandbox ends with it."""
         return not self._closed and not _readable(self._pidfd, 0)
 
+    def has_ended(self, within_s: float) -> bool:
+        """Whether init is gone, or is so in a moment, for which the calling thread waits."""
+        return self._closed or _readable(self._pidfd, within_s)
+
     def ends(self, within_s: float) -> Steps[bool]:
         """Whether init is gone, or will be in a moment: its sockets close a little earlier than it ends."""
         yield Wait(read=(self._pidfd,), deadline_s=time.monotonic() + within_s)
