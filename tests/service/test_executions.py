@@ -80,6 +80,23 @@ def test_s1_49_a_success_has_its_output_time_and_memory(tenant: Tenant) -> None:
     assert look(tenant, found["id"]) == found
 
 
+def test_s1_44_s1_49_s1_50_an_answer_can_be_brief(tenant: Tenant) -> None:
+    def brief(code: str, **more: Any) -> dict[str, Any]:
+        answer = tenant.http.post("/v1/executions?brief=true", json={"code": code, "runtime": "javascript", **more})
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    good = brief("return input + 1", input=41)
+    assert (good["success"], good["output"]) == (True, 42)
+    assert good["executionTime"] > 0
+    assert good["memoryUsed"] > 0
+    bad = brief("throw new Error('no')")
+    assert (bad["success"], bad["error"], "stack" in bad) == (False, "no", False)
+    assert "main.js" in brief("throw new Error('no')", debug={"stack": True})["stack"]
+    assert brief("for (;;);")["error"] == "Execution timeout"
+
+
 @pytest.mark.parametrize("stack", [False, True])
 def test_s1_50_a_failure_has_its_error_and_the_record_of_its_stack_if_asked_for(tenant: Tenant, *, stack: bool) -> None:
     code = "def deep():\n    raise ValueError('wrong')\ndeep()"

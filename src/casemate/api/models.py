@@ -201,6 +201,19 @@ class ExecutionOut(BaseModel):
     result: ResultOut | None
 
 
+class BriefOut(BaseModel):
+    """How a run ended, in few words: with an output, or with an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    success: bool
+    output: Any = None
+    error: str | None = None
+    stack: str | None = Field(None, description="Where the error was raised, if `debug.stack` was asked for.")
+    executionTime: float = Field(description="Milliseconds by the clock.")  # noqa: N815  (as such answers always had it)
+    memoryUsed: int | None = Field(description="Bytes, at most at once.")  # noqa: N815
+
+
 class Page(BaseModel):
     """A part of a list; `next_cursor` asks for the next."""
 

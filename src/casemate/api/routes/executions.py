@@ -14,12 +14,13 @@ from starlette.responses import Response
 from casemate import service_limits as limits
 from casemate.api.auth import allowed
 from casemate.api.documents import execution_document, json_response, running_document
-from casemate.api.models import ExecutionIn, ExecutionOut, ExecutionsOut
+from casemate.api.models import BriefOut, ExecutionIn, ExecutionOut, ExecutionsOut
 from casemate.api.queries import Listed, labels_of, moments
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.streams import event_stream
 from casemate.api.waiting import ClientGone, unless_gone
+from casemate.executions.answer import answer
 from casemate.executions.live import Piece, Place, follow, pieces
 from casemate.executions.request import ExecutionRequest, check_code_size
 from casemate.executions.sanitize import as_document, sanitize
@@ -38,7 +39,7 @@ Canceller = Annotated[Principal, Depends(allowed("executions:cancel"))]
 
 @router.post(
     "",
-    response_model=ExecutionOut,
+    response_model=ExecutionOut | BriefOut,
     responses={202: {"model": ExecutionOut, "description": "Accepted; ask for it later."}},
     summary="Run code",
 )
@@ -49,6 +50,7 @@ async def run(
     who: Runner,
     accept: Annotated[str, Header()] = "",
     prefer: Annotated[str, Header()] = "",
+    brief: Annotated[bool, Query(description="Answer with the output, or with why there is none, alone.")] = False,  # noqa: FBT002
 ) -> Response:
     """Run code and wait for its Result.
 
@@ -73,6 +75,8 @@ async def run(
         raise
     if running.refusal is not None:
         raise running.refusal
+    if brief and running.result is not None:
+        return json_response(answer(running.result, with_stack=body.debug.stack).document())
     return json_response(running_document(running))
 
 
