@@ -140,6 +140,8 @@ def test_versions_never_change_and_aliases_move(tenant: Tenant) -> None:
     assert invoke(tenant, "moves")["output"] == "one"
     answered(tenant.http.put("/v1/functions/moves/aliases/next", json={"version": 2}))
     assert invoke(tenant, "moves", query="?alias=next")["output"] == "two"
+    assert tenant.http.delete("/v1/functions/moves/aliases/next").status_code == 204
+    refused(tenant.http.post("/v1/functions/moves/invoke?alias=next", json={}), 404)
     assert answered(tenant.http.get("/v1/functions/moves/versions/1")) == {**first, "aliases": ["live"]}
     diff = answered(tenant.http.get("/v1/functions/moves/diff?from=1&to=2"))
     assert "-output = 'one'" in diff["code"]

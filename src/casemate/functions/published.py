@@ -134,6 +134,13 @@ class Functions:
         finally:
             self._forget(caller.tenant_id, name)
 
+    async def delete_alias(self, tenant_id: str, name: str, alias: str) -> None:
+        """Delete an alias and its history; the version stays. Raises NotFound."""
+        try:
+            await self._database.write(lambda records: rows.delete_alias(records, tenant_id, name, alias))
+        finally:
+            self._forget(tenant_id, name)
+
     async def roll_back(self, caller: Caller, name: str, alias: str) -> Alias:
         """Have it stand for what it stood for before. Raises NotFound, and Conflict where there is nothing before."""
         try:

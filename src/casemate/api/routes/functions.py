@@ -242,6 +242,13 @@ async def move(name: FunctionName, alias: AliasName, body: AliasIn, parts: Parts
     return json_response(alias_document(await parts.functions.move(who, name, alias, body.version)))
 
 
+@router.delete("/{name}/aliases/{alias}", status_code=204, summary="Delete an alias", response_class=Response)
+async def delete_alias(name: FunctionName, alias: AliasName, parts: Parts, who: Publisher) -> Response:
+    """With its history. The version that it stood for stays."""
+    await parts.functions.delete_alias(who.tenant_id, name, alias)
+    return Response(status_code=204)
+
+
 @router.post("/{name}/aliases/{alias}/rollback", response_model=AliasOut, summary="Roll an alias back")
 async def roll_back(name: FunctionName, alias: AliasName, parts: Parts, who: Publisher) -> Response:
     """To the version before its last move."""
