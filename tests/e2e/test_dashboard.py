@@ -533,6 +533,6 @@ def test_open_pages_do_not_keep_the_service_from_ending(tmp_path: Path, browser:
             expect(each.page.get_by_text("This page follows what happens.")).to_be_visible()
         began_s = time.monotonic()
         assert running.end() == 0
-        assert time.monotonic() - began_s < 8
+        assert time.monotonic() - began_s < 20
         for each in tabs:
             each.context.close()

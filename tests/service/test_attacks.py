@@ -180,7 +180,7 @@ def test_o15_millions_of_keys_are_refused_quickly(tenant: Tenant, slowness: floa
     began_s = time.monotonic()
     text = "[" + ",".join(["{}"] * 2_000_000) + "]"
     refused(post(tenant, '{"code": "", "input": ' + text + "}"), 422, field="body")
-    assert time.monotonic() - began_s < 5 * slowness
+    assert time.monotonic() - began_s < 30 * slowness
 
 
 def test_o15_labels_beyond_their_bounds_are_refused(tenant: Tenant) -> None:
