@@ -32,6 +32,7 @@ dev_packages=(
     lua5.4=lua5.4
     'lua-cjson=/usr/lib/*/lua/5.4/cjson.so'
     perl=perl
+    'postgresql=/usr/lib/postgresql/*/bin/postgres'
     user-mode-linux=linux.uml
     util-linux=setpriv
     valgrind=valgrind

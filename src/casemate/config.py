@@ -70,7 +70,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Everything that can be configured.
 
     `limits` are the defaults of every run, written as people write them; `runtimes` declares more
-    languages or replaces built-in ones. `service` and `languages` are the service's alone, see `service_config`.
+    languages or replaces built-in ones. The others are the service's alone, see `service_config`.
     """
 
     limits: dict[str, Any] = {}
@@ -79,6 +79,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     runtimes: dict[str, Runtime] = {}
     service: dict[str, Any] = {}
     languages: dict[str, Any] = {}
+    jobs: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
+    network: dict[str, Any] = {}
+    accounting: dict[str, Any] = {}
 
     def default_limits(self) -> Limits:
         """The limits of a run that asks for nothing. Raises ConfigError naming the key."""

@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from casemate.model.flow import Flow
 from casemate.model.function import Item, ItemResult, Source
+from casemate.model.network import NO_NETWORK, NetworkPolicy
 from casemate.model.result import Chunk, JsonValue, Result
 
 
@@ -59,6 +61,46 @@ class CheckSyntax(Message, frozen=True, kw_only=True, tag="check_syntax"):
     code: str
 
 
+class StageFile(Message, frozen=True, kw_only=True, tag="stage_file"):
+    """A piece of an input of the job's run `run`, to be kept on the node until that ends. Answered by its offset's end.
+
+    `area` is `input` or `shared`; `path` is relative to it. The piece at offset 0 makes the file anew.
+    """
+
+    run: str
+    area: str
+    path: str
+    offset: int
+    data: bytes
+    mode: int = 0o644
+
+
+class RunJob(Message, frozen=True, kw_only=True, tag="run_job"):
+    """Run a command (`argv`), or code of a runtime, with what was staged for the run `id`.
+
+    Answers: Phase, Output (all of it: nothing is dropped), Sampled and FlowSeen as they come, FilePiece and FileEnded
+    after the end of the program, however it ended, and Ended at last. What was staged goes with the end.
+    """
+
+    tenant: str
+    request_id: str
+    argv: tuple[str, ...] = ()
+    runtime: str = ""
+    code: str = ""
+    environment: dict[str, str] = {}
+    stdin: bytes = b""
+    limits: dict[str, Any] = {}
+    maximum: dict[str, Any] = {}
+    network: NetworkPolicy = NO_NETWORK
+    collect: tuple[str, ...] = ()
+
+
+class Unstage(Message, frozen=True, kw_only=True, tag="unstage"):
+    """Forget what was staged for a run that will not be. Idempotent."""
+
+    run: str
+
+
 class Cancel(Message, frozen=True, kw_only=True, tag="cancel"):
     """End the call of that id; its answer comes as ever."""
 
@@ -69,7 +111,7 @@ class Ask(Message, frozen=True, kw_only=True, tag="ask"):
     about: str
 
 
-Question: TypeAlias = RunCode | RunItems | CheckSyntax | Cancel | Ask
+Question: TypeAlias = RunCode | RunItems | CheckSyntax | StageFile | RunJob | Unstage | Cancel | Ask
 
 
 # What is answered ---------------------------------------------------------------------------------
@@ -83,6 +125,43 @@ class Output(Message, frozen=True, kw_only=True, tag="output"):
     """A piece of live output."""
 
     chunk: Chunk
+
+
+class Phase(Message, frozen=True, kw_only=True, tag="phase"):
+    """How far a job's run is: `running`, then `collecting`."""
+
+    phase: str
+
+
+class Sampled(Message, frozen=True, kw_only=True, tag="sampled"):
+    """What a job's run uses just now."""
+
+    cpu_s: float
+    memory_bytes: int
+    processes: int
+    wall_s: float
+
+
+class FlowSeen(Message, frozen=True, kw_only=True, tag="flow_seen"):
+    """An attempt to reach something has ended, or was refused."""
+
+    flow: Flow
+
+
+class FilePiece(Message, frozen=True, kw_only=True, tag="file_piece"):
+    """A piece of a file that is collected; pieces of one file come in order, one file after the other."""
+
+    path: str
+    offset: int
+    data: bytes
+
+
+class FileEnded(Message, frozen=True, kw_only=True, tag="file_ended"):
+    """All of a collected file has come. `digest`: SHA-256, in hexadecimal."""
+
+    path: str
+    size_bytes: int
+    digest: str
 
 
 class ItemEnded(Message, frozen=True, kw_only=True, tag="item_ended"):
@@ -118,6 +197,19 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
     retryable: bool = False
 
 
-Answer: TypeAlias = Started | Output | ItemEnded | Ended | ItemsEnded | Answered | Refused
+Answer: TypeAlias = (
+    Started
+    | Output
+    | Phase
+    | Sampled
+    | FlowSeen
+    | FilePiece
+    | FileEnded
+    | ItemEnded
+    | Ended
+    | ItemsEnded
+    | Answered
+    | Refused
+)
 LAST: tuple[type, ...] = (Ended, ItemsEnded, Answered, Refused)
 """After one of these nothing more comes for that id."""

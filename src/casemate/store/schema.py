@@ -24,7 +24,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Of the schema, oldest first. The last is that of the tables below."""
 
 NAMES: Final = {

@@ -1,0 +1,1 @@
+"""Objects: files of jobs, templates and what a tenant shares, on a local disk or in S3."""

@@ -1,0 +1,41 @@
+"""Where objects are kept: by key, as streams of bytes.
+
+A key is `TENANT/jobs/JOB/AREA/PATH`, `TENANT/templates/PATH` or `TENANT/shared/PATH`: see `keys`, which alone makes
+them. What stands behind the protocol never sees a key that could mean a place of another tenant, or one of the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+
+class Blob(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one object. `digest`: SHA-256 of its bytes, in hexadecimal."""
+
+    key: str
+    size_bytes: int
+    digest: str
+    modified_us: int
+
+
+class Blobs(Protocol):
+    """Four methods, one suite over all that implement them (`tests/conformance/test_blobs.py`).
+
+    An object is there whole or not at all: a `put` that fails, or whose process dies, leaves what was there before.
+    Keys are listed in their order.
+    """
+
+    async def put(self, key: str, data: AsyncIterator[bytes], *, size_max_bytes: int) -> Blob:
+        """Write an object in the place of one that is there. Raises InvalidInput where it is larger than that."""
+
+    def get(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """Its bytes, from an offset on. Raises NotFound, and RecordsDamaged where they are not what was written."""
+
+    def list(self, prefix: str) -> AsyncIterator[Blob]:
+        """Every object whose key begins with that."""
+
+    async def delete(self, key: str) -> bool:
+        """False: it was not there."""

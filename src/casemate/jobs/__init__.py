@@ -1,0 +1,1 @@
+"""Jobs: durable, queued executions with files, retries, logs and artifacts."""

@@ -1,0 +1,78 @@
+"""The queue of jobs: rows that are leased, one at a time, to whoever carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from casemate.model.job import Job, JobState
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at a job, held until `until_us` unless it is renewed. `token` is nobody else's."""
+
+    job: Job
+    token: str
+    until_us: int
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt ended. `state` is what the job becomes: one of ENDED, or QUEUED again from `due_us` on."""
+
+    state: JobState
+    status: str
+    reason: str
+    exit_code: int | None = None
+    result: bytes | None = None
+    due_us: int = 0
+    detail: str = ""
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What renewing found: leases still held, by token, and those of them whose job is to be cancelled."""
+
+    held: frozenset[str]
+    cancelled: frozenset[str]
+
+
+class Queue(Protocol):
+    """Accepts jobs and leases them. Every method is one transaction; SQLite and PostgreSQL behave alike.
+
+    The order: priority, then the time at which a job is due, within a tenant; between tenants whoever has the fewest
+    leases relative to its share. No tenant has more leases than its bound.
+    """
+
+    async def submit(self, job: Job, *, queue_max: int) -> Job:
+        """Accept it. The same id with the same spec: the job that is there. Raises Conflict, TooManyRequests."""
+
+    async def claim(self, holder: str, *, count: int, lease_s: float) -> tuple[Lease, ...]:
+        """Lease up to `count` jobs that are due. Each of them is `preparing` from here on, its attempt counted."""
+
+    async def renew(self, tokens: Sequence[str], *, lease_s: float) -> Held:
+        """Hold them longer. Those that are not held any more may have been leased to somebody else."""
+
+    async def note(self, token: str, state: JobState, detail: str = "") -> bool:
+        """Record that the attempt is now running or collecting. False: the lease is not held any more."""
+
+    async def end(self, token: str, ending: Ending) -> bool:
+        """Record how it ended, and give the lease back. False: it was not held any more, and nothing is recorded."""
+
+    async def cancel(self, tenant_id: str, job_id: str) -> Job:
+        """One that waits is cancelled at once; of one that is leased the holder is told. Raises NotFound."""
+
+    async def expire(self) -> tuple[Job, ...]:
+        """Take back the leases that were not renewed; their jobs are queued again, or dead at last, as returned."""
+
+    async def retry_dead(self, tenant_id: str, job_id: str) -> Job:
+        """Queue a dead job again, its attempts counted anew. Raises NotFound, Conflict."""
+
+    async def pause(self, tenant_id: str | None) -> None:
+        """Lease nothing of that tenant any more; None: of nobody."""
+
+    async def resume(self, tenant_id: str | None) -> None:
+        """The opposite of `pause`."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until there may be something to claim, as far as this process knows, or the time is over."""
