@@ -117,10 +117,7 @@ def test_what_is_wrong_is_named(text: str, field: str) -> None:
     ("text", "hint"),
     [
         ("[limitz]", "did you mean limits?; in the file"),
-        (
-            "[zzz]",
-            "known: limits, engine, pool, runtimes, service, languages, jobs, objects, network, accounting; in the file",
-        ),
+        ("[zzz]", f"known: {', '.join(Config.__struct_fields__)}; in the file"),
         ("[engine]\ncgroups = 1", "did you mean cgroup?; in the file"),
         (RUNTIME + "comand = ['x']", "did you mean command?; in the file"),
         (RUNTIME + "extensions = ['xx']", "write it as .xx; in the file"),
