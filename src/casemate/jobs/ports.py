@@ -88,6 +88,9 @@ class JobObjects(Protocol):
     def collecting(self, job: Job, attempt: int) -> Collecting:
         """Where the files of an attempt go. Nothing is opened until something comes."""
 
+    async def template(self, tenant_id: str, name: str) -> bytes:
+        """What lies below `templates/` under that name. Raises InvalidInput naming `template` where nothing does."""
+
     async def delete(self, tenant_id: str, job_id: str) -> None:
         """Forget all files of a job. Idempotent."""
 

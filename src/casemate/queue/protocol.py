@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from casemate.model.job import Job, JobState
+from casemate.model.job import Job, JobState, Transition
 from casemate.store.database import Records
 
 Beside: TypeAlias = Callable[[Records, Job], None]
@@ -30,7 +30,10 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How an attempt ended. `state` is what the job becomes: one of ENDED, or QUEUED again from `due_us` on."""
+    """How an attempt ended. `state` is what the job becomes: one of ENDED, or QUEUED again from `due_us` on.
+
+    `steps`: transitions before the end that were not noted when they came, because the attempt was short.
+    """
 
     state: JobState
     status: str
@@ -39,6 +42,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     due_us: int = 0
     detail: str = ""
+    steps: tuple[Transition, ...] = ()
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
