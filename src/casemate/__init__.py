@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from casemate.engine.items import arun_items, run_items
     from casemate.engine.sandbox import Sandbox, Terminal
     from casemate.errors import (
+        BudgetExceeded,
         BuildFailed,
         CapacityError,
         CasemateError,
@@ -70,6 +71,7 @@ __all__ = [
     "AsyncServiceStream",
     "AsyncStream",
     "AsyncTerminal",
+    "BudgetExceeded",
     "BuildFailed",
     "CancelToken",
     "CapacityError",
@@ -164,7 +166,7 @@ if not TYPE_CHECKING:
             ("errors", "BuildFailed CapacityError CasemateError ConfigError FileTransferError InternalError"),
             ("errors", "Conflict InvalidInput NodeLost NodeUnavailable NotFound PermissionDenied ServiceUnavailable"),
             ("errors", "RecordsDamaged RecordsUnavailable SetDamaged StateLost TooManyRequests Unauthenticated"),
-            ("errors", "ServiceError"),
+            ("errors", "BudgetExceeded ServiceError"),
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
             ("model.debug", "Debug DebugRecord"),
             ("model.display", "Display"),

@@ -18,6 +18,7 @@
     ├── NotFound                   there is no such thing, or it is another tenant's
     ├── Conflict                   it contradicts what is there already
     ├── TooManyRequests            over a rate or a quota; says when to try again
+    ├── BudgetExceeded             the tenant has used up what it may use; names the budget
     ├── ServiceUnavailable         a part of the service is down, or it is shutting down
     │   ├── NodeUnavailable        there is no node to ask; nothing was started
     │   ├── NodeLost               the node ended before it had answered
@@ -210,6 +211,13 @@ class TooManyRequests(CasemateError):
     def __init__(self, message: str, *, retry_after_s: float, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+
+
+class BudgetExceeded(CasemateError):
+    """The tenant has used up what it may use; the message names the budget."""
+
+    code = "budget_exceeded"
+    http_status = 402
 
 
 class ServiceUnavailable(CasemateError):

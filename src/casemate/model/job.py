@@ -39,7 +39,8 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One input. Exactly one of `content`, `object` and `url` says where it comes from.
 
     `object` is a key in the tenant's objects (`shared/…`, `templates/…`, `jobs/ID/artifacts/…`); `url` one of our own
-    signed addresses. `path` is relative, below the job's `input` directory; `mode` its permissions.
+    signed addresses. `path` is relative, below the job's `input` directory; `mode` its permissions. `digest`: SHA-256,
+    in hexadecimal, of what an object has to be; empty where that is not known.
     """
 
     path: str
@@ -47,6 +48,7 @@ class JobFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     object: str = ""
     url: str = ""
     mode: int = 0o644
+    digest: str = ""
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
 import msgspec
 
-from casemate.model.job import Job, JobState
+from casemate.model.job import Job, JobState, Transition
+from casemate.store.database import Records
+
+Beside: TypeAlias = Callable[[Records, Job], None]
+"""Called within the transaction that changes a job, with the job as it is then: notices and usage are written so.
+
+If it raises, nothing has changed. It is called in the thread that writes, and only where something did change.
+"""
+
+
+def nothing_beside(_: Records, __: Job) -> None:
+    """Nothing else is written."""
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +30,10 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How an attempt ended. `state` is what the job becomes: one of ENDED, or QUEUED again from `due_us` on."""
+    """How an attempt ended. `state` is what the job becomes: one of ENDED, or QUEUED again from `due_us` on.
+
+    `steps`: transitions before the end that were not noted when they came, because the attempt was short.
+    """
 
     state: JobState
     status: str
@@ -28,6 +42,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     due_us: int = 0
     detail: str = ""
+    steps: tuple[Transition, ...] = ()
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +59,7 @@ class Queue(Protocol):
     leases relative to its share. No tenant has more leases than its bound.
     """
 
-    async def submit(self, job: Job, *, queue_max: int) -> Job:
+    async def submit(self, job: Job, *, queue_max: int, beside: Beside = nothing_beside) -> Job:
         """Accept it. The same id with the same spec: the job that is there. Raises Conflict, TooManyRequests."""
 
     async def claim(self, holder: str, *, count: int, lease_s: float) -> tuple[Lease, ...]:
@@ -53,19 +68,19 @@ class Queue(Protocol):
     async def renew(self, tokens: Sequence[str], *, lease_s: float) -> Held:
         """Hold them longer. Those that are not held any more may have been leased to somebody else."""
 
-    async def note(self, token: str, state: JobState, detail: str = "") -> bool:
+    async def note(self, token: str, state: JobState, detail: str = "", *, beside: Beside = nothing_beside) -> bool:
         """Record that the attempt is now running or collecting. False: the lease is not held any more."""
 
-    async def end(self, token: str, ending: Ending) -> bool:
+    async def end(self, token: str, ending: Ending, *, beside: Beside = nothing_beside) -> bool:
         """Record how it ended, and give the lease back. False: it was not held any more, and nothing is recorded."""
 
-    async def cancel(self, tenant_id: str, job_id: str) -> Job:
+    async def cancel(self, tenant_id: str, job_id: str, *, beside: Beside = nothing_beside) -> Job:
         """One that waits is cancelled at once; of one that is leased the holder is told. Raises NotFound."""
 
-    async def expire(self) -> tuple[Job, ...]:
+    async def expire(self, *, beside: Beside = nothing_beside) -> tuple[Job, ...]:
         """Take back the leases that were not renewed; their jobs are queued again, or dead at last, as returned."""
 
-    async def retry_dead(self, tenant_id: str, job_id: str) -> Job:
+    async def retry_dead(self, tenant_id: str, job_id: str, *, beside: Beside = nothing_beside) -> Job:
         """Queue a dead job again, its attempts counted anew. Raises NotFound, Conflict."""
 
     async def pause(self, tenant_id: str | None) -> None:
