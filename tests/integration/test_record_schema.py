@@ -16,14 +16,14 @@ from casemate.store import migrate, schema, settings, sqlite
 from casemate.store.database import Database
 from casemate.store.migrate import prepare, upgrade
 
-LATER = '''
+LATER = f'''
 """A later schema: one column more, one table made anew."""
 
 from alembic import op
 from sqlalchemy import Column, Integer, String
 
-revision = "0002"
-down_revision = "0001"
+revision = "0999"
+down_revision = "{schema.REVISIONS[-1]}"
 
 
 def upgrade() -> None:
@@ -88,9 +88,9 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
         database.write_now(partial(settings.put_setting, name="kept", value=[1]))
     scripts = tmp_path / "scripts 100%"
     shutil.copytree(migrate.SCRIPTS, scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    (scripts / "versions/revision_0002.py").write_text(script)
+    (scripts / "versions/revision_0999.py").write_text(script)
     monkeypatch.setattr(migrate, "SCRIPTS", scripts)
-    monkeypatch.setattr(migrate, "REVISIONS", ("0001", "0002"))
+    monkeypatch.setattr(migrate, "REVISIONS", (*schema.REVISIONS, "0999"))
     return path
 
 
@@ -109,7 +109,7 @@ def test_an_older_database_is_brought_up_to_date_and_keeps_what_it_has(
         assert database.read_now(partial(settings.get_setting, name="kept")) == [1]
         with pytest.raises(Exception, match="FOREIGN KEY"):
             with_execution(database, "ten_none")
-    assert rows(path, "select version_num from alembic_version") == [("0002",)]
+    assert rows(path, "select version_num from alembic_version") == [("0999",)]
     assert rows(path, "select more, place from executions join tenants on tenants.id = tenant_id") == [(None, "here")]
     with opened(path):
         pass
@@ -124,7 +124,7 @@ def test_of_a_migration_that_fails_nothing_is_left(
     with pytest.raises(error):
         Database.open(path)
     assert described(path) == before
-    assert rows(path, "select version_num from alembic_version") == [("0001",)]
+    assert rows(path, "select version_num from alembic_version") == [(schema.REVISIONS[-1],)]
     assert rows(path, "select count(*) from executions join tenants on tenants.id = tenant_id") == [(1,)]
 
 

@@ -113,3 +113,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     schedule_id: str = ""
     cancel_asked: bool = False
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant with jobs that are ready, and how many of its jobs are leased. `since_us`: when it was last served."""
+
+    tenant_id: str
+    ready: int
+    leased: int
+    leased_max: int
+    since_us: int

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from casemate.model.job import Standing
 from casemate.service_limits import PRIORITY_DEFAULT
 
 
@@ -148,3 +149,24 @@ class Line:
     def _forget_idle(self, name: str, tenant: _Tenant) -> None:
         if not tenant.waiting and not tenant.running:
             del self._tenants[name]
+
+
+def share_out(standings: Sequence[Standing], count: int) -> list[str]:
+    """Whose turns the next ones are, by the same rule as a Line's: no more than `count`, and than each may have."""
+    ranked = [(each.leased, each.since_us, each.tenant_id, each) for each in standings if _may_have_more(each)]
+    heapq.heapify(ranked)
+    latest = max((each.since_us for each in standings), default=0)
+    turns: list[str] = []
+    while ranked and len(turns) < count:
+        each = heapq.heappop(ranked)[-1]
+        turns.append(each.tenant_id)
+        served = msgspec.structs.replace(
+            each, ready=each.ready - 1, leased=each.leased + 1, since_us=latest + len(turns)
+        )
+        if _may_have_more(served):
+            heapq.heappush(ranked, (served.leased, served.since_us, served.tenant_id, served))
+    return turns
+
+
+def _may_have_more(standing: Standing) -> bool:
+    return standing.ready > 0 and standing.leased < standing.leased_max

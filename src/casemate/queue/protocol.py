@@ -13,7 +13,7 @@ from casemate.store.database import Records
 Beside: TypeAlias = Callable[[Records, Job], None]
 """Called within the transaction that changes a job, with the job as it is then: notices and usage are written so.
 
-If it raises, nothing has changed. It is called in the thread that writes, and only where something did change.
+If it raises, nothing has changed. It is called in the thread that writes, and only where the job came to another state.
 """
 
 
@@ -77,8 +77,11 @@ class Queue(Protocol):
     async def cancel(self, tenant_id: str, job_id: str, *, beside: Beside = nothing_beside) -> Job:
         """One that waits is cancelled at once; of one that is leased the holder is told. Raises NotFound."""
 
-    async def expire(self, *, beside: Beside = nothing_beside) -> tuple[Job, ...]:
-        """Take back the leases that were not renewed; their jobs are queued again, or dead at last, as returned."""
+    async def expire(self, *, holder: str = "", beside: Beside = nothing_beside) -> tuple[Job, ...]:
+        """Take back leases that were not renewed; their jobs are queued again, or at an end, as returned.
+
+        `holder` says of itself that it has none any more, as after a restart: all of its leases are taken back, too.
+        """
 
     async def retry_dead(self, tenant_id: str, job_id: str, *, beside: Beside = nothing_beside) -> Job:
         """Queue a dead job again, its attempts counted anew. Raises NotFound, Conflict."""

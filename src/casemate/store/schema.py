@@ -5,15 +5,17 @@ Whoever changes a table adds a migration (`migrations/versions`) and its name to
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
 )
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
@@ -48,6 +51,11 @@ def _tenant(*, primary_key: bool = False) -> Column[str]:
 
 def _time(name: str, *, nullable: bool = False) -> Column[int]:
     return Column(name, BigInteger, nullable=nullable)
+
+
+def _where(condition: ColumnElement[bool]) -> dict[str, Any]:
+    """For an index of some rows alone; statements say the same of the rows they want, or it is not used."""
+    return {"sqlite_where": condition, "postgresql_where": condition}
 
 
 def _serial() -> Column[int]:
@@ -247,4 +255,96 @@ settings = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("value", JSON, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _tenant(primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("key_id", String(40), nullable=False),
+    Column("schedule_id", String(40), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("lost", Integer, nullable=False),
+    Column("cancel_asked", Boolean(create_constraint=False), nullable=False),
+    Column("place", String(16), nullable=False),
+    _time("created_us"),
+    _time("due_us"),
+    _time("started_us", nullable=True),
+    _time("ended_us", nullable=True),
+    Column("status", String(16), nullable=True),
+    Column("reason", String(32), nullable=True),
+    Column("exit_code", Integer, nullable=True),
+    Column("result", LargeBinary, nullable=True),
+    Column("token", String(40), nullable=True),
+    Column("holder", String(128), nullable=True),
+    _time("lease_until_us", nullable=True),
+    Index(None, "tenant_id", "created_us", "id"),
+    Index(None, "created_us", "id"),
+    Index(None, "ended_us"),
+)
+"""Jobs. `place` is where one stands in the queue: ready, delayed until it is due, leased, or out of it."""
+
+JOB_IS_READY: Final = jobs.c.place == literal_column("'ready'")
+JOB_IS_DELAYED: Final = jobs.c.place == literal_column("'delayed'")
+JOB_IS_LEASED: Final = jobs.c.place == literal_column("'leased'")
+JOB_IS_DEAD: Final = jobs.c.state == literal_column("'dead'")
+Index("ix_jobs_ready", jobs.c.tenant_id, jobs.c.priority.desc(), jobs.c.due_us, jobs.c.id, **_where(JOB_IS_READY))
+Index("ix_jobs_delayed", jobs.c.due_us, **_where(JOB_IS_DELAYED))
+Index("ix_jobs_token", jobs.c.token, unique=True, **_where(JOB_IS_LEASED))
+Index("ix_jobs_dead", jobs.c.tenant_id, jobs.c.created_us, jobs.c.id, **_where(JOB_IS_DEAD))
+
+job_transitions = Table(
+    "job_transitions",
+    metadata,
+    _serial(),
+    Column("tenant_id", String(40), nullable=False),
+    Column("job_id", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    _time("at_us"),
+    Column("attempt", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+    ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], ondelete="CASCADE"),
+    Index(None, "tenant_id", "job_id", "id"),
+)
+
+job_queues = Table(
+    "job_queues",
+    metadata,
+    _tenant(primary_key=True),
+    Column("ready", Integer, nullable=False),
+    Column("delayed", Integer, nullable=False),
+    Column("leased", Integer, nullable=False),
+    _time("since_us"),
+    Column("is_paused", Boolean(create_constraint=False), nullable=False),
+    Index(None, "since_us"),
+)
+"""How many of a tenant's jobs are ready, delayed and leased: counted as they change, for there may be very many."""
+
+QUEUE_IS_READY: Final = job_queues.c.ready > literal_column("0")
+Index("ix_job_queues_ready", job_queues.c.leased, job_queues.c.since_us, **_where(QUEUE_IS_READY))
+
+schedules = Table(
+    "schedules",
+    metadata,
+    _id(),
+    _tenant(),
+    Column("key_id", String(40), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("cron", String(200), nullable=False),
+    Column("zone", String(64), nullable=False),
+    Column("missed", String(16), nullable=False),
+    Column("is_paused", Boolean(create_constraint=False), nullable=False),
+    Column("spec", LargeBinary, nullable=False),
+    _time("created_us"),
+    _time("next_us", nullable=True),
+    _time("last_us", nullable=True),
+    Column("last_job_id", String(64), nullable=False),
+    Index(None, "tenant_id", "created_us", "id"),
+    Index(None, "next_us"),
 )
