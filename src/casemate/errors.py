@@ -3,6 +3,7 @@
     CasemateError                  every error of ours; what the guest does wrong is a Result instead
     ├── InvalidInput               a value the caller gave is wrong; names the field
     │   ├── UnknownRuntime         no runtime of that name is declared
+    │   ├── NotAllowed             the service's policy for commands and hosts forbids it; names the word
     │   └── ConfigError            a configuration file or variable is wrong; names the key
     ├── LayerMissing               a required isolation layer cannot be enforced here; names the layers
     ├── RuntimeUnavailable         the runtime is declared but its interpreter is not installed
@@ -76,6 +77,13 @@ class UnknownRuntime(InvalidInput):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__("runtime", f"unknown runtime {name!r}", hint="known: " + ", ".join(sorted(known)))
+
+
+class NotAllowed(InvalidInput):
+    """What was asked for is well written, but the service's policy forbids it; the message names the word."""
+
+    code = "not_allowed"
+    http_status = 403
 
 
 class ConfigError(InvalidInput):

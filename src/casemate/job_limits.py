@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from casemate.service_limits import MIB
+from casemate.service_limits import GIB, KIB, MIB
 
 # The queue -----------------------------------------------------------------------------------------
 LEASE_S: Final = 30.0
@@ -36,3 +36,35 @@ JOBS_READ_MAX: Final = 10_000
 TRANSITIONS_READ_MAX: Final = 1_000
 SPECS_A_PAGE_MAX_BYTES: Final = 8 * MIB
 """Of a list of jobs; a page ends before it has more."""
+
+# What one job may ask for --------------------------------------------------------------------------
+JOB_CPU: Final = 0.5
+JOB_MEMORY_BYTES: Final = 512 * MIB
+JOB_DISK_BYTES: Final = 1 * GIB
+JOB_TIMEOUT_S: Final = 300.0
+"""Of a job that names none."""
+
+JOB_OUTPUT_BYTES: Final = 1024 * GIB
+"""What a job prints goes into a log that is bounded by itself."""
+
+COMMAND_MAX_CHARS: Final = 64 * KIB
+WORDS_MAX: Final = 4096
+JOB_FILES_MAX: Final = 1000
+JOB_STDIN_MAX_BYTES: Final = 1 * MIB
+JOB_GLOBS_MAX: Final = 100
+JOB_SECRETS_MAX: Final = 100
+JOB_HOSTS_MAX: Final = 200
+JOB_PORTS_MAX: Final = 200
+JOB_HEADERS_MAX: Final = 20
+JOB_SPEC_MAX_BYTES: Final = 256 * KIB
+"""As it is kept with its row; files are kept elsewhere."""
+
+RETRIES_MAX: Final = 100
+BACKOFF_S: Final = 1.0
+BACKOFF_WRITTEN_MAX_S: Final = 3600.0
+JOB_CONCURRENCY_MAX: Final = 1024
+JOB_RETENTION_DAYS: Final = 30
+JOB_RETENTION_MAX_DAYS: Final = 3650
+LEASE_MIN_S: Final = 1.0
+LEASE_MAX_S: Final = 3600.0
+ALLOWED_COMMANDS_MAX: Final = 200

@@ -23,6 +23,11 @@ from casemate.sdk import VARIABLES as CLIENT_VARIABLES
 
 PREFIX: Final = "CASEMATE_"
 SERVICE_PREFIX: Final = "CASEMATE_SERVICE_"
+JOBS_PREFIX: Final = "CASEMATE_JOBS_"
+COMMON_PREFIX: Final = "SANDBOX_"
+SETTING_PREFIXES: Final = (SERVICE_PREFIX, JOBS_PREFIX, COMMON_PREFIX)
+"""Of variables that are for the service's own processes."""
+
 TEST_PREFIX: Final = "CASEMATE_TEST_"
 NODE_SOCKET: Final = "run/node.sock"
 """Where the node listens, below the service's data directory."""
@@ -107,7 +112,9 @@ def check_variables(environment: Mapping[str, str]) -> None:
     """Refuse a variable of ours that nothing reads: it may be a misspelt limit. Raises ConfigError."""
     known = {*KNOWN_VARIABLES, *(SERVICE_PREFIX + name.upper() for name in ServiceConfig.__struct_fields__)}
     for name in sorted(environment):
-        if name.startswith(PREFIX) and not name.startswith(TEST_PREFIX) and name not in known:
+        if name.startswith((TEST_PREFIX, JOBS_PREFIX)):  # those of jobs are looked at where these are read
+            continue
+        if name.startswith(PREFIX) and name not in known:
             raise ConfigError(name[:80], "is no variable of Casemate's", hint=_meant(name, known))
 
 

@@ -11,6 +11,7 @@ from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.serve import environment_with
 from casemate.config import load_config
+from casemate.jobs.config import load_jobs
 from casemate.service_config import load_service, masked
 
 ACTIONS: Final = ("show", "check")
@@ -25,7 +26,8 @@ def command(parsed: Parsed) -> int:
     config = load_config(environment)
     service = load_service(config, environment)
     shown: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
-    shown |= msgspec.to_builtins({"service": service, "languages": service.languages}, enc_hook=str)
+    jobs = load_jobs(config, environment)
+    shown |= msgspec.to_builtins({"service": service, "languages": service.languages, "jobs": jobs}, enc_hook=str)
     del shown["service"]["languages"]
     if action == "check":
         _confirm(parsed)

@@ -10,6 +10,7 @@ from typing import Final
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import say
 from casemate.config import CONFIG_VARIABLE, load_config
+from casemate.jobs.config import load_jobs
 from casemate.service_config import SERVICE_PREFIX, Service, load_service
 
 AS_VARIABLES: Final = {
@@ -24,7 +25,9 @@ PATHS: Final = ("data", "config")
 def command(parsed: Parsed) -> int:
     """Serve, or only check; 0 unless something is wrong, which is raised."""
     environment = environment_with(parsed)
-    service = load_service(load_config(environment), environment)
+    config = load_config(environment)
+    service = load_service(config, environment)
+    load_jobs(config, environment)
     if parsed.flag("check"):
         say("the configuration is right")
         return 0

@@ -27,7 +27,7 @@ import msgspec
 from casemate import service_limits as bound
 from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE
 from casemate.errors import ConfigError, Conflict, ServiceUnavailable
-from casemate.service_config import NODE_SOCKET, SERVICE_PREFIX, Service
+from casemate.service_config import NODE_SOCKET, SETTING_PREFIXES, Service
 
 ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PASSED_ON: Final = frozenset(
@@ -154,7 +154,7 @@ class Supervisor:
 
     def _children(self, socket_fd: int, lifeline_fd: int) -> tuple[Child, Child]:
         passed_on = {name: value for name, value in self._environment.items() if name in PASSED_ON}
-        settings = {name: value for name, value in self._environment.items() if name.startswith(SERVICE_PREFIX)}
+        settings = {name: value for name, value in self._environment.items() if name.startswith(SETTING_PREFIXES)}
         words = ["--data", str(self._service.data), "--lifeline-fd", str(lifeline_fd)]
         node = [*self._modules["node"], *words, "--log-level", self._service.log_level]
         api = [*self._modules["api"], *words, "--socket-fd", str(socket_fd)]
