@@ -32,6 +32,9 @@ TEST_PREFIX: Final = "CASEMATE_TEST_"
 NODE_SOCKET: Final = "run/node.sock"
 """Where the node listens, below the service's data directory."""
 
+NODE_SPOOL: Final = "run/spool"
+"""Where it keeps what is staged for jobs."""
+
 KNOWN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, CGROUP_VARIABLE, DATA_VARIABLE, *CLIENT_VARIABLES})
 LANGUAGE_ALIASES: Final = {"js": "javascript"}
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import Final, TypeAlias
 
 from casemate import service_limits as bound
-from casemate.cluster.messages import LAST, Answer, Output, Question
+from casemate.cluster.messages import LAST, Answer, Output, Question, RunJob
 from casemate.cluster.refusals import refused
 from casemate.errors import CasemateError, InternalError, NodeLost
 
@@ -41,15 +41,16 @@ async def answers_of(handler: Handler, question: Question, stop: asyncio.Event) 
 class Work:
     """One call that a node works on."""
 
-    def __init__(self) -> None:
-        self.window = Window()
+    def __init__(self, question: Question) -> None:
+        self.window = Window(drops_output=not isinstance(question, RunJob))
         self.stop = asyncio.Event()
 
 
 class Window:
     """How much of one call is on its way to whoever asked and has not been taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, drops_output: bool = True) -> None:
+        self._drops_output = drops_output
         self._untaken_bytes = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -58,10 +59,11 @@ class Window:
         """Whether the answer is to be sent, when there is room for it.
 
         Live output that finds none is dropped, so that no program waits for whoever reads it: the offsets of what
-        follows show the gap, and the Result has its head and tail. The last answer always has room.
+        follows show the gap, and the Result has its head and tail. Of a job nothing is dropped: its program waits. The
+        last answer always has room.
         """
         if not isinstance(answer, LAST):
-            if isinstance(answer, Output) and not self._has_room.is_set():
+            if self._drops_output and isinstance(answer, Output) and not self._has_room.is_set():
                 return False
             await self._has_room.wait()
         self._count(size_bytes)

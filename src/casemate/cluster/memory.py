@@ -51,7 +51,7 @@ class MemoryBus:
             if question.id in self._works:
                 self._works[question.id].stop.set()
             return
-        work = Work()
+        work = Work(question)
         if self._works.setdefault(question.id, work) is not work:
             raise Conflict(f"a call {question.id!r} is under way")
         inbox = Inbox(work.window.taken)

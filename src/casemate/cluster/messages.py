@@ -64,7 +64,9 @@ class CheckSyntax(Message, frozen=True, kw_only=True, tag="check_syntax"):
 class StageFile(Message, frozen=True, kw_only=True, tag="stage_file"):
     """A piece of an input of the job's run `run`, to be kept on the node until that ends. Answered by its offset's end.
 
-    `area` is `input` or `shared`; `path` is relative to it. The piece at offset 0 makes the file anew.
+    `area` is `input` or `shared`; `path` is relative to it. The piece at offset 0 makes the file anew; each other one
+    begins where the one before has ended. Inside everybody may read the file and nobody write it, and if `mode` says
+    so, execute it.
     """
 
     run: str
@@ -79,7 +81,9 @@ class RunJob(Message, frozen=True, kw_only=True, tag="run_job"):
     """Run a command (`argv`), or code of a runtime, with what was staged for the run `id`.
 
     Answers: Phase, Output (all of it: nothing is dropped), Sampled and FlowSeen as they come, FilePiece and FileEnded
-    after the end of the program, however it ended, and Ended at last. What was staged goes with the end.
+    after the end of the program, however it ended, and Ended at last. What was staged goes with the end. A file whose
+    FileEnded does not come is not whole. `staged`: how many files were, so that a node which has begun anew meanwhile
+    does not run the program without them; None: nobody has counted.
     """
 
     tenant: str
@@ -93,6 +97,7 @@ class RunJob(Message, frozen=True, kw_only=True, tag="run_job"):
     maximum: dict[str, Any] = {}
     network: NetworkPolicy = NO_NETWORK
     collect: tuple[str, ...] = ()
+    staged: int | None = None
 
 
 class Unstage(Message, frozen=True, kw_only=True, tag="unstage"):

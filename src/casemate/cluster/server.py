@@ -131,7 +131,7 @@ class _Connection:
         if problem is not None:
             self._writer.write(encode(refused(question.id, problem)))
             return
-        work = Work()
+        work = Work(question)
         task = group.create_task(self._work(question, work), name=question.id)
         self._works[question.id] = work, task
         self._server.running_count += 1

@@ -40,14 +40,36 @@ class Collected(msgspec.Struct, frozen=True):
     events: tuple[Event, ...]
 
 
-class _Full(Exception):
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is collected at most."""
+
+    files: int
+    total_bytes: int
+    time_s: float
+
+
+class Full(Exception):
     """A bound is reached; what was collected so far stands."""
 
 
 class Collector:
     """One collection from one directory."""
 
-    def __init__(self, directory_fd: int, patterns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        directory_fd: int,
+        patterns: Sequence[str],
+        bounds: Bounds | None = None,
+        *,
+        passed_over: frozenset[str] = frozenset(),
+    ) -> None:
+        """`passed_over`: links and directories at the top that are no concern of anybody's."""
+        self._bounds = bounds or Bounds(
+            files=limits.COLLECT_FILES_MAX,
+            total_bytes=limits.COLLECT_TOTAL_MAX_BYTES,
+            time_s=limits.COLLECT_TIME_MAX_S,
+        )
+        self._passed_over = passed_over
         self._directory_fd = directory_fd
         self._patterns = [check_pattern(pattern, field="collect") for pattern in patterns]
         self._files: list[OutputFile] = []
@@ -55,6 +77,7 @@ class Collector:
         self._matched: set[int] = set()
         self._full = ""
         self._complete = False
+        self._count = 0
         self._bytes = 0
         self._entries = 0
         self._turn = Turn()
@@ -63,11 +86,11 @@ class Collector:
 
     def run(self) -> Steps[Collected]:
         """All files that match, in the order of their names. Never raises for what a guest did."""
-        self._deadline_s = time.monotonic() + limits.COLLECT_TIME_MAX_S
+        self._deadline_s = time.monotonic() + self._bounds.time_s
         try:
             if self._patterns:
                 yield from self._walk()
-        except _Full as full:
+        except Full as full:
             self._full = str(full)
         else:
             self._complete = True
@@ -104,6 +127,8 @@ class Collector:
             directories = []
             for name, mode in (yield from self._entries_of(parents)):
                 path = (*parents, name)
+                if not parents and not stat.S_ISREG(mode) and display_name(name) in self._passed_over:
+                    continue
                 if stat.S_ISDIR(mode):
                     directories.append(path)
                 elif self._wanted(path):
@@ -130,12 +155,12 @@ class Collector:
     def _count_entry(self) -> None:
         self._entries += 1
         if self._entries > limits.COLLECT_ENTRIES_MAX:
-            raise _Full("too many entries")
+            raise Full("too many entries")
         self._check_time()
 
     def _check_time(self) -> None:
         if time.monotonic() > self._deadline_s:
-            raise _Full("took too long")
+            raise Full("took too long")
 
     def _wanted(self, path: tuple[bytes, ...]) -> bool:
         names = [display_name(part) for part in path]
@@ -148,34 +173,45 @@ class Collector:
         if not stat.S_ISREG(mode):
             self._skip(LINK if stat.S_ISLNK(mode) else NO_FILE)
             return
-        if len(self._files) >= limits.COLLECT_FILES_MAX:
-            raise _Full("too many files")
+        if self._count >= self._bounds.files:
+            raise Full("too many files")
         try:
             with opened(self._directory_fd, path, os.O_RDONLY, self._permitted) as fd:
-                data = yield from self._read(fd)
+                size_bytes = self._size(fd)
+                if size_bytes is not None:
+                    yield from self._keep("/".join(map(display_name, path)), fd, size_bytes)
         except OSError as error:
             self._skip(f"file: {os.strerror(error.errno or 0)}")
-            return
-        if data is not None:
-            self._files.append(OutputFile(path="/".join(map(display_name, path)), data=data))
 
-    def _read(self, fd: int) -> Steps[bytes | None]:
+    def _size(self, fd: int) -> int | None:
         """The apparent size decides before a byte is read, so holes cost nothing."""
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             self._skip(NO_FILE)
             return None
-        if self._bytes + status.st_size > limits.COLLECT_TOTAL_MAX_BYTES:
+        if self._bytes + status.st_size > self._bounds.total_bytes:
             self._skip("too large")
             return None
-        pieces = []
-        for piece in _pieces(fd, status.st_size):
-            pieces.append(piece)
-            self._check_time()
+        return status.st_size
+
+    def _keep(self, path: str, fd: int, size_bytes: int) -> Steps[None]:
+        data = []
+        for piece in self._pieces(fd, size_bytes, limits.READ_CHUNK_BYTES):
+            data.append(piece)
             yield from self._turn.pause()
-        data = b"".join(pieces)
-        self._bytes += len(data)
-        return data
+        self._count += 1
+        self._files.append(OutputFile(path=path, data=b"".join(data)))
+
+    def _pieces(self, fd: int, size_bytes: int, most_bytes: int) -> Iterator[bytes]:
+        """At most as much as was there, whatever happens to the file meanwhile."""
+        while size_bytes > 0:
+            data = os.read(fd, min(size_bytes, most_bytes))
+            if not data:
+                return
+            size_bytes -= len(data)
+            self._bytes += len(data)
+            self._check_time()
+            yield data
 
 
 @contextmanager
@@ -237,16 +273,6 @@ def make_searchable(directory_fd: int) -> None:
     mode = stat.S_IMODE(os.fstat(directory_fd).st_mode)
     if mode & stat.S_IRWXU != stat.S_IRWXU:
         os.fchmod(directory_fd, mode | stat.S_IRWXU)
-
-
-def _pieces(fd: int, size: int) -> Iterator[bytes]:
-    """At most `size` bytes, whatever happens to the file meanwhile."""
-    while size > 0:
-        data = os.read(fd, min(size, limits.READ_CHUNK_BYTES))
-        if not data:
-            return
-        size -= len(data)
-        yield data
 
 
 def is_full(directory_fd: int) -> bool:

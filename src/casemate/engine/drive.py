@@ -20,6 +20,7 @@ from casemate.model.result import Chunk
 if TYPE_CHECKING:
     import asyncio
 
+E = TypeVar("E")
 T = TypeVar("T")
 NOTHING_READY: Final[Ready] = frozenset()
 
@@ -34,7 +35,7 @@ class _End(Generic[T]):
         self.value = value
 
 
-def _advance(steps: Steps[T], ready: Ready | None) -> Wait | Chunk | _End[T]:
+def _advance(steps: Generator[Wait | E, Ready, T], ready: Ready | None) -> Wait | E | _End[T]:
     """The next item of the steps; `ready` is None the first time."""
     try:
         return next(steps) if ready is None else steps.send(ready)
@@ -101,7 +102,7 @@ async def drive_async(steps: Steps[T], on_chunk: Callable[[Chunk], None] | None 
     return values[0]
 
 
-async def iterate_async(steps: Steps[T], on_end: Callable[[T], None]) -> AsyncGenerator[Chunk, None]:
+async def iterate_async(steps: Generator[Wait | E, Ready, T], on_end: Callable[[T], None]) -> AsyncGenerator[E, None]:
     """Run the steps on the running loop, yielding live output; `on_end` gets the value."""
     with closing(steps):
         item = _advance(steps, None)

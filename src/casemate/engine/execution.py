@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Final
 
@@ -19,6 +19,7 @@ from casemate.engine.cancel import CancelToken, until_cancelled
 from casemate.engine.program import STREAMS, Command, NeverBegan
 from casemate.engine.stdin import BytesOrFd, Feeder, unread_bytes
 from casemate.engine.supervise import Counted, Supervisor
+from casemate.engine.valve import Valve
 from casemate.errors import (
     CapacityError,
     CasemateError,
@@ -118,11 +119,13 @@ class Execution:
         alone: bool = True,
         waiting: Waiting | None = None,
         on_start: Callable[[], None] | None = None,
+        valve: Valve | None = None,
     ) -> None:
         """`alone`: the sandbox exists for this process only, so stopping one is killing the other.
 
         `waiting`: the process has been started already, with all pipes, and waits for the command's request.
-        `on_start` is called when it has its request, or as much of it as it takes at once.
+        `on_start` is called when it has its request, or as much of it as it takes at once. While the `valve` is shut
+        nothing that the process prints is taken, and sooner or later it waits; its limits hold on.
         """
         self._sandbox = sandbox
         self._waiting = waiting
@@ -133,6 +136,7 @@ class Execution:
         self._limits = wanted
         self._cancel = cancel
         self._on_start = on_start
+        self._valve = valve
         self._captures = {name: Capture() for name in STREAMS}
         self._reply = bytearray()
         self._reply_overflow = False
@@ -299,7 +303,7 @@ class Execution:
             self._sandbox.kill()
 
     def _wait(self, channel: socket.socket, deadline_s: float) -> Wait:
-        read = [channel.fileno(), *self._readers]
+        read = [channel.fileno(), *self._heard()]
         write: list[int] = []
         if self._cancel is not None:
             read.append(self._cancel.fd)
@@ -307,6 +311,11 @@ class Execution:
             read += feeder.reads
             write += feeder.writes
         return Wait(tuple(read), tuple(write), deadline_s)
+
+    def _heard(self) -> Iterable[int]:
+        if self._valve is None or self._valve.is_open:
+            return self._readers
+        return [self._valve.fd, *(fd for fd, name in self._readers.items() if name == REPLY)]
 
     def _transfer(self, ready: Ready) -> Steps[None]:
         for feeder in self._feeders:

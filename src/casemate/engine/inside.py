@@ -41,7 +41,7 @@ def see_through(
     """A run in a sandbox that is its own, which the caller ends."""
     placed, outcome = None, NEVER_RAN
     with suppress(Cancelled):
-        yield from until_cancelled(_place(sandbox, run.program, run.files), cancel)
+        yield from until_cancelled(place(sandbox, run.program, run.files), cancel)
         placed = PlacedProgram(sandbox.work_fd, run.program) if run.collect else None
         outcome = yield from Execution(
             sandbox, run.program.command, run.spec.limits, cancel=cancel, waiting=waiting, on_start=on_start
@@ -50,7 +50,7 @@ def see_through(
     return make_result(sandbox, outcome, read_answer(run.program, outcome), collected)
 
 
-def _place(sandbox: NativeSandbox, program: Program, files: tuple[InputFile, ...]) -> Steps[None]:
+def place(sandbox: NativeSandbox, program: Program, files: tuple[InputFile, ...]) -> Steps[None]:
     """See that everything is there that the program starts from."""
     if program.command.cwd != WORK_DIRECTORY:
         yield from require_directory(sandbox, PurePosixPath(program.command.cwd))
@@ -88,7 +88,7 @@ def run_in(
     check_cancel(cancel)
     outcome = NEVER_RAN
     with suppress(Cancelled):
-        yield from until_cancelled(_place(sandbox, program, (*program.files, *files)), cancel)
+        yield from until_cancelled(place(sandbox, program, (*program.files, *files)), cancel)
         execution = Execution(sandbox, program.command, limits, cancel=cancel, alone=False)
         outcome = yield from _run_placed(sandbox, program, execution)
     return make_result(sandbox, outcome, read_answer(program, outcome), NOTHING_COLLECTED)

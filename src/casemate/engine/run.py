@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, Unpack
 
 import msgspec
 
@@ -49,10 +49,10 @@ from casemate.engine.request import (
 )
 from casemate.errors import InvalidInput, SandboxClosed
 from casemate.isolation.native import NativeSandbox
-from casemate.isolation.waiting import Steps
+from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.debug import Debug
 from casemate.model.resources import Limits
-from casemate.model.result import Result
+from casemate.model.result import Chunk, Result
 from casemate.model.runtime import Channel, Runtime
 from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
 from casemate.runtimes.interpreter import Interpreter, find_interpreter
@@ -60,6 +60,7 @@ from casemate.runtimes.interpreter import Interpreter, find_interpreter
 if TYPE_CHECKING:
     from casemate.engine.execution import Waiting
 
+E = TypeVar("E")
 T = TypeVar("T")
 CODE_OPTIONS: Final = frozenset(CodeOptions.__annotations__)
 COMMAND_OPTIONS: Final = frozenset(CommandOptions.__annotations__)
@@ -206,29 +207,45 @@ def check_command(
 def run_alone(engine: Engine, run: Run, cancel: CancelToken | None = None) -> Steps[Result]:
     """A run in a sandbox of its own, which is killed when the Result is there, and gone soon after.
 
-    It was made ahead, or a zygote makes it now, or it is new, in that order. One that was ready but has ended before
-    anything of the program was read is followed by the next. A program for an isolate runs in one of its own, in a
-    sandbox of its tenant's.
+    A program for an isolate runs in one of its own, in a sandbox of its tenant's.
+    """
+    if run.program.channel is Channel.ISOLATE and not (cancel is not None and cancel.is_cancelled):
+        from casemate.engine.isolate import run_in_isolate  # of use only where there are isolates
+
+        check_cancel(cancel)
+        return (yield from run_in_isolate(engine, run, cancel))
+    return (yield from run_by(engine, run, cancel, _seen_through))
+
+
+Seeing: TypeAlias = Callable[
+    [NativeSandbox, Run, "Waiting | None", CancelToken | None, Callable[[], None] | None],
+    Generator[Wait | E, Ready, Result],
+]
+"""How a run is seen through in the sandbox that is its own."""
+
+
+def run_by(
+    engine: Engine, run: Run, cancel: CancelToken | None, seeing: Seeing[E]
+) -> Generator[Wait | Chunk | E, Ready, Result]:
+    """A run in a sandbox that was made ahead, or that a zygote makes now, or that is new, in that order.
+
+    One that was ready but has ended before anything of the program was read is followed by the next.
     """
     check_cancel(cancel)
     if cancel is not None and cancel.is_cancelled:
         return _cancelled(engine)
-    if run.program.channel is Channel.ISOLATE:
-        from casemate.engine.isolate import run_in_isolate  # of use only where there are isolates
-
-        return (yield from run_in_isolate(engine, run, cancel))
     with engine.taken(run) as warm, suppress(Cancelled):
         if warm is not None:
             try:
-                return (yield from _seen_through(engine, warm.sandbox, run, warm.waiting, cancel))
+                return (yield from _buried(engine, warm.sandbox, run, warm.waiting, cancel, seeing))
             except SandboxClosed as error:
                 if not (isinstance(error, NeverBegan) or (warm.waiting is not None and warm.waiting.is_ours)):
                     raise  # it may have begun, and nothing runs twice
         nested = yield from until_cancelled(engine.nested(run), cancel)
         if nested is not None:
-            return (yield from _seen_through(engine, nested, _as_fork(run), None, cancel))
+            return (yield from _buried(engine, nested, _as_fork(run), None, cancel, seeing))
         sandbox = yield from until_cancelled(engine.start(run.spec), cancel)
-        return (yield from _seen_through(engine, sandbox, run, None, cancel))
+        return (yield from _buried(engine, sandbox, run, None, cancel, seeing))
     return _cancelled(engine)
 
 
@@ -237,16 +254,31 @@ def _as_fork(run: Run) -> Run:
     return msgspec.structs.replace(run, program=msgspec.structs.replace(run.program, command=command))
 
 
-def _seen_through(
-    engine: Engine, sandbox: NativeSandbox, run: Run, waiting: Waiting | None, cancel: CancelToken | None
-) -> Steps[Result]:
+def _buried(  # noqa: PLR0917 - what one run has come to
+    engine: Engine,
+    sandbox: NativeSandbox,
+    run: Run,
+    waiting: Waiting | None,
+    cancel: CancelToken | None,
+    seeing: Seeing[E],
+) -> Generator[Wait | E, Ready, Result]:
     try:
-        from casemate.engine.inside import see_through  # not before the sandbox is being built
-
         on_start = None if waiting is None else engine.warm.wake
-        return (yield from see_through(sandbox, run, waiting, cancel, on_start))
+        return (yield from seeing(sandbox, run, waiting, cancel, on_start))
     finally:
         engine.backend.bury(sandbox)
+
+
+def _seen_through(
+    sandbox: NativeSandbox,
+    run: Run,
+    waiting: Waiting | None,
+    cancel: CancelToken | None,
+    on_start: Callable[[], None] | None,
+) -> Steps[Result]:
+    from casemate.engine.inside import see_through  # not before the sandbox is being built
+
+    return (yield from see_through(sandbox, run, waiting, cancel, on_start))
 
 
 def _cancelled(engine: Engine) -> Result:

@@ -12,10 +12,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Final
+from typing import Final
 from weakref import WeakSet
-
-import msgspec
 
 from casemate import limits
 from casemate.errors import CapacityError, CasemateError, InternalError, LaunchError, LayerMissing, SandboxClosed
@@ -327,16 +325,13 @@ class NativeBackend:
             try:
                 return (yield from self._start(spec, self._host))
             except Refused as refused:
-                self._learn(refused)
-                if refused.layer in spec.require:
+                self._learn(refused, spec.inputs)
+                if refused.layer in spec.require and not refused.is_about(spec.inputs):
                     raise LayerMissing([refused.layer]) from refused
 
-    def _learn(self, refused: Refused) -> None:
+    def _learn(self, refused: Refused, inputs: tuple[Mount, ...] = ()) -> None:
         """For all plans from now on. Two threads at once may forget one thing; then it is refused once more."""
-        facts: dict[str, Any] = {"device_nodes": False}
-        if refused.layer is Layer.PRIVATE_BASE:
-            facts = {"overlay_refused": self._host.overlay_refused | {refused.directory}}
-        self._host = msgspec.structs.replace(self._host, **facts)
+        self._host = refused.without(self._host, inputs)
 
     def _start(self, spec: SandboxSpec, host: HostFacts) -> Steps[NativeSandbox]:
         with ExitStack() as stack:

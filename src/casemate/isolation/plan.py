@@ -16,7 +16,7 @@ from casemate.isolation.rootfs import build_root, private_directories
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
 from casemate.model.layers import REQUIRED, Layer
 from casemate.model.resources import Limits
-from casemate.model.spec import GUEST_ID, HOSTNAME, WORK_DIRECTORY, WRITABLE_DIRECTORIES, Mount, SandboxSpec
+from casemate.model.spec import GUEST_ID, HOSTNAME, WORK_DIRECTORY, WRITABLE_DIRECTORIES, SandboxSpec
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
@@ -102,7 +102,8 @@ def resource_limits(limits: Limits, *, cgroup: bool) -> dict[int, tuple[int, int
 def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> LaunchPlan:
     """Everything the launcher has to do, in its order (see the module docstrings of steps and rootfs)."""
     processors = Step(StepKind.AFFINITY, (affinity_mask(around.cpus),))
-    before, after = _steps(spec.limits, spec.mounts, host, len(around.cpus), cgroup=around.cgroup)
+    shape = SandboxSpec(limits=spec.limits, mounts=spec.mounts, inputs=spec.inputs, links=spec.links)
+    before, after = _steps(shape, host, len(around.cpus), cgroup=around.cgroup)
     return LaunchPlan(
         clone_flags=NAMESPACES,
         uid_inside=GUEST_ID,
@@ -114,17 +115,15 @@ def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> Launc
 
 
 @lru_cache(maxsize=bound.PLANS_CACHED_MAX)
-def _steps(
-    limits: Limits, mounts: tuple[Mount, ...], host: HostFacts, cpus: int, *, cgroup: bool
-) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+def _steps(spec: SandboxSpec, host: HostFacts, cpus: int, *, cgroup: bool) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """All steps before and after the choice of processors, which is another one at every start."""
-    root = build_root(host, limits, mounts, cpus)
+    root = build_root(host, spec, cpus)
     steps = [Step(StepKind.SOURCE, (path,)) for path in root.sources]
     steps += [Step(StepKind.COUNTS, (*host.watches, 0))] if any(host.watches) else []
     steps += [Step(StepKind.IDENTITY), Step(StepKind.HOSTNAME, (HOSTNAME,))]
     steps += root.steps
     steps += [Step(StepKind.PIVOT), Step(StepKind.EXPOSE, (WORK_DIRECTORY,)), Step(StepKind.NETWORK)]
-    return tuple(steps), tuple(_lockdown(limits, host, cgroup=cgroup))
+    return tuple(steps), tuple(_lockdown(spec.limits, host, cgroup=cgroup))
 
 
 def _lockdown(limits: Limits, host: HostFacts, *, cgroup: bool) -> list[Step]:

@@ -15,7 +15,16 @@ from casemate.isolation import procfs
 from casemate.isolation.host import HostFacts
 from casemate.isolation.steps import Step, StepKind
 from casemate.model.resources import Limits
-from casemate.model.spec import GUEST_ID, GUEST_NAME, HOME_DIRECTORY, HOSTNAME, WRITABLE_DIRECTORIES, Mount
+from casemate.model.spec import (
+    GUEST_ID,
+    GUEST_NAME,
+    HOME_DIRECTORY,
+    HOSTNAME,
+    WORK_DIRECTORY,
+    WRITABLE_DIRECTORIES,
+    Mount,
+    SandboxSpec,
+)
 
 READ_ONLY: Final = 0x1
 NO_SUID: Final = 0x2
@@ -114,14 +123,14 @@ class Builder:
     def has_overlay(self, path: str) -> bool:
         return path not in self.host.overlay_refused
 
-    def base(self, path: str, target: str) -> None:
+    def base(self, path: str, target: str, kin: str = "") -> None:
         """A directory of the machine, read-only: through an overlay of its own if that works here.
 
         With an overlay each sandbox has inodes of its own, so locks and watches on base files do not
         reach other sandboxes, and no host path shows in mountinfo.
         """
         self.directory(target)
-        if self.has_overlay(path):
+        if self.has_overlay(kin or path):
             other = f"{self.host.staging}/{EMPTY_DIRECTORY}"
             source = self.host.etc_source if path == ETC else path
             self.add(StepKind.OVERLAY, self.source(source), other, target, BASE_ATTRIBUTES)
@@ -138,9 +147,9 @@ def private_directories(host: HostFacts, mounts: tuple[Mount, ...]) -> frozenset
     return frozenset({*base, ETC, *(mount.source for mount in mounts)})
 
 
-def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus: int) -> Builder:
+def build_root(host: HostFacts, spec: SandboxSpec, cpus: int) -> Builder:
     """All steps between the new identity and the pivot, in order."""
-    builder = Builder(host)
+    builder, limits = Builder(host), spec.limits
     options = f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},size={bound.ROOT_SIZE_BYTES},nr_inodes={bound.ROOT_INODES}"
     builder.add(StepKind.ROOT, host.staging, options)
     add_devices(builder)
@@ -149,8 +158,9 @@ def build_root(host: HostFacts, limits: Limits, mounts: tuple[Mount, ...], cpus:
     builder.add(StepKind.DEVPTS, "dev/pts", f"newinstance,ptmxmode=0666,mode=0620,max={bound.TERMINALS_MAX}")
     add_base(builder)
     add_etc(builder)
-    add_mounts(builder, mounts)
-    _add_scratch(builder, limits)
+    add_mounts(builder, spec.mounts)
+    _add_scratch(builder, limits, own_inodes=len(spec.inputs) + len(spec.links))
+    _add_inputs(builder, spec)
     for content, target in LINKS:
         builder.add(StepKind.SYMLINK, content, target)
     _add_proc(builder, limits, cpus)
@@ -211,9 +221,9 @@ def add_devices(builder: Builder) -> None:
         builder.bind(f"/dev/{name}", f"{DEVICE_DIRECTORY}/{name}", READ_ONLY | NO_SUID | NO_EXEC, number)
 
 
-def _add_scratch(builder: Builder, limits: Limits) -> None:
+def _add_scratch(builder: Builder, limits: Limits, own_inodes: int) -> None:
     """One tmpfs behind every writable directory: its size and inodes are the disk limit."""
-    inodes = limits.inodes + SCRATCH_OWN_INODES
+    inodes = limits.inodes + SCRATCH_OWN_INODES + own_inodes
     size = f"size={limits.disk_bytes},nr_inodes={inodes}"
     builder.directory(SCRATCH)
     builder.add(StepKind.TMPFS, SCRATCH, f"mode=0755,uid={GUEST_ID},gid={GUEST_ID},{size}")
@@ -222,6 +232,14 @@ def _add_scratch(builder: Builder, limits: Limits) -> None:
         builder.directory(directory[1:])
         builder.add(StepKind.DIRECTORY, part, 0o1777 if directory in {"/tmp", "/dev/shm"} else 0o755)  # noqa: S108
         builder.add(StepKind.BIND_OWN, part, directory[1:], NO_SUID | NO_DEVICES)
+
+
+def _add_inputs(builder: Builder, spec: SandboxSpec) -> None:
+    """In the work directory, where they are mount points: the guest can neither write to them nor move them away."""
+    for mount in spec.inputs:
+        builder.base(mount.source, mount.target.lstrip("/"), mount.kin)
+    for name, content in spec.links:
+        builder.add(StepKind.SYMLINK, content, f"{WORK_DIRECTORY[1:]}/{name}")
 
 
 def _add_proc(builder: Builder, limits: Limits, cpus: int) -> None:

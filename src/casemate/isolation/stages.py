@@ -9,13 +9,17 @@ import time
 from contextlib import ExitStack
 from typing import Final
 
+import msgspec
+
 from casemate import limits
 from casemate.errors import InternalError, LaunchError
+from casemate.isolation.host import HostFacts
 from casemate.isolation.launcher import ENDS_HINT
 from casemate.isolation.protocol import FAILED_STAGES, Report, ReportKind, Stage, receive_report
 from casemate.isolation.steps import LaunchPlan, StepKind
 from casemate.isolation.waiting import Steps, Wait
 from casemate.model.layers import Layer
+from casemate.model.spec import Mount
 
 HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
 OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
@@ -33,6 +37,18 @@ class Refused(Exception):
         super().__init__(f"{layer} cannot be had here")
         self.layer = layer
         self.directory = directory
+
+    def is_about(self, inputs: tuple[Mount, ...]) -> bool:
+        """Whether it is about one of the inputs, which no other sandbox sees in any case."""
+        return self.directory in {mount.source for mount in inputs}
+
+    def without(self, host: HostFacts, inputs: tuple[Mount, ...]) -> HostFacts:
+        """The machine as it is now known."""
+        if self.layer is not Layer.PRIVATE_BASE:
+            return msgspec.structs.replace(host, device_nodes=False)
+        kin = {mount.source: mount.kin for mount in inputs if mount.kin}
+        directory = kin.get(self.directory, self.directory)
+        return msgspec.structs.replace(host, overlay_refused=host.overlay_refused | {directory})
 
 
 def expect_stage(channel: socket.socket, kind: ReportKind, plan: LaunchPlan, stack: ExitStack) -> Steps[Report]:

@@ -75,6 +75,22 @@ class Chunk(msgspec.Struct, frozen=True):
     offset: int
 
 
+class FileChunk(Chunk, frozen=True):
+    """A piece of a file that is collected; `stream` is `file`. The last one is empty, and has the file's digest."""
+
+    path: str = ""
+    digest: str = ""
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run uses just now, and has used."""
+
+    cpu_s: float
+    memory_bytes: int
+    processes: int
+    wall_s: float
+
+
 class GuestError(msgspec.Struct, frozen=True, kw_only=True):
     """An error of the guest program as its harness reported it. Hostile text, bounded in length."""
 

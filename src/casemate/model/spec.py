@@ -36,19 +36,28 @@ BASE_ENVIRONMENT: Final = {
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A path of the machine that appears read-only at `target`."""
+    """A path of the machine that appears read-only at `target`.
+
+    `kin`: a directory that lasts, where `source` is one of many in it that come and go: what is learnt of one holds
+    for all.
+    """
 
     source: str
     target: str
+    kin: str = ""
 
 
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox: limits, what it sees of the machine beside the base, and the layers it insists on.
 
-    `listen` are ports of its own loopback interface whose listening sockets the engine gets.
+    `inputs` are directories that are its alone, and lie in its work directory; `links` are symbolic links there, each
+    with its name and what it leads to. `listen` are ports of its own loopback interface whose listening sockets the
+    engine gets.
     """
 
     limits: Limits = Limits()
     mounts: tuple[Mount, ...] = ()
+    inputs: tuple[Mount, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
     require: frozenset[Layer] = frozenset()
     listen: tuple[int, ...] = ()

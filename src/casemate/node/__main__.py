@@ -17,7 +17,7 @@ from casemate.engine.engine import Engine
 from casemate.errors import CasemateError
 from casemate.node.daemon import Node
 from casemate.node.log import log_to_stderr
-from casemate.service_config import NODE_SOCKET
+from casemate.service_config import NODE_SOCKET, NODE_SPOOL
 
 _OURS_ALONE: Final = 0o077
 _LOG: Final = logging.getLogger(__name__)
@@ -34,22 +34,22 @@ def main() -> None:
     log_to_stderr(arguments.log_level)
     try:
         with Engine() as engine:
-            asyncio.run(serve(engine, arguments.data / NODE_SOCKET, arguments.lifeline_fd))
+            asyncio.run(serve(engine, arguments.data, arguments.lifeline_fd))
     except CasemateError as error:
         _LOG.critical("%s", error)
         sys.exit(1)
 
 
-async def serve(engine: Engine, path: Path, lifeline_fd: int) -> None:
-    """Answer at `path` until a signal or the end of the lifeline; all runs have ended when this returns."""
+async def serve(engine: Engine, data: Path, lifeline_fd: int) -> None:
+    """Answer below `data` until a signal or the end of the lifeline; all runs have ended when this returns."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     watch(lifeline_fd, ended.set)
-    node = Node(engine)
+    node = Node(engine, data / NODE_SPOOL)
     await node.try_out()
-    async with NodeServer(node.handle).listening(path):
+    async with NodeServer(node.handle).listening(data / NODE_SOCKET):
         _LOG.info("ready")
         await ended.wait()
     _LOG.info("ended")

@@ -7,8 +7,9 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -25,7 +26,10 @@ from casemate.cluster.messages import (
     Question,
     RunCode,
     RunItems,
+    RunJob,
+    StageFile,
     Started,
+    Unstage,
 )
 from casemate.engine.api import aexecute
 from casemate.engine.cancel import CancelToken
@@ -36,10 +40,12 @@ from casemate.engine.items import arun_items
 from casemate.engine.run import Run, prepare_code, run_alone, runtime_limits
 from casemate.errors import CasemateError, InvalidInput, RuntimeUnavailable, SetDamaged
 from casemate.model.node import NodeHealth, NodeRuntime
-from casemate.model.resources import ATTRIBUTES, Limits
+from casemate.model.resources import Limits
 from casemate.model.result import Isolation, JsonValue, Result
 from casemate.model.runtime import Runtime
 from casemate.model.workers import WorkersReport
+from casemate.node.jobs import Jobs
+from casemate.node.within import within
 from casemate.runtimes.interpreter import find_interpreter
 
 T = TypeVar("T")
@@ -53,8 +59,10 @@ _EPOCH_BYTES: Final = 16
 class Node:
     """Answers questions with one engine. `handle` is what a Bus carries."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, spool: Path | None = None) -> None:
+        """`spool`: a directory of this node's alone, for the files of jobs."""
         self._engine = engine
+        self._jobs = Jobs(engine, spool)
         self._epoch = secrets.token_hex(_EPOCH_BYTES)
         self._began_s = time.monotonic()
         self._running_count = 0
@@ -79,6 +87,12 @@ class Node:
             return self._counted(self._run(question, stop))
         if isinstance(question, RunItems):
             return self._counted(self._run_items(question, stop))
+        if isinstance(question, RunJob):
+            return self._counted(self._jobs.run(question, stop))
+        if isinstance(question, StageFile):
+            return self._jobs.stage(question)
+        if isinstance(question, Unstage):
+            return self._jobs.unstage(question)
         if isinstance(question, CheckSyntax):
             return self._check(question)
         if isinstance(question, Ask):
@@ -129,13 +143,16 @@ class Node:
     def _within(self, question: RunCode) -> dict[str, Any]:
         """The run's limits, so that none is beyond what is allowed; nothing if that is so anyway."""
         wanted = question.options.get("limits") or {}
-        limits = within(self._engine, question.runtime, wanted, question.maximum)
+        limits = within(self._base(question.runtime), wanted, question.maximum)
         return {"limits": limits} if limits else {}
+
+    def _base(self, runtime: str) -> Limits:
+        return runtime_limits(self._engine, self._engine.runtimes.get(runtime), {})
 
     async def _run_items(self, question: RunItems, stop: asyncio.Event) -> AsyncGenerator[Answer, None]:
         """When it is stopped, the items that have not ended have no answer."""
         source = question.source
-        limits = within(self._engine, source.runtime, source.limits, question.maximum)
+        limits = within(self._base(source.runtime), source.limits, question.maximum)
         source = msgspec.structs.replace(source, limits=limits)
         items = arun_items(self._engine, source, question.items, tenant=question.tenant, timeout_s=question.timeout_s)
         async with aclosing(_until(stop, items)) as ended:
@@ -184,21 +201,6 @@ class Node:
             return msgspec.structs.replace(_described(name, self._engine.runtimes.get(name)), is_set=True, aliases=())
         except (SetDamaged, InvalidInput) as error:
             return NodeRuntime(name=name, available=False, is_set=True, problem=error.message, hint=error.hint)
-
-
-def within(engine: Engine, runtime: str, wanted: Mapping[str, Any], maximum: Mapping[str, Any]) -> dict[str, Any]:
-    """Limits as they are asked for, and the maximum where a runtime's own limit would be beyond it."""
-    if not maximum:
-        return dict(wanted)
-    effective = runtime_limits(engine, engine.runtimes.get(runtime), wanted)
-    most = Limits().replacing(maximum)
-    beyond = [name for name in maximum if _is_beyond(effective, most, ATTRIBUTES[name])]
-    return {**wanted, **{name: maximum[name] for name in beyond}}
-
-
-def _is_beyond(effective: Limits, most: Limits, attribute: str) -> bool:
-    value, allowed = getattr(effective, attribute), getattr(most, attribute)
-    return allowed is not None and (value is None or value > allowed)
 
 
 def _described(name: str, runtime: Runtime) -> NodeRuntime:
