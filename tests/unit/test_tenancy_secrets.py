@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from casemate.errors import ConfigError
-from casemate.tenancy import secrets
+from casemate.store import secret_file
 from casemate.tenancy.secrets import Signing, open_signing, rotate_signing
 
 FIRST, SECOND = b"1" * 32, b"2" * 32
@@ -151,6 +151,6 @@ def test_one_who_was_killed_while_writing_leaves_nothing_in_the_way(tmp_path: Pa
 
 def test_of_two_who_make_it_at_once_both_have_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = open_signing(tmp_path).webhook_secret("k")
-    monkeypatch.setattr(secrets, "_is_there", lambda _: False)  # as if it had been made in between
+    monkeypatch.setattr(secret_file, "_is_there", lambda *_: False)  # as if it had been made in between
     assert open_signing(tmp_path).webhook_secret("k") == made
     assert files_in(tmp_path) == ["signing.key"]

@@ -11,9 +11,15 @@ from typing import Protocol
 
 import msgspec
 
+from casemate.errors import Conflict
+
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one object. `digest`: SHA-256 of its bytes, in hexadecimal."""
+    """What is known of one object.
+
+    `digest`: SHA-256 of its bytes, in hexadecimal. In lists of objects in S3, and for those that somebody else has
+    written there, it is empty.
+    """
 
     key: str
     size_bytes: int
@@ -22,7 +28,7 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Blobs(Protocol):
-    """Four methods, one suite over all that implement them (`tests/conformance/test_blobs.py`).
+    """Five methods, one suite over all that implement them (`tests/conformance/test_blobs.py`).
 
     An object is there whole or not at all: a `put` that fails, or whose process dies, leaves what was there before.
     Keys are listed in their order.
@@ -31,11 +37,24 @@ class Blobs(Protocol):
     async def put(self, key: str, data: AsyncIterator[bytes], *, size_max_bytes: int) -> Blob:
         """Write an object in the place of one that is there. Raises InvalidInput where it is larger than that."""
 
-    def get(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """Its bytes, from an offset on. Raises NotFound, and RecordsDamaged where they are not what was written."""
+    async def head(self, key: str) -> Blob:
+        """What is known of it. Raises NotFound."""
+
+    def get(self, key: str, *, offset: int = 0, as_of: Blob | None = None) -> AsyncIterator[bytes]:
+        """Its bytes, from an offset on.
+
+        Raises NotFound, RecordsDamaged where they are not what was written, InvalidInput for an offset behind its end,
+        and Conflict where it is not any more what it was, as `head` has told.
+        """
 
     def list(self, prefix: str) -> AsyncIterator[Blob]:
         """Every object whose key begins with that."""
 
     async def delete(self, key: str) -> bool:
         """False: it was not there."""
+
+
+def is_as_of(found: Blob, wanted: Blob | None) -> None:
+    """Raise Conflict where another object has taken the place of the one that is wanted."""
+    if wanted is not None and (found.size_bytes, found.modified_us) != (wanted.size_bytes, wanted.modified_us):
+        raise Conflict("the object has been replaced meanwhile", hint="ask again")
