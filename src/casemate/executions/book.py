@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ import msgspec
 from casemate import service_limits as limits
 from casemate.errors import RecordsUnavailable
 from casemate.executions.statistics import ExecutionRecord, error_category
+from casemate.model.accounting import Spent, spent_by
 from casemate.model.document import result_document
 from casemate.model.ids import new_id
 from casemate.model.result import Event, GuestError, Isolation, JsonValue, Reason, Result, Status, Stream, Usage
@@ -23,6 +23,9 @@ from casemate.store import idempotency
 from casemate.store.database import Database, Records
 from casemate.store.executions import Ending, Execution
 from casemate.store.samples import Sample, insert_samples
+from casemate.tenancy import clock as wall_clock
+from casemate.tenancy import usage as metering
+from casemate.tenancy.usage import Meter
 
 IDEMPOTENCY_KEY: Final[ContextVar[str]] = ContextVar("idempotency_key", default="")
 """Of the request that is being answered, if it has one: what is accepted for it is noted there at once."""
@@ -30,9 +33,8 @@ IDEMPOTENCY_KEY: Final[ContextVar[str]] = ContextVar("idempotency_key", default=
 NO_LABELS: Final[Mapping[str, str]] = {}
 
 
-def now_us() -> int:
-    """Microseconds since 1970, by the wall clock: for records alone."""
-    return time.time_ns() // 1000
+now_us: Final = wall_clock.now_us
+"""Microseconds since 1970, by the wall clock: for records alone."""
 
 
 class Caller(Protocol):
@@ -78,10 +80,16 @@ class Changes:
 
 
 class Book:
-    """Accepts and ends executions in the database. `epoch` is that of this process."""
+    """Accepts and ends executions in the database. `epoch` is that of this process.
 
-    def __init__(self, database: Database, epoch: int, clock: Callable[[], int] = now_us) -> None:
+    What they use is counted by the meter, if there is one, as they end.
+    """
+
+    def __init__(
+        self, database: Database, epoch: int, clock: Callable[[], int] = now_us, *, meter: Meter | None = None
+    ) -> None:
         self.database = database
+        self._meter = meter
         self.epoch = epoch
         self._clock = clock
         self.changes = Changes()
@@ -101,7 +109,10 @@ class Book:
         labels: Mapping[str, str] = NO_LABELS,
         spec: bytes | None = None,
     ) -> Execution:
-        """Record an execution. From here on it has an end, whatever happens."""
+        """Record an execution. From here on it has an end, whatever happens.
+
+        Raises BudgetExceeded where a hard budget of its tenant is used up.
+        """
         row = Execution(
             id=new_id("exe"),
             tenant_id=caller.tenant_id,
@@ -120,6 +131,8 @@ class Book:
         key = IDEMPOTENCY_KEY.get()
 
         def insert(connection: Records) -> None:
+            if self._meter is not None:
+                self._meter.check_in(connection, row.tenant_id)
             rows.insert_execution(connection, row)
             if key:
                 idempotency.note_execution(connection, row.tenant_id, key, row.id)
@@ -155,15 +168,26 @@ class Book:
             await self.database.write(lambda records: rows.start(records, row.tenant_id, row.id, at_us=at_us))
         self.changes.tell(row.tenant_id)
 
-    async def ended(self, row: Execution, result: Result, *, stored: bytes | None = None) -> Execution:
-        """Record its end. `stored` is kept in place of the Result's document."""
+    async def ended(
+        self, row: Execution, result: Result, *, stored: bytes | None = None, spent: Spent | None = None
+    ) -> Execution:
+        """Record its end. `stored` is kept in place of the Result's document.
+
+        `spent` is what it has used, where the Result does not say that of all its parts.
+        """
         ending = ending_of(result, self._clock(), self._kept(row, result, stored))
         started_us, noting = self._begun.pop(row.id, (row.started_us, None))
         if noting is not None:
             noting.cancel()
-        await self.database.write(
-            lambda connection: rows.end(connection, row.tenant_id, row.id, ending, started_us=started_us)
-        )
+        used = spent_by(result.usage) if spent is None else spent
+        has_run = started_us is not None and metering.counts(result, used)
+
+        def end(connection: Records) -> None:
+            is_first = rows.end(connection, row.tenant_id, row.id, ending, started_us=started_us)
+            if is_first and has_run and self._meter is not None:
+                self._meter.count(connection, _metered(row, ending, used))
+
+        await self.database.write(end)
         self.changes.tell(row.tenant_id)
         return msgspec.structs.replace(row, state=rows.ENDED, started_us=started_us, **msgspec.structs.asdict(ending))
 
@@ -209,6 +233,18 @@ class Book:
             lambda connection: rows.mark_lost(connection, epoch=self.epoch, at_us=at_us, result=result)
         )
         return len(lost)
+
+
+def _metered(row: Execution, ending: Ending, spent: Spent) -> metering.Ended:
+    return metering.Ended(
+        tenant_id=row.tenant_id,
+        key_id=row.key_id,
+        kind=row.kind,
+        labels=row.labels,
+        ended_us=ending.ended_us,
+        spent=spent,
+        is_success=ending.status == Status.SUCCEEDED,
+    )
 
 
 def ended_by_us(reason: Reason, detail: str, error: GuestError | None = None) -> Result:

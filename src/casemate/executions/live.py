@@ -63,6 +63,7 @@ class Live:
         self.tenant = tenant
         self.has_started = False
         self.is_cancelled = False
+        self.denied = ""
         self.followers = 0
         self.result: Result | None = None
         self._streams = {name: Capture() for name in _STREAMS}

@@ -37,7 +37,7 @@ from casemate.executions.request import (
 )
 from casemate.model.document import result_document
 from casemate.model.labels import check_labels
-from casemate.model.result import GuestError, JsonValue, Reason, Result
+from casemate.model.result import Event, GuestError, JsonValue, Reason, Result
 from casemate.queue.fairness import Bounds
 from casemate.queue.gate import Gate
 from casemate.queue.shares import Shares
@@ -144,6 +144,13 @@ class Executions:
         """End whatever a tenant has running or waiting, that may not go on."""
         await asyncio.gather(*(self.cancel(each) for each in self._running.values() if each.tenant == tenant_id))
 
+    async def deny_all_of(self, tenant_id: str, why: str) -> None:
+        """The same, where it may not go on for a reason that its Results are to have."""
+        for each in self._running.values():
+            if each.tenant == tenant_id and each.result is None:
+                each.denied = why
+        await self.end_all_of(tenant_id)
+
     def leave(self, running: Running) -> None:
         """Whoever followed it has gone; if nobody comes back in time, it is cancelled."""
         loop = asyncio.get_running_loop()
@@ -201,6 +208,7 @@ class Executions:
 
     async def _conclude(self, running: Running, result: Result) -> None:
         """Record the end before anybody hears of it; one that cannot be recorded is told nonetheless."""
+        result = denied(result, running.denied)
         running.document = msgspec.json.encode(result_document(result))
         try:
             running.row = await self.book.ended(running.row, result)
@@ -312,6 +320,15 @@ def question_of(running: Running, request: ExecutionRequest, maximum: dict[str, 
         files=request.files,
         stdin=request.stdin,
         live=request.live,
+    )
+
+
+def denied(result: Result, why: str) -> Result:
+    """Of one that was ended because it might not go on, the Result that says so."""
+    if not why or result.reason is not Reason.CANCELLED:
+        return result
+    return msgspec.structs.replace(
+        result, reason=Reason.DENIED, events=(*result.events, Event(kind="denied", detail=why))
     )
 
 

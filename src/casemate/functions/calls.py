@@ -19,6 +19,7 @@ from casemate.executions.service import answers, bounds_of
 from casemate.functions.normalise import NormaliseWarning, normalise
 from casemate.functions.published import Callee
 from casemate.functions.schema import Budget, Schema
+from casemate.model.accounting import Spent, spent_by
 from casemate.model.function import Item, ItemResult, Source
 from casemate.model.result import GuestError, Isolation, Reason, Result, Status, Stream, Usage
 from casemate.queue.gate import Gate
@@ -47,6 +48,7 @@ class Call(msgspec.Struct):
     source: Source
     total_s: float | None
     log_room: Room
+    denied: str = ""
 
 
 class Calls:
@@ -66,10 +68,10 @@ class Calls:
         self._bus = bus
         self._gate = gate
         self._maximum = maximum or {}
-        self._asked: dict[str, str] = {}
+        self._asked: dict[str, Call] = {}
         self._log = log
         self._on_end = on_end
-        self._in_progress = 0
+        self._calls: dict[str, Call] = {}
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
@@ -81,10 +83,17 @@ class Calls:
 
     async def end_all_of(self, tenant_id: str) -> None:
         """End whatever a tenant has called; items that have not ended are lost."""
-        for identity in [each for each, whose in self._asked.items() if whose == tenant_id]:
+        for identity in [each for each, call in self._asked.items() if call.caller.tenant_id == tenant_id]:
             with suppress(CasemateError):
                 async for _ in self._bus.call(Cancel(id=identity)):
                     pass
+
+    async def deny_all_of(self, tenant_id: str, why: str) -> None:
+        """The same, where it may not go on for a reason that the items are to have."""
+        for call in self._calls.values():
+            if call.caller.tenant_id == tenant_id:
+                call.denied = why
+        await self.end_all_of(tenant_id)
 
     async def begin(
         self, caller: Caller, source: Source, *, kind: str, request_id: str, name: str = "", version: int | None = None
@@ -114,7 +123,7 @@ class Calls:
         call = Call(caller, row, with_timeout(found.source, timeout_s), total_s, Room(limits.LOG_A_CALL_MAX_BYTES))
         tally = Tally()
         checking = Budget()
-        self._in_progress += 1
+        self._calls[row.id] = call
         self._is_idle.clear()
         try:
             async with aclosing(self._in_order(call, prepared)) as ended:
@@ -129,9 +138,9 @@ class Calls:
             raise
         finally:
             try:
-                await asyncio.shield(self._conclude(call.row, tally))
+                await asyncio.shield(self._conclude(call, tally))
             finally:
-                self._left()
+                self._left(call)
 
     async def _in_order(self, call: Call, prepared: Sequence[Called | Prepared]) -> AsyncGenerator[Called, None]:
         """In runner calls of a bounded number of items, one after the other."""
@@ -174,18 +183,20 @@ class Calls:
         if items:
             with suppress(NodeLost):
                 async with self._gate.turn(call.caller.tenant_id, bounds=bounds_of(call.caller)):
+                    if call.denied:
+                        raise NodeLost(call.denied)
                     if start == 0:
                         call.row = self._book.started(call.row)
-                    async with aclosing(self._ended(question)) as ended:
+                    async with aclosing(self._ended(call, question)) as ended:
                         async for index, result in ended:
                             self._note(call.row, result, call.log_room)
                             del missing[index]
                             yield index, result
         for index, item in missing.items():
-            yield index, lost(item)
+            yield index, denied(item, call.denied) if call.denied else lost(item)
 
-    async def _ended(self, question: RunItems) -> AsyncGenerator[tuple[int, ItemResult], None]:
-        self._asked[question.id] = question.tenant
+    async def _ended(self, call: Call, question: RunItems) -> AsyncGenerator[tuple[int, ItemResult], None]:
+        self._asked[question.id] = call
         try:
             async for each in self._answered(question):
                 yield each
@@ -224,15 +235,17 @@ class Calls:
         if lines:
             self._log(lines)
 
-    def _left(self) -> None:
-        self._in_progress -= 1
-        if not self._in_progress:
+    def _left(self, call: Call) -> None:
+        del self._calls[call.row.id]
+        if not self._calls:
             self._is_idle.set()
 
-    async def _conclude(self, row: Execution, tally: Tally) -> None:
-        began_us = row.started_us if row.started_us is not None else now_us()
+    async def _conclude(self, call: Call, tally: Tally) -> None:
+        began_us = call.row.started_us if call.row.started_us is not None else now_us()
         result = tally.as_result(max(0, now_us() - began_us) / _SECOND_US)
-        self._on_end(await self._book.ended(row, result))
+        if call.denied and not result.ok:
+            result = msgspec.structs.replace(result, reason=Reason.DENIED)
+        self._on_end(await self._book.ended(call.row, result, spent=tally.spent))
 
 
 def log_to(database: Database) -> Callable[[list[NewLine]], object]:
@@ -296,6 +309,11 @@ def lost(item: Item) -> ItemResult:
     return ItemResult(id=item.id, success=False, reason=Reason.LOST, error=error)
 
 
+def denied(item: Item, why: str) -> ItemResult:
+    """Of an item whose call might not go on."""
+    return ItemResult(id=item.id, success=False, reason=Reason.DENIED, error=GuestError(type="Denied", message=why))
+
+
 def unkept(result: ItemResult, most_bytes: int) -> ItemResult:
     """Of an item whose output is more than is kept of a batch until it can be told."""
     message = f"the outputs of the batch are over {most_bytes} bytes together"
@@ -343,6 +361,7 @@ class Tally:
         self.failed = 0
         self._only: ItemResult | None = None
         self._usage = Usage()
+        self.spent = Spent()
         self._stopped: BaseException | None = None
 
     def count(self, result: ItemResult) -> None:
@@ -351,6 +370,7 @@ class Tally:
         self.succeeded += result.success
         self.failed += not result.success
         self._usage = _sum(self._usage, result.usage)
+        self.spent += spent_by(result.usage)
 
     def stopped(self, error: BaseException) -> None:
         """It did not come to its end."""

@@ -6,7 +6,6 @@ canonical form: keys sorted, no white space, as senders that build it anew from 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import msgspec
 from casemate import service_limits as limits
 from casemate.errors import Unauthenticated
 from casemate.model.result import JsonValue
+from casemate.model.signature import sign
 
 KEY_ID_HEADERS: Final = ("x-casemate-key-id", "x-api-key-id")
 TIMESTAMP_HEADERS: Final = ("x-casemate-timestamp", "x-databricks-timestamp")
@@ -49,11 +49,6 @@ def _whole_numbers(value: JsonValue) -> JsonValue:
     if isinstance(value, dict):
         return {key: _whole_numbers(each) for key, each in value.items()}
     return value
-
-
-def sign(secret: bytes, timestamp: str, body: bytes) -> str:
-    """The code for a body as it is sent."""
-    return hmac.new(secret, timestamp.encode("ascii") + b":" + body, hashlib.sha256).hexdigest()
 
 
 def signed_headers(key_id: str, secret: bytes, body: JsonValue, now_s: float) -> tuple[dict[str, str], bytes]:
