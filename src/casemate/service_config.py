@@ -263,9 +263,14 @@ def _check_words(written: ServiceConfig) -> None:
         raise ConfigError("service.host", "must be an address")
     if len(written.tags) > bound.SERVICE_TAGS_MAX:
         raise ConfigError("service.tags", f"more than {bound.SERVICE_TAGS_MAX}")
-    for word in (written.location, *written.tags, *written.tags.values()):
-        if len(word) > bound.SERVICE_TAG_MAX_CHARS or not (word.isprintable() or not word):
-            raise ConfigError("service.tags", f"{word[:80]!r} is no plain text")
+    _check_text("service.location", written.location)
+    for word in (*written.tags, *written.tags.values()):
+        _check_text("service.tags", word)
+
+
+def _check_text(key: str, word: str) -> None:
+    if len(word) > bound.SERVICE_TAG_MAX_CHARS or not word.isprintable():
+        raise ConfigError(key, f"{word[:80]!r} is no plain text")
 
 
 def _check_proxies(written: list[str]) -> None:
