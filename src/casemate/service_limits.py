@@ -144,6 +144,15 @@ LANGUAGE_MEMORY_MAX_MB: Final = MEMORY_MAX_BYTES // MIB
 RECORDS_BUSY_TIMEOUT_S: Final = 5.0
 """How long another process may hold the database before ours gives up for the moment."""
 
+RECORDS_CONNECT_TIMEOUT_S: Final = 5
+"""How long a connection to PostgreSQL may take to open; libpq counts whole seconds."""
+
+LISTEN_LOOK_S: Final = 1.0
+"""How soon a thread that waits for notices sees that it is to end."""
+
+LISTEN_AGAIN_S: Final = 1.0
+"""From the loss of the connection that brings notices to the next attempt at one."""
+
 RECORDS_LOG_MAX_BYTES: Final = 64 * MIB
 """To what the write-ahead log is cut when it has been written back."""
 

@@ -55,7 +55,7 @@ class Desk:
 
     def job(self, tenant_id: str, job_id: str = "", *, due_s: float = 0.0, **spec: Any) -> Job:
         return Job(
-            id=job_id or f"job-{next(numbers)}",
+            id=job_id or f"auto-{next(numbers)}",
             tenant_id=tenant_id,
             key_id="key_x",
             spec=JobSpec(**{"argv": ("true",), **spec}),
@@ -182,7 +182,7 @@ def test_many_who_claim_at_once_never_get_the_same(desk: Desk) -> None:
 # Submitting ---------------------------------------------------------------------------------------
 
 
-def test_s2_08_an_id_that_is_there_is_the_same_job_or_a_conflict(desk: Desk) -> None:
+def test_s2_8_an_id_that_is_there_is_the_same_job_or_a_conflict(desk: Desk) -> None:
     async def scenario() -> None:
         mine, theirs = await desk.tenant("mine"), await desk.tenant("theirs")
         environment = {"a": "1", "b": "2"}

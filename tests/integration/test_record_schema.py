@@ -12,9 +12,10 @@ from sqlalchemy import text
 from tests.integration.records import opened, with_execution, with_tenant
 
 from casemate.errors import ConfigError, RecordsDamaged
-from casemate.store import migrate, schema, settings, sqlite
+from casemate.store import migrate, schema, settings
 from casemate.store.database import Database
 from casemate.store.migrate import prepare, upgrade
+from casemate.store.sqlite import Sqlite
 
 LATER = f'''
 """A later schema: one column more, one table made anew."""
@@ -45,8 +46,9 @@ def described(path: Path) -> list[tuple[str, str, str]]:
 
 
 def made_by_migrations(path: Path) -> None:
-    engine = sqlite.open_engine(path, writes=True)
-    with sqlite.changing_tables(engine) as connection:
+    file = Sqlite(path)
+    engine = file.open_engine(writes=True)
+    with file.changing_tables(engine) as connection:
         upgrade(connection)
     engine.dispose()
 
@@ -132,4 +134,4 @@ def test_nothing_is_done_to_what_is_up_to_date(tmp_path: Path, monkeypatch: pyte
     with opened(tmp_path / "records.db") as database:
         monkeypatch.setattr(migrate, "_create", None)
         monkeypatch.setattr(migrate, "upgrade", None)
-        database.write_now(lambda connection: prepare(connection, tmp_path))
+        database.write_now(lambda connection: prepare(connection, "here"))

@@ -1,4 +1,4 @@
-"""The records of the service: one file, one thread that writes, a few that read."""
+"""The records of the service: one database, one thread that writes, a few that read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import RecordsUnavailable
 from casemate.service_limits import POSTS_WAITING_MAX, READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
+from casemate.store.dialect import Dialect
 from casemate.store.migrate import prepare
-from casemate.store.sqlite import changing_tables, make_file, open_engine
 from casemate.store.stored import Stored
 from casemate.store.writer import Write, Writer, told
 
@@ -24,6 +24,9 @@ _LOG: Final = logging.getLogger(__name__)
 Records: TypeAlias = Connection
 """What operations are functions of, for those who do not import SQLAlchemy."""
 
+ADDRESSES: Final = ("postgresql://", "postgres://")
+"""What is no file begins so."""
+
 
 class Database:
     """Writes and reads are functions of a connection, each in a transaction; asked from event loops or from threads.
@@ -31,34 +34,38 @@ class Database:
     An acknowledged write outlives the process. What the computer's own end may take with it is the last moments.
     """
 
-    def __init__(self, path: Path, writing: Engine, reading: Engine) -> None:
-        self.path = path
+    def __init__(self, dialect: Dialect, writing: Engine, reading: Engine) -> None:
+        self.dialect = dialect
         self._writing = writing
         self._reading = reading
-        self._writer = Writer(writing)
+        self._writer = Writer(writing, dialect)
         self.stored = Stored()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="casemate-reader")
         self._reads_waiting = 0
+        self._stops: list[Callable[[], None]] = []
         self._is_open = True
 
     @classmethod
-    def open(cls, path: str | Path) -> Database:
-        """Open the file, or make it, and bring its schema up to date. Raises RecordsUnavailable and ConfigError."""
-        path = Path(path).absolute()
-        writing = open_engine(path, writes=True)
+    def open(cls, place: str | Path) -> Database:
+        """Open it, and bring its schema up to date: the PostgreSQL at an address, or a file, which is made if need be.
+
+        Raises RecordsUnavailable and ConfigError.
+        """
+        dialect = _dialect(place)
+        writing = dialect.open_engine(writes=True)
         try:
-            make_file(path)
-            with changing_tables(writing) as connection:
-                prepare(connection, path)
+            dialect.make()
+            with dialect.changing_tables(writing) as connection:
+                prepare(connection, dialect.place)
         except (DBAPIError, OSError) as error:
             writing.dispose()
             if isinstance(error, OSError):
-                raise RecordsUnavailable("io", f"{path} cannot be opened: {error.strerror}") from error
-            raise told(error) from error
+                raise RecordsUnavailable("io", f"{dialect.place} cannot be opened: {error.strerror}") from error
+            raise told(error, dialect) from error
         except BaseException:
             writing.dispose()
             raise
-        return cls(path, writing, open_engine(path, writes=False))
+        return cls(dialect, writing, dialect.open_engine(writes=False))
 
     # From an event loop ---------------------------------------------------------------------------
 
@@ -106,7 +113,7 @@ class Database:
             with self._reading.begin() as connection:
                 return operation(connection)
         except DBAPIError as error:
-            raise told(error) from error
+            raise told(error, self.dialect) from error
 
     def post(self, operation: Callable[[Connection], Any], *, is_spare: bool = False) -> bool:
         """Have a write carried out that nobody waits for, and that may be lost. False if it is: the line is full.
@@ -122,10 +129,29 @@ class Database:
             return False
         return True
 
+    def listen(self, called: Callable[[], None]) -> None:
+        """Have something called, in any thread, when another process has written what is to be looked at.
+
+        Only PostgreSQL tells; with a file there is no other process.
+        """
+        self._stops.append(self.dialect.listen(called))
+
     def close_now(self) -> None:
         """As `close`."""
         self._is_open = False
+        while self._stops:
+            self._stops.pop()()
         self._writer.close(RECORDS_CLOSE_TIMEOUT_S)
         self._readers.shutdown(wait=True)
         self._reading.dispose()
         self._writing.dispose()
+
+
+def _dialect(place: str | Path) -> Dialect:
+    if isinstance(place, str) and place.startswith(ADDRESSES):
+        from casemate.store.postgres import Postgres
+
+        return Postgres(place)
+    from casemate.store.sqlite import Sqlite
+
+    return Sqlite(Path(place).absolute())

@@ -8,14 +8,14 @@ from typing import Final
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 
 from casemate.errors import ConfigError
+from casemate.store.dialect import dialect_of
 from casemate.store.schema import REVISIONS, metadata
-from casemate.store.sqlite import check_references
 
 SCRIPTS: Final = Path(__file__).with_name("migrations")
 _stamps = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
 
 
-def prepare(connection: Connection, path: Path) -> None:
+def prepare(connection: Connection, place: str) -> None:
     """Make the tables, or bring them up to date. Everything in the caller's transaction.
 
     Raises ConfigError for a database that a newer version has written.
@@ -30,7 +30,7 @@ def prepare(connection: Connection, path: Path) -> None:
     else:
         raise ConfigError(
             "data",
-            f"{path} has the schema {revision} of another version; this one knows {REVISIONS[0]} to {REVISIONS[-1]}",
+            f"{place} has the schema {revision} of another version; this one knows {REVISIONS[0]} to {REVISIONS[-1]}",
             hint="start the version that wrote it, or a newer one",
         )
 
@@ -56,4 +56,4 @@ def upgrade(connection: Connection) -> None:
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     command.upgrade(config, "head")
-    check_references(connection)
+    dialect_of(connection).check_references(connection)

@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Select, Table, and_, or_
 
 from casemate.errors import InvalidInput
 from casemate.service_limits import CURSOR_MAX_CHARS, PAGE_MAX_COUNT
-from casemate.store.sqlite import has_member
+from casemate.store.dialect import has_member
 
 T = TypeVar("T")
 _PLACE: Final = re.compile(r"(\d{1,18})/([^/\s]{1,128})")

@@ -1,35 +1,22 @@
-"""All that is particular to SQLite: how it is opened, how transactions begin, what its errors mean.
-
-This is the seam for another database: statements are written in what SQLite and PostgreSQL have in common.
-"""
+"""All that is particular to SQLite: how it is opened, how transactions begin, what its errors mean."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Select,
-    create_engine,
-    event,
-    exists,
-    func,
-    literal_column,
-    select,
-)
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
 
 from casemate.errors import CasemateError, InternalError, RecordsDamaged, RecordsUnavailable
 from casemate.service_limits import READ_LOOK_STEPS, READ_MAX_S, READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
+from casemate.store.dialect import OPTION
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
@@ -52,28 +39,91 @@ DAMAGED: Final = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"})
 FAILING: Final = frozenset({"SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_NOMEM", "SQLITE_PERM"})
 
 
-def make_file(path: Path) -> None:
-    """Make the file before SQLite does, for its owner alone; its companions get the same mode."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-    try:
-        os.fchmod(descriptor, FILE_MODE)
-    finally:
-        os.close(descriptor)
+class Sqlite:
+    """A file."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
-def open_engine(path: Path, *, writes: bool) -> Engine:
-    """An engine for one writing thread, or for the reading ones. Nothing is opened yet."""
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        connect_args={"check_same_thread": False},
-        json_serializer=_to_json,
-        json_deserializer=msgspec.json.decode,
-        pool_size=1 if writes else READERS,
-        max_overflow=0,
-    )
-    event.listen(engine, "connect", _prepare_writing if writes else _prepare_reading)
-    event.listen(engine, "begin", _begin_writing if writes else _begin_reading)
-    return engine
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    def make(self) -> None:
+        """Make the file before SQLite does, for its owner alone; its companions get the same mode."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            os.fchmod(descriptor, FILE_MODE)
+        finally:
+            os.close(descriptor)
+
+    def open_engine(self, *, writes: bool) -> Engine:
+        """An engine for one writing thread, or for the reading ones. Nothing is opened yet."""
+        engine = create_engine(
+            URL.create("sqlite", database=str(self.path)),
+            connect_args={"check_same_thread": False},
+            json_serializer=_to_json,
+            json_deserializer=msgspec.json.decode,
+            pool_size=1 if writes else READERS,
+            max_overflow=0,
+            execution_options={OPTION: self},
+        )
+        event.listen(engine, "connect", _prepare_writing if writes else _prepare_reading)
+        event.listen(engine, "begin", _begin_writing if writes else _begin_reading)
+        return engine
+
+    @contextmanager
+    def changing_tables(self, engine: Engine) -> Iterator[Connection]:
+        """A transaction in which a table can be put in the place of another, and rows that refer to it stay."""
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA foreign_keys = OFF")  # which has no effect within a transaction
+            try:
+                with connection.begin():
+                    yield connection
+            finally:
+                driver.execute("PRAGMA foreign_keys = ON")
+
+    def check_references(self, connection: Connection) -> None:
+        """Raises RecordsDamaged for rows that refer to what is not there."""
+        found = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+        if found is not None:
+            told = f"the records have a row of {found[0]} that refers to nothing in {found[2]}"
+            raise RecordsDamaged("damaged", told)
+
+    def take_time(self, connection: Connection) -> None:
+        _driver(connection).set_progress_handler(None, 0)
+
+    # Transactions and savepoints are begun and ended with the driver: through SQLAlchemy they take as long as the
+    # statements within them.
+
+    def set_savepoint(self, connection: Connection) -> None:
+        _command(connection, "SAVEPOINT one")
+
+    def release_savepoint(self, connection: Connection) -> None:
+        _command(connection, "RELEASE one")
+
+    def roll_back_to_savepoint(self, connection: Connection) -> None:
+        _command(connection, "ROLLBACK TO one")
+        _command(connection, "RELEASE one")
+
+    def goes_on(self, connection: Connection, error: Exception) -> bool:  # noqa: ARG002 - the driver knows
+        return _driver(connection).in_transaction
+
+    def is_undone(self, error: Exception) -> bool:  # noqa: ARG002 - whatever it is
+        return True
+
+    def is_passing(self, error: Exception) -> bool:  # noqa: ARG002 - it has waited for locks already
+        return False
+
+    def translated(self, error: DBAPIError) -> CasemateError:
+        return translated(error)
+
+    def notify(self, connection: Connection) -> None:
+        """Nothing: SQLite tells other processes nothing."""
+
+    def listen(self, called: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002 - as above
+        return lambda: None
 
 
 def _to_json(value: object) -> str:
@@ -103,60 +153,10 @@ def _begin_reading(connection: Connection) -> None:
     _command(connection, "BEGIN")
 
 
-def take_time(connection: Connection) -> None:
-    """Let what is read now take as long as it takes: nobody has asked for it."""
-    _driver(connection).set_progress_handler(None, 0)
-
-
-@contextmanager
-def changing_tables(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which a table can be put in the place of another, and rows that refer to it stay."""
-    with engine.connect() as connection:
-        driver: Any = connection.connection.driver_connection
-        driver.execute("PRAGMA foreign_keys = OFF")  # which has no effect within a transaction
-        try:
-            with connection.begin():
-                yield connection
-        finally:
-            driver.execute("PRAGMA foreign_keys = ON")
-
-
-def check_references(connection: Connection) -> None:
-    """Raises RecordsDamaged for rows that refer to what is not there."""
-    found = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
-    if found is not None:
-        raise RecordsDamaged("damaged", f"the records have a row of {found[0]} that refers to nothing in {found[2]}")
-
-
-def is_in_transaction(connection: Connection) -> bool:
-    """Whether the database still is in the transaction: some errors end it, and with it all that was done in it."""
-    return _driver(connection).in_transaction
-
-
 def _driver(connection: Connection) -> sqlite3.Connection:
     found = connection.connection.driver_connection
     assert isinstance(found, sqlite3.Connection)  # noqa: S101  (as opened here)
     return found
-
-
-# Transactions and savepoints are begun and ended with the driver: through SQLAlchemy they take as long as the
-# statements within them.
-
-
-def set_savepoint(connection: Connection) -> None:
-    """From here on what is done can be undone alone."""
-    _command(connection, "SAVEPOINT one")
-
-
-def release_savepoint(connection: Connection) -> None:
-    """Keep what was done since."""
-    _command(connection, "RELEASE one")
-
-
-def roll_back_to_savepoint(connection: Connection) -> None:
-    """Undo what was done since."""
-    _command(connection, "ROLLBACK TO one")
-    _command(connection, "RELEASE one")
 
 
 def _command(connection: Connection, text: str) -> None:
@@ -165,13 +165,6 @@ def _command(connection: Connection, text: str) -> None:
         _driver(connection).execute(text)
     except sqlite3.Error as error:
         raise translated(error) from error
-
-
-def has_member(column: ColumnElement[Any], name: str, value: str) -> ColumnElement[bool]:
-    """That an object of JSON has a member of that name, whatever it is written with, and that value."""
-    members = func.json_each(column).table_valued("key", "value")
-    one: Select[Any] = select(literal_column("1")).select_from(members)
-    return exists(one.where(members.c.key == name, members.c.value == value))
 
 
 def translated(error: DBAPIError | sqlite3.Error) -> CasemateError:

@@ -11,8 +11,8 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from casemate.service_limits import STORED_A_TENANT_MAX_BYTES
+from casemate.store.dialect import dialect_of
 from casemate.store.schema import executions, function_logs, function_versions, idempotency
-from casemate.store.sqlite import take_time
 
 _CONTENTS: Final = (
     executions.c.result,
@@ -45,7 +45,7 @@ class Stored:
 def count_bytes(connection: Connection) -> dict[str, int]:
     """Of each tenant what there is now. Reads no content, only how long it is."""
     found: dict[str, int] = {}
-    take_time(connection)
+    dialect_of(connection).take_time(connection)
     for content in _CONTENTS:
         owner = content.table.c.tenant_id
         query = select(owner, func.sum(func.length(content))).where(content.is_not(None)).group_by(owner)

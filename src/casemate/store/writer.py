@@ -19,13 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import CasemateError, InternalError, RecordsUnavailable
 from casemate.service_limits import WRITE_TRANSACTION_MAX_S, WRITES_A_TRANSACTION_MAX, WRITES_WAITING_MAX
-from casemate.store.sqlite import (
-    is_in_transaction,
-    release_savepoint,
-    roll_back_to_savepoint,
-    set_savepoint,
-    translated,
-)
+from casemate.store.dialect import Dialect
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -61,8 +55,9 @@ class Write:
 class Writer:
     """Carries out writes in the order in which they came."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, dialect: Dialect) -> None:
         self._engine = engine
+        self._dialect = dialect
         self._waiting: deque[Write] = deque()
         self._changed = threading.Condition()
         self._is_open = True
@@ -109,41 +104,73 @@ class Writer:
     def _transact(self) -> list[Write]:
         """One transaction; where it fails as a whole, its writes are tried again, each in one of its own."""
         taken: list[Write] = []
+        is_committing = False
         try:
             with self._begun() as connection:
                 self._take(connection, taken)
+                is_committing = True
         except Exception as error:  # noqa: BLE001 - whatever it is, the thread goes on and nobody waits forever
             self._disconnect()
             if not taken:
                 taken = self._refuse_waiting(error)
-            elif len(taken) == 1:
-                taken[0].error = told(error)
+            elif self._may_try_again(error, len(taken), is_committing=is_committing):
+                self._retry(taken)
             else:
-                for write in taken:
-                    self._retry_alone(write)
+                self._fail(taken, error)
         return taken
+
+    def _may_try_again(self, error: Exception, count: int, *, is_committing: bool) -> bool:
+        """A write may be at fault for others; a commit may have succeeded though nothing was heard of it."""
+        if is_committing and not self._dialect.is_undone(error):
+            return False
+        return count > 1 or self._dialect.is_passing(_cause(error))
+
+    def _retry(self, writes: list[Write]) -> None:
+        for index, write in enumerate(writes):
+            if self._connection is None:
+                try:
+                    self._connection = self._engine.connect()
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._fail(writes[index:], error)
+                    return
+            self._retry_alone(write)
+
+    def _fail(self, writes: list[Write], error: Exception) -> None:
+        for write in writes:
+            write.error = told(error, self._dialect)
 
     def _take(self, connection: Connection, taken: list[Write]) -> None:
         until_s = time.monotonic() + WRITE_TRANSACTION_MAX_S
         while self._waiting and len(taken) < WRITES_A_TRANSACTION_MAX and time.monotonic() < until_s:
             taken.append(self._waiting.popleft())
-            _carry_out(connection, taken[-1])
+            self._carry_out(connection, taken[-1])
 
     def _retry_alone(self, write: Write) -> None:
         write.error = None
         try:
             with self._begun() as connection:
-                _carry_out(connection, write)
+                self._carry_out(connection, write)
         except Exception as error:  # noqa: BLE001 - as above
             self._disconnect()
-            write.error = told(error)
+            write.error = told(error, self._dialect)
 
     def _refuse_waiting(self, error: Exception) -> list[Write]:
         """No transaction can be begun: a transaction's worth of what waits is told so."""
         refused = [self._waiting.popleft() for _ in range(min(len(self._waiting), WRITES_A_TRANSACTION_MAX))]
-        for write in refused:
-            write.error = told(error)
+        self._fail(refused, error)
         return refused
+
+    def _carry_out(self, connection: Connection, write: Write) -> None:
+        """One operation in its savepoint. Its error is the write's, unless it was the end of the whole transaction."""
+        self._dialect.set_savepoint(connection)
+        try:
+            write.value = write.operation(connection)
+            self._dialect.release_savepoint(connection)
+        except Exception as error:
+            if not self._dialect.goes_on(connection, error):
+                raise _TransactionEnded from error
+            self._dialect.roll_back_to_savepoint(connection)
+            write.error = told(error, self._dialect)
 
     @contextmanager
     def _begun(self) -> Iterator[Connection]:
@@ -164,25 +191,17 @@ class _TransactionEnded(Exception):
     """The database has ended the transaction by itself: nothing that was done in it is there."""
 
 
-def _carry_out(connection: Connection, write: Write) -> None:
-    """One operation in its savepoint. Its error is the write's, unless it was the end of the whole transaction."""
-    set_savepoint(connection)
-    try:
-        write.value = write.operation(connection)
-        release_savepoint(connection)
-    except Exception as error:
-        if not is_in_transaction(connection):
-            raise _TransactionEnded from error
-        roll_back_to_savepoint(connection)
-        write.error = told(error)
+def _cause(error: Exception) -> Exception:
+    """What has ended the transaction."""
+    cause = error.__cause__
+    return cause if isinstance(error, _TransactionEnded) and isinstance(cause, Exception) else error
 
 
-def told(error: BaseException) -> Exception:
+def told(error: Exception, dialect: Dialect) -> Exception:
     """What the caller is told of an error: one of ours; foreign ones keep what they say about the statement."""
-    if isinstance(error, _TransactionEnded) and error.__cause__ is not None:
-        return told(error.__cause__)
+    error = _cause(error)
     if isinstance(error, DBAPIError):
-        return _caused_by(translated(error), error)
+        return _caused_by(dialect.translated(error), error)
     if isinstance(error, CasemateError):
         return error
     return _caused_by(InternalError(f"a write failed: {type(error).__name__}: {error}"), error)
