@@ -103,3 +103,23 @@ COLLECT_PIECE_BYTES: Final = 256 * KIB
 COLLECT_FILES_MAX: Final = 10_000
 COLLECT_TIME_MAX_S: Final = 3600.0
 """With the time that whoever keeps them takes."""
+
+# Carrying out --------------------------------------------------------------------------------------
+STAGED_PIECE_BYTES: Final = 512 * KIB
+"""How much of an input goes to the node at a time."""
+
+STEP_NOTED_S: Final = 0.1
+"""What an attempt does within that time is written with its end, if that comes; else then."""
+
+PREPARED_AGAIN_MAX: Final = 5
+"""How often an attempt is prepared again because the node ended before anything ran."""
+
+STUCK_S: Final = 3600.0
+"""How long an attempt may take beside its own time: for large files, and a mistake of ours."""
+
+JOB_CANCEL_TIMEOUT_S: Final = 10.0
+CLAIM_PAUSE_S: Final = 1.0
+"""Until the next try, after the records could not be read or written."""
+
+KEPT_STREAM_BYTES: Final = 16 * KIB
+"""Of the beginning and of the end of what a job printed, in its result; the log has more."""

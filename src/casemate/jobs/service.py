@@ -1,0 +1,208 @@
+"""Jobs as tenants deal with them: submitted, looked up, cancelled, run again, deleted."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from casemate import job_limits as limits
+from casemate.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from casemate.executions.book import IDEMPOTENCY_KEY, Caller, Changes, now_us
+from casemate.jobs.attempt import key_of
+from casemate.jobs.config import JobSettings
+from casemate.jobs.dispatch import Dispatcher
+from casemate.jobs.ports import JobLogs, JobObjects, Meter
+from casemate.jobs.request import Asked, check_id, spec_of
+from casemate.model.ids import ID_BYTES, new_id
+from casemate.model.job import ENDED, Job, JobSpec, Transition
+from casemate.queue.protocol import Beside, Queue
+from casemate.store import jobs as rows
+from casemate.store.database import Database
+from casemate.store.jobs import Filters
+from casemate.store.pages import Page
+
+PREFIX: Final = "job"
+
+
+class Jobs:
+    """The jobs of all tenants."""
+
+    def __init__(
+        self,
+        database: Database,
+        queue: Queue,
+        dispatcher: Dispatcher,
+        *,
+        objects: JobObjects,
+        logs: JobLogs,
+        meter: Meter,
+        settings: JobSettings,
+        changes: Changes,
+        beside: Beside,
+        maximum: Mapping[str, Any],
+        on_refusal: Callable[[], None] = lambda: None,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        self.database = database
+        self.queue = queue
+        self.dispatcher = dispatcher
+        self.settings = settings
+        self.changes = changes
+        self._objects = objects
+        self._logs = logs
+        self._meter = meter
+        self._beside = beside
+        self._maximum = maximum
+        self._on_refusal = on_refusal
+        self._clock = clock
+
+    # Coming in ------------------------------------------------------------------------------------
+
+    def spec_of(self, asked: Asked) -> JobSpec:
+        """What is to be run. Raises InvalidInput, and NotAllowed for what the operator's policy forbids."""
+        try:
+            return spec_of(asked, self.settings, self._maximum)
+        except NotAllowed:
+            self._on_refusal()
+            raise
+
+    async def template(self, tenant_id: str, name: str) -> dict[str, Any]:
+        """What a template of the tenant's says. Raises InvalidInput."""
+        try:
+            found = msgspec.json.decode(await self._objects.template(tenant_id, name))
+        except msgspec.DecodeError as error:
+            raise InvalidInput("template", f"{name[:80]!r} is no JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise InvalidInput("template", f"{name[:80]!r} is no object of JSON")
+        return found
+
+    async def submit(self, caller: Caller, spec: JobSpec, *, job_id: str = "", request_id: str = "") -> Job:
+        """Accept a job. The same id with the same job: the one that is there.
+
+        Raises InvalidInput, Conflict, TooManyRequests, BudgetExceeded.
+        """
+        await self._meter.check(caller.tenant_id)
+        job = Job(
+            id=check_id(job_id) if job_id else _new_id(caller.tenant_id),
+            tenant_id=caller.tenant_id,
+            key_id=caller.key_id,
+            spec=spec,
+            created_us=self._clock(),
+            due_us=self._clock(),
+            request_id=request_id,
+        )
+        if job.spec.files:
+            await self._check_unused(job)
+            job = await self._objects.keep(job)
+        if len(msgspec.json.encode(job.spec)) > limits.JOB_SPEC_MAX_BYTES:
+            raise InvalidInput("files", "the job is too large", hint="bring what is large as objects")
+        accepted = await self.queue.submit(job, queue_max=caller.queue_max, beside=self._beside)
+        self.changes.tell(key_of(accepted))
+        return accepted
+
+    async def _check_unused(self, job: Job) -> None:
+        """Before the files of another job could be written over. Raises Conflict for one with other files."""
+        try:
+            there = await self.get(job.tenant_id, job.id)
+        except NotFound:
+            return
+        if _without_content(there.spec) != _without_content(job.spec):
+            raise Conflict(f"there is another job {job.id!r} already", hint="give it another id, or none")
+
+    # Looking --------------------------------------------------------------------------------------
+
+    async def get(self, tenant_id: str, job_id: str) -> Job:
+        """One, with its result. Raises NotFound."""
+        return await self.database.read(lambda records: rows.get(records, tenant_id, job_id))
+
+    async def transitions(self, tenant_id: str, job_id: str) -> tuple[Transition, ...]:
+        """What became of it, in order."""
+        return await self.database.read(lambda records: rows.transitions(records, tenant_id, job_id))
+
+    async def list(self, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None = None) -> Page[Job]:
+        """Newest first, without results."""
+        return await self.database.read(
+            lambda records: rows.list_jobs(records, tenant_id, filters, limit=limit, cursor=cursor)
+        )
+
+    async def holding(self, tenant_id: str, text: str, *, limit: int) -> Sequence[Job]:
+        """Those whose logs hold a text."""
+        found = []
+        for job_id in await self._logs.holding(tenant_id, text, limit=limit):
+            try:
+                found.append(await self.get(tenant_id, job_id))
+            except NotFound:
+                continue
+        return found
+
+    async def ended(self, tenant_id: str, job_id: str) -> Job:
+        """Until it has ended: then that. Raises NotFound."""
+        with self.changes.watching(f"{tenant_id}/{job_id}") as changed:
+            while True:
+                changed.clear()
+                job = await self.get(tenant_id, job_id)
+                if job.state in ENDED:
+                    return job
+                await changed.wait()
+
+    # Changing -------------------------------------------------------------------------------------
+
+    async def cancel(self, tenant_id: str, job_id: str) -> Job:
+        """One that waits is cancelled at once; one that runs soon. One that has ended stays as it is."""
+        job = await self.queue.cancel(tenant_id, job_id, beside=self._beside)
+        attempt = self.dispatcher.attempt_at(job)
+        if attempt is not None and job.state not in ENDED:
+            attempt.cancel()
+        self.changes.tell(key_of(job))
+        return job
+
+    async def rerun(self, caller: Caller, job_id: str, *, new_id_wanted: str = "", request_id: str = "") -> Job:
+        """A new job that is the same. Raises NotFound."""
+        old = await self.get(caller.tenant_id, job_id)
+        return await self.submit(caller, old.spec, job_id=new_id_wanted, request_id=request_id)
+
+    async def delete(self, tenant_id: str, job_id: str) -> Job:
+        """Forget one that has ended, with its files and its log. Raises NotFound, Conflict."""
+        job = await self.get(tenant_id, job_id)
+        if job.state not in ENDED:
+            raise Conflict(f"the job {job_id!r} has not ended", hint="cancel it first")
+        await self._objects.delete(tenant_id, job_id)
+        await self._logs.delete(tenant_id, job_id)
+        return await self.database.write(lambda records: rows.delete_job(records, tenant_id, job_id))
+
+    async def retry_dead(self, tenant_id: str, job_id: str) -> Job:
+        """Queue a dead job again. Raises NotFound, Conflict."""
+        job = await self.queue.retry_dead(tenant_id, job_id, beside=self._beside)
+        self.changes.tell(key_of(job))
+        return job
+
+    async def end_all_of(self, tenant_id: str) -> None:
+        """End whatever a tenant has running, that may not go on."""
+        self.dispatcher.end_all_of(tenant_id, "the tenant may run nothing now")
+
+
+def _new_id(tenant_id: str) -> str:
+    """The same again for a request that is sent again because nobody knows what became of it."""
+    key = IDEMPOTENCY_KEY.get()
+    if not key:
+        return new_id(PREFIX)
+    digest = hashlib.sha256(f"{tenant_id}\0{key}".encode()).digest()[:ID_BYTES]
+    return f"{PREFIX}_{base64.b32encode(digest).decode().rstrip('=').lower()}"
+
+
+def _without_content(spec: JobSpec) -> JobSpec:
+    """For comparing what was asked for with what was kept of it."""
+    files = tuple(
+        msgspec.structs.replace(
+            each,
+            content=None,
+            object="",
+            digest=each.digest if each.content is None else hashlib.sha256(each.content).hexdigest(),
+        )
+        for each in spec.files
+    )
+    return msgspec.structs.replace(spec, files=files)
