@@ -461,7 +461,7 @@ def test_f9_f10_f16_links_are_not_followed(check: Check, tmp_path: Path) -> None
     secret.write_bytes(b"of the host")
     script = f"""
     cd output; ln -s {secret} a; ln -s ../../../../../../etc/passwd b; ln -s {tmp_path} d
-    ln -s /proc/self/root/etc/hostname p; ln -s /proc/1/environ q; 
+    ln -s /proc/self/root/etc/hostname p; ln -s /proc/1/environ q;
     ln -s /proc/self/fd/3 r; ln -s ../input/data s; ln -s ../input t; echo x > f
     """
 
