@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import stat
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
+from typing import Final
 
 import pytest
 from tests.machine import left_running
-from tests.service.jobbing import Check, Jobber, jobber
+from tests.service.jobbing import Check, Jobber, Seen, jobber
 from tests.warm import open_engine
 
 import casemate
+from casemate import job_limits as bound
+from casemate import service_limits
+from casemate.cluster.messages import Answered, Cancel, Output, Phase, Refused, RunJob, Sampled
+from casemate.limits import MIB
+from casemate.model.result import Reason
+from casemate.node.outbox import Outbox
+from casemate.node.spool import Spool
+
+FOREVER: Final = ("sleep", "infinity")
+DEFAULT_VARIABLES: Final = {"PATH", "HOME", "USER", "LOGNAME", "LANG"}
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +48,32 @@ def check(engine: casemate.Engine, tmp_path: Path, slowness: float) -> Iterator[
     assert left_running(engine, slowness) == []
 
 
+def events_of(seen: Seen) -> str:
+    return " ".join(event.detail for event in seen.ended.events)
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> asyncio.Event:
+    """Return an event that is set when somebody has called that method, on any thread."""
+    called, loop, method = asyncio.Event(), asyncio.get_running_loop(), getattr(owner, name)
+
+    def call(*args: object) -> object:
+        try:
+            return method(*args)
+        finally:
+            loop.call_soon_threadsafe(called.set)
+
+    monkeypatch.setattr(owner, name, call)
+    return called
+
+
+# What goes in ----------------------------------------------------------------------------------------
+
+
 def test_s2_1_a_command_runs_with_its_files_and_leaves_files(check: Check) -> None:
+    script = "cat data.csv input/data.csv shared/all.txt; echo word >&2; cp data.csv output/copy; echo x > kept.txt"
+
     async def test(node: Jobber) -> None:
-        script = (
-            "cat data.csv input/data.csv shared/common.txt; echo word >&2; cp data.csv output/copy; echo x > kept.txt"
-        )
-        files = {"input/data.csv": b"1,2\n", "shared/common.txt": b"all\n"}
+        files = {"input/data.csv": b"1,2\n", "shared/all.txt": b"all\n"}
         seen = await node.run("sh", "-c", script, files=files, collect=("*.txt",), staged=2)
         assert seen.ended.ok
         assert seen.output == {"stdout": b"1,2\n1,2\nall\n", "stderr": b"word\n"}
@@ -48,5 +82,521 @@ def test_s2_1_a_command_runs_with_its_files_and_leaves_files(check: Check) -> No
         assert seen.phases == ["running", "collecting"]
         assert seen.ended.files == ()
         assert seen.ended.events == ()
+
+    check(test)
+
+
+def test_s2_9_words_arrive_as_they_are(check: Check) -> None:
+    words = ("two words", "", "$HOME", "a'b\"c", "\\", "*", "é\n")
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("printf", "%s|", *words)
+        assert seen.output["stdout"].decode() == "".join(f"{word}|" for word in words)
+
+    check(test)
+
+
+def test_s2_10_a_program_sees_its_own_variables_and_a_fixed_minimum(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_NODE", "seen")
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("env", "-0", environment={"OWN": "a b\n$c"})
+        found = dict(line.split("=", 1) for line in seen.output["stdout"].decode().split("\0")[:-1])
+        assert found.pop("OWN") == "a b\n$c"
+        assert set(found) == DEFAULT_VARIABLES
+
+    check(test)
+
+
+def test_s2_17_files_have_their_content_and_may_be_executed_where_they_are_to_be(check: Check) -> None:
+    data = bytes(range(256)) * 8192  # more than one piece
+
+    async def test(node: Jobber) -> None:
+        for offset in range(0, len(data), bound.PIECE_MAX_BYTES):
+            await node.stage("j", "d/data.bin", data[offset : offset + bound.PIECE_MAX_BYTES], offset=offset)
+        await node.stage(
+            "j", "run.sh", b"#!/bin/sh\nsha256sum < d/data.bin; stat -L -c %a run.sh d/data.bin\n", mode=0o755
+        )
+        await node.stage("j", "empty")
+        seen = await node.run("./run.sh", id="j", staged=3)
+        digest, *modes = seen.output["stdout"].decode().split()
+        assert (digest, modes) == (hashlib.sha256(data).hexdigest(), ["-", "555", "444"])
+
+    check(test)
+
+
+CHANGE: Final = """
+import os, shutil
+def attempt(name, action, *args):
+    try:
+        action(*args)
+        print(name, "done")
+    except OSError as error:
+        print(name, os.strerror(error.errno))
+attempt("write", open, "input/data", "w")
+attempt("append", open, "data", "ab")
+attempt("make", open, "input/new", "w")
+attempt("delete", os.unlink, "input/data")
+attempt("chmod", os.chmod, "input/data", 0o777)
+attempt("rename", os.rename, "input/data", "input/other")
+attempt("move away", os.rename, "input", "elsewhere")
+attempt("remove", os.rmdir, "shared")
+attempt("write shared", open, "shared/common", "w")
+attempt("touch", os.utime, "input/data")
+attempt("link", os.link, "input/data", "output/link")
+"""
+
+
+def test_s2_76_inputs_cannot_be_changed(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        files = {"input/data": b"original", "shared/common": b"common"}
+        seen = await node.run("python3", "-c", CHANGE, files=files)
+        lines = seen.output["stdout"].decode().splitlines()
+        assert len(lines) == CHANGE.count("attempt(") - 1
+        assert [line for line in lines if line.endswith(" done")] == []
+        assert seen.files == {}
+
+    check(test)
+
+
+def test_s2_76_what_was_staged_stays_as_it_was_while_a_program_runs(check: Check) -> None:
+    script = "rm -rf input shared data; chmod -R 777 input; echo spoilt > input/data; echo; exec sleep infinity"
+
+    async def test(node: Jobber) -> None:
+        await node.stage("j", "data", b"original")
+        (run,) = node.spool.iterdir()
+        async with aclosing(node.bus.call(job("sh", "-c", script, id="j"))) as answers:
+            async for answer in answers:
+                if isinstance(answer, Output) and answer.chunk.stream == "stdout":
+                    break
+            staged = run / "input/data"
+            assert staged.read_bytes() == b"original"
+            assert stat.S_IMODE(staged.stat().st_mode) == 0o444
+            async for _ in node.bus.call(Cancel(id="j")):
+                pass
+            async for _ in answers:
+                pass
+
+    check(test)
+
+
+def job(*argv: str, **values: object) -> RunJob:
+    given = {"id": "j", "tenant": "t", "request_id": "r", "argv": argv, **values}
+    return RunJob(**given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["../../etc/x", "/abs", "a/../../b", "", ".", "nul\0", "n" * 300])
+def test_f8_the_node_refuses_hostile_names_once_more(check: Check, tmp_path: Path, path: str) -> None:
+    async def test(node: Jobber) -> None:
+        answer = await node.stage("j", path, b"x")
+        assert isinstance(answer, Refused)
+        assert answer.code == "invalid_input"
+
+    check(test)
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["spool"]
+
+
+def test_what_is_staged_can_be_taken_back(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        await node.stage("j", "data", b"x")
+        assert len(list(node.spool.iterdir())) == 1
+        for _ in range(2):
+            assert isinstance(await node.unstage("j"), Answered)
+        assert list(node.spool.iterdir()) == []
+
+    check(test)
+
+
+def test_s2_40_a_job_whose_files_are_not_there_does_not_begin(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        refusal = await node.refusal("true", staged=1)
+        assert (refusal.code, refusal.message) == (
+            "conflict",
+            "1 files were staged for the run, and 0 are there",
+        )
+
+    check(test)
+
+
+def test_a_refused_job_leaves_nothing_staged(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        refusal = await node.refusal(files={"input/data": b"x"}, limits={"memory": "much"}, id="j")
+        assert refusal.field == "limits.memory"
+
+    check(test)
+
+
+def test_a_node_without_a_place_for_files_runs_jobs_that_have_none(engine: casemate.Engine) -> None:
+    from casemate.cluster.memory import MemoryBus
+    from casemate.cluster.messages import Ended, StageFile
+    from casemate.node.daemon import Node
+
+    async def main() -> None:
+        bus = MemoryBus(Node(engine).handle)
+        (refusal,) = [
+            each async for each in bus.call(StageFile(id="s", run="j", area="input", path="f", offset=0, data=b""))
+        ]
+        assert isinstance(refusal, Refused)
+        answers = [each async for each in bus.call(job("true"))]
+        assert isinstance(answers[-1], Ended)
+        await bus.close()
+
+    asyncio.run(main())
+
+
+# What comes out --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "exit_code"),
+    [("exit 3", Reason.EXIT, 3), ("kill -9 $$", Reason.SIGNAL, None), ("exec /nowhere", Reason.EXIT, 127)],
+)
+def test_s2_37_what_was_written_is_collected_after_a_failure(
+    check: Check, script: str, reason: Reason, exit_code: int | None
+) -> None:
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", f"echo kept > output/f; {script}")
+        assert (seen.ended.ok, seen.ended.reason, seen.ended.exit_code) == (False, reason, exit_code)
+        assert seen.files == {"output/f": b"kept\n"}
+
+    check(test)
+
+
+def test_s2_11_at_its_limit_a_job_is_ended_with_its_whole_tree(check: Check, engine: casemate.Engine) -> None:
+    script = "echo kept > output/f; setsid -f sleep 1000; (trap '' TERM; sleep 1000) & nohup sleep 1000 & wait"
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", script, limits={"timeout": 2})
+        assert seen.ended.reason is Reason.TIMEOUT
+        assert seen.files == {"output/f": b"kept\n"}
+
+    check(test)
+
+
+def test_s2_32_whoever_cancels_has_the_files_and_leaves_nothing(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        seen = Seen()
+        script = "echo kept > output/f; setsid -f sleep 1000; echo ready; sleep 1000"
+        async for answer in node.bus.call(job("sh", "-c", script)):
+            seen.take(answer)
+            if seen.output["stdout"] and not seen.phases[1:]:
+                async for _ in node.bus.call(Cancel(id="j")):
+                    pass
+        assert seen.ended.reason is Reason.CANCELLED
+        assert seen.files == {"output/f": b"kept\n"}
+
+    check(test)
+
+
+def test_s2_32_a_job_that_nobody_waits_for_ends(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(node: Jobber) -> None:
+        forgotten = noted(monkeypatch, Spool, "forget")
+        await node.stage("j", "data", b"x")
+        async with aclosing(node.bus.call(job("sh", "-c", "echo; exec sleep 1000"))) as answers:
+            async for answer in answers:
+                if isinstance(answer, Output):
+                    break
+        await forgotten.wait()
+
+    check(test)
+
+
+def test_s2_29_two_runs_share_no_file_process_or_id(check: Check) -> None:
+    script = "id -u; ls -A . /tmp output; ps -e -o pid= | wc -l; echo left > /tmp/left; echo left > left"
+
+    async def test(node: Jobber) -> None:
+        first, second = [(await node.run("sh", "-c", script)).output["stdout"] for _ in range(2)]
+        assert first == second
+
+    check(test)
+
+
+def test_s2_55_s2_56_only_the_work_areas_can_be_written(check: Check) -> None:
+    script = """
+    for place in /work /work/output /tmp /home/guest; do echo x > $place/f && echo $place; done
+    for place in / /usr /etc /usr/bin /opt /var /run; do (echo x > $place/f) 2>/dev/null && echo $place; done
+    true
+    """
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", script)
+        assert seen.output["stdout"].decode().split() == ["/work", "/work/output", "/tmp", "/home/guest"]
+
+    check(test)
+
+
+@pytest.mark.parametrize("place", ["output/big", "/tmp/big", "big"])
+def test_s2_49_writing_over_the_disk_limit_fails_and_is_the_reason(check: Check, place: str) -> None:
+    async def test(node: Jobber) -> None:
+        limits = {"disk": "4Mi", "memory": "256Mi"}
+        seen = await node.run("dd", "if=/dev/zero", f"of={place}", "bs=1M", "count=8", limits=limits)
+        assert seen.ended.reason is Reason.DISK
+        assert (await node.run("sh", "-c", "head -c 3000000 /dev/zero > output/f", limits=limits)).ended.ok
+
+    check(test)
+
+
+def test_s2_59_a_result_tells_what_was_used(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        used = (await node.run("sh", "-c", "head -c 1000000 /dev/zero > output/f")).ended.usage
+        assert used.wall_s > 0
+        assert used.cpu_user_s + used.cpu_system_s > 0
+        assert used.memory_peak_bytes
+        assert (used.disk_bytes or 0) >= 1_000_000
+
+    check(test)
+
+
+def test_s2_36_a_running_job_tells_what_it_uses(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bound, "SAMPLE_PERIOD_S", 0.05)
+
+    async def test(node: Jobber) -> None:
+        seen = Seen()
+        async for answer in node.bus.call(job("sh", "-c", "sleep 1000 & sleep 1000")):
+            seen.take(answer)
+            if isinstance(answer, Sampled) and answer.processes == 3:
+                async for _ in node.bus.call(Cancel(id="j")):
+                    pass
+        walls = [each.wall_s for each in seen.samples]
+        assert walls == sorted(walls)
+        assert all(each.memory_bytes > 0 for each in seen.samples)
+
+    check(test)
+
+
+def test_s2_62_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        forks = "import os\nfor _ in range(20):\n    try:\n        os.fork() or os.pause()\n    except OSError: pass"
+        seen = await node.run(
+            "python3",
+            "-c",
+            "import signal\n" + forks.replace("os.pause", "signal.pause"),
+            limits={"processes": 8, "timeout": 3},
+        )
+        assert "process-limit" in [event.kind for event in seen.ended.events]
+
+    check(test)
+
+
+# Code of a runtime -----------------------------------------------------------------------------------
+
+
+def test_code_of_a_runtime_is_run_as_a_job(check: Check) -> None:
+    code = "import os; print(open('data').read(), os.environ['A']); open('output/f', 'w').write('x'); output = [1]"
+
+    async def test(node: Jobber) -> None:
+        for files in ({"input/data": b"given"}, {}):
+            text = "open('data', 'w').write('made'); " if not files else ""
+            seen = await node.run(runtime="python", code=text + code, environment={"A": "b"}, files=files)
+            assert seen.ended.output == [1]
+            assert seen.output["stdout"].split()[1:] == [b"b"]
+            assert seen.files == {"output/f": b"x"}
+
+    check(test)
+
+
+def test_an_isolate_has_its_output_and_no_files(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        seen = await node.run(runtime="javascript", code="output = 1 + 1")
+        assert seen.ended.output == 2
+        refusal = await node.refusal(runtime="javascript", code="output = 1", files={"input/data": b"x"})
+        assert refusal.field == "files"
+
+    check(test)
+
+
+def test_a_job_is_a_command_or_code(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        assert (await node.refusal("true", runtime="python", code="1")).field == "argv"
+        assert (await node.refusal()).field == "argv"
+
+    check(test)
+
+
+# More than there is room for ---------------------------------------------------------------------------
+
+
+def test_nothing_that_a_job_prints_is_dropped(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_limits, "CALL_WINDOW_BYTES", 128 * 1024)
+    monkeypatch.setattr(service_limits, "CALL_TAKEN_STEP_BYTES", 32 * 1024)
+    size_bytes = 24 * MIB
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("head", "-c", str(size_bytes), "/dev/zero", limits={"output": "64Mi"})
+        assert seen.ended.ok
+        assert len(seen.output["stdout"]) == size_bytes
+
+    check(test)
+
+
+def test_s2_11_the_limit_on_time_holds_while_nobody_takes_the_output(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_limits, "CALL_WINDOW_BYTES", 128 * 1024)
+    monkeypatch.setattr(service_limits, "CALL_TAKEN_STEP_BYTES", 32 * 1024)
+
+    async def test(node: Jobber) -> None:
+        seen, has_ended = Seen(), noted(monkeypatch, Outbox, "end")
+        async with aclosing(node.bus.call(job("yes", limits={"timeout": 1, "output": "1Ti"}))) as answers:
+            async for answer in answers:
+                seen.take(answer)
+                if seen.output["stdout"]:
+                    break
+            await has_ended.wait()
+            async for answer in answers:
+                seen.take(answer)
+        assert seen.ended.reason is Reason.TIMEOUT
+        assert len(seen.output["stdout"]) == seen.ended.stdout.total_bytes
+
+    check(test)
+
+
+# Hostile outputs ---------------------------------------------------------------------------------------
+
+
+def test_f9_f10_f16_links_are_not_followed(check: Check, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"of the host")
+    script = f"""
+    cd output; ln -s {secret} a; ln -s ../../../../../../etc/passwd b; ln -s {tmp_path} d
+    ln -s /proc/self/root/etc/hostname p; ln -s /proc/1/environ q;
+    ln -s /proc/self/fd/3 r; ln -s ../input/data s; ln -s ../input t; echo x > f
+    """
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", script, files={"input/data": b"x"}, collect=("**",))
+        assert seen.files == {"output/f": b"x\n"}
+        assert events_of(seen) == "8 left out: symbolic link"
+        secret.unlink()
+
+    check(test)
+
+
+def test_f13_f14_f15_what_is_no_regular_file_is_passed_over(check: Check) -> None:
+    script = (
+        "import os, socket; os.chdir('output'); os.mkfifo('fifo'); "
+        "socket.socket(socket.AF_UNIX).bind('socket'); open('f', 'w').write('x')\n"
+        "try:\n    os.mknod('null', 0o20666, os.makedev(1, 3))\nexcept OSError as error: print(error.strerror)"
+    )
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("python3", "-c", script)
+        assert seen.files == {"output/f": b"x"}
+        assert seen.output["stdout"] == b"Operation not permitted\n"
+        assert events_of(seen) == "2 left out: not a regular file"
+
+    check(test)
+
+
+def test_f17_a_sparse_file_that_says_more_than_the_disk_holds_is_left_out(check: Check) -> None:
+    script = "truncate -s 3M output/a; truncate -s 1P output/b; truncate -s 2M output/c; echo x > output/d"
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", script, limits={"disk": "4Mi"})
+        assert {path: len(data) for path, data in seen.files.items()} == {
+            "output/a": 3 * MIB,
+            "output/b": 0,  # no file can be made larger than the disk
+            "output/d": 2,
+        }
+        assert events_of(seen) == "1 left out: too large"
+
+    check(test)
+
+
+def test_f18_there_are_no_more_files_than_the_bound(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bound, "COLLECT_FILES_MAX", 7)
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", "cd output; touch $(seq 100)")
+        assert len(seen.files) == 7
+        assert events_of(seen) == "the rest left out: too many files"
+
+    check(test)
+
+
+def test_f19_a_deep_tree_is_collected_to_a_depth(check: Check) -> None:
+    script = "cd output; for i in $(seq 100); do echo x > f; mkdir d; cd d; done"
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", script)
+        assert 10 < len(seen.files) < 100
+        assert "directory too deep" in events_of(seen)
+
+    check(test)
+
+
+def test_f24_odd_names_come_back_as_text(check: Check) -> None:
+    script = "import os\nos.chdir('output')\nfor n in (b'a\\xff', b'new\\nline', b'-rf', b'\\xc3\\xa9'): open(n, 'w')"
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("python3", "-c", script)
+        names = {"output/a\\xff", "output/new\nline", "output/-rf", "output/é"}
+        assert set(seen.files) == set(seen.digests) == names
+        assert json.loads(json.dumps(sorted(names))) == sorted(seen.files)
+
+    check(test)
+
+
+def test_f28_files_without_any_right_are_collected(check: Check) -> None:
+    script = "mkdir -p output/d; echo x > output/d/f; chmod 0 output/d/f output/d output ."
+
+    async def test(node: Jobber) -> None:
+        assert (await node.run("sh", "-c", script)).files == {"output/d/f": b"x\n"}
+
+    check(test)
+
+
+def test_the_output_directory_may_be_replaced_by_anything(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        for script in ("rmdir output", "rmdir output; echo x > output", "rmdir output; ln -s /etc output"):
+            seen = await node.run("sh", "-c", script)
+            assert seen.ended.ok
+            assert seen.files in ({}, {"output": b"x\n"})
+
+    check(test)
+
+
+def test_f2_no_path_of_the_machine_shows_where_it_need_not(
+    check: Check, engine: casemate.Engine, tmp_path: Path
+) -> None:
+    async def test(node: Jobber) -> None:
+        seen = await node.run("cat", "/proc/self/mountinfo", files={"input/data": b"x"})
+        assert b" /work/input ro,nosuid,nodev" in seen.output["stdout"]
+        is_hidden = str(tmp_path / "spool") not in engine.backend.host.overlay_refused
+        assert is_hidden == (str(tmp_path).encode() not in seen.output["stdout"])
+
+    check(test)
+
+
+def test_s2_58_what_is_on_the_machine_cannot_be_seen(check: Check, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+
+    async def test(node: Jobber) -> None:
+        marker.write_text("x")
+        seen = await node.run("cat", str(marker))
+        assert not seen.ended.ok
+        assert b"No such file" in seen.output["stderr"]
+        marker.unlink()
+
+    check(test)
+
+
+def test_s2_54_a_listener_in_one_job_is_reached_by_no_other(check: Check) -> None:
+    listen = "import socket; s = socket.create_server(('0.0.0.0', 47123)); print('up', flush=True); s.accept()"
+    connect = "import socket; socket.create_connection(('127.0.0.1', 47123))"
+
+    async def test(node: Jobber) -> None:
+        async with aclosing(node.bus.call(job("python3", "-c", listen))) as answers:
+            async for answer in answers:
+                if isinstance(answer, Output):
+                    break
+            assert b"refused" in (await node.run("python3", "-c", connect)).output["stderr"]
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", 47123)
+            async for _ in node.bus.call(Cancel(id="j")):
+                pass
+            assert [each async for each in answers][:1] == [Phase(id="j", phase="collecting")]
 
     check(test)
