@@ -11,13 +11,11 @@
 #include <linux/mount.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
-#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -451,37 +449,12 @@ static int step_cover(struct cursor *c) {
     return mount(source, read_string(c), NULL, MOUNT_BIND, NULL);
 }
 
-/* The end of file instead of a namespace means that the keeper has failed and said so itself. */
-static int step_network(const struct build *b) {
-    struct report report;
-    int fd, count;
-    if (receive(b->keeper, &report, sizeof report, &fd, 1, &count) <= 0 || count != 1)
-        _exit(1);
-    int failed = setns(fd, CLONE_NEWNET), error = errno;
-    close(fd);
-    errno = error;
-    return failed;
-}
-
-/* Whoever holds the socket takes the connections that programs of this sandbox make to it, and has no other
- * way in. The namespace has nothing but lo, so this is all the network there is. */
 static int step_listen(struct build *b, struct cursor *c) {
-    uint32_t port = read_u32(c);
-    if (port == 0 || port > PORT_MAX)
-        return errno = EINVAL, -1;
     if (b->exposed_count == EXPOSED_MAX)
         return errno = E2BIG, -1;
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)port),
-                                  .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = open_listener(c);
     if (fd < 0)
         return -1;
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, LISTEN_BACKLOG) < 0) {
-        int error = errno;
-        close(fd);
-        return errno = error, -1;
-    }
     b->exposed[b->exposed_count++] = fd;
     return 0;
 }
@@ -518,7 +491,8 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
     case STEP_AFFINITY: return step_affinity(c);
     case STEP_RLIMIT: return step_rlimit(b, c);
     case STEP_EXPOSE: return step_expose(b, c);
-    case STEP_NETWORK: return step_network(b);
+    case STEP_NETWORK: return enter_network(b->keeper);
+    case STEP_NETLINK: return send_netlink(c);
     case STEP_LISTEN: return step_listen(b, c);
     case STEP_DROP_CAPABILITIES: return step_drop_capabilities(b);
     case STEP_NO_NEW_PRIVILEGES: return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);

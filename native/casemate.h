@@ -1,4 +1,4 @@
-/* The launcher's wire formats and its parts: wire, plan, build, serve, launcher.
+/* The launcher's wire formats and its parts: wire, plan, build, network, serve, launcher.
  *
  * Policy lives in Python. What is here executes a plan in its given order and stops at the first
  * failure. All numbers are little endian; a string is a u32 length, that many bytes, and a NUL that
@@ -13,14 +13,13 @@
 #include <sys/types.h>
 
 #define PLAN_MAGIC 0x4c504d43u /* "CMPL" */
-#define PLAN_VERSION 3u
+#define PLAN_VERSION 4u
 #define PLAN_MAX_BYTES (96u * 1024u)
 #define PLAN_STEPS_MAX 512u
 #define PLAN_FDS_MAX 16
 #define SOURCES_MAX 64
-#define EXPOSED_MAX 4
-#define LISTEN_BACKLOG 64
-#define PORT_MAX 65535u
+#define EXPOSED_MAX 8
+#define LISTEN_BACKLOG 512
 #define MESSAGE_MAX_BYTES (160u * 1024u)
 #define STRINGS_MAX 8192u
 #define CHILDREN_MAX 1024
@@ -53,7 +52,7 @@ enum {
     STEP_RLIMIT,       /* u resource, q soft, q hard */
     STEP_EXPOSE,       /* s directory handed to the engine when ready */
     STEP_NETWORK,      /* enter the network namespace that the keeper has made meanwhile */
-    STEP_LISTEN,       /* u port: a listening socket on 127.0.0.1 in there, handed to the engine when ready */
+    STEP_LISTEN,       /* u type, u transparent, b address: a socket in there, handed to the engine when ready */
     STEP_DROP_CAPABILITIES,
     STEP_NO_NEW_PRIVILEGES,
     STEP_LANDLOCK,     /* q handled, q scoped, u flags, r rules: u count, then (s path, q access) */
@@ -61,7 +60,8 @@ enum {
     STEP_IDS,          /* twice u first, u count: further ids of ours, which the keeper maps as they are */
     STEP_COUNTS,       /* u number of inotify instances, u of watches, u of namespaces: set by the keeper, but for 0 */
     STEP_KEEP_CAPABILITIES, /* q bit mask: what the dropping of capabilities leaves, to programs too */
-    STEP_LAST = STEP_KEEP_CAPABILITIES
+    STEP_NETLINK,      /* u protocol, u number of acknowledgements, b messages: for the network in there */
+    STEP_LAST = STEP_NETLINK
 };
 
 /* Where a start failed when it was not in a step of the plan. */
@@ -145,6 +145,11 @@ struct settings find_settings(const uint8_t *bytes, size_t length);
 int make_devices(const uint8_t *bytes, size_t length, int *devices);
 int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, int devices, int *exposed,
                   struct rlimit *files);
+
+/* network.c: all return -1 with errno; `open_listener` otherwise a descriptor, the others 0. */
+int enter_network(int keeper);
+int send_netlink(struct cursor *c);
+int open_listener(struct cursor *c);
 
 /* serve.c: PID 1 of the sandbox. Never returns, but in a process that is to be init's own program: that ends up in
  * `forked_program`, if there is one. */

@@ -31,7 +31,7 @@ static const char *const step_shapes[STEP_LAST + 1] = {
     [STEP_RLIMIT] = "uqq",
     [STEP_EXPOSE] = "s",
     [STEP_NETWORK] = "",
-    [STEP_LISTEN] = "u",
+    [STEP_LISTEN] = "uub",
     [STEP_DROP_CAPABILITIES] = "",
     [STEP_NO_NEW_PRIVILEGES] = "",
     [STEP_LANDLOCK] = "qqur",
@@ -39,6 +39,7 @@ static const char *const step_shapes[STEP_LAST + 1] = {
     [STEP_IDS] = "uuuu",
     [STEP_COUNTS] = "uuu",
     [STEP_KEEP_CAPABILITIES] = "q",
+    [STEP_NETLINK] = "uub",
 };
 
 static const char *const request_shapes[REQUEST_LAST + 1] = {

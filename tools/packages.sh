@@ -30,6 +30,7 @@ dev_packages=(
     "libpython$python_version-testsuite=/usr/lib/python$python_version/test/test_json"
     libjson-perl=/usr/share/perl5/JSON.pm
     lua5.4=lua5.4
+    nftables=nft
     'lua-cjson=/usr/lib/*/lua/5.4/cjson.so'
     perl=perl
     'postgresql=/usr/lib/postgresql/*/bin/postgres'

@@ -12,12 +12,13 @@ from casemate.cli.style import GAP, Style, columns_of, hang, pad, style_for
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.engine.run import prepare_command, run_alone
-from casemate.errors import CapacityError, LaunchError
+from casemate.errors import CapacityError, LaunchError, LayerMissing
 from casemate.isolation.diagnosis import Failure
 from casemate.isolation.doctor import LOOK_COMMAND, CgroupFacts, Finding, Report, State, Trial, examine
 from casemate.isolation.facts import NAMESPACES, read_facts
 from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.model.layers import Layer, Tier
+from casemate.model.spec import SandboxSpec
 
 TRIAL_TIMEOUT: Final = "20s"
 TITLES: Final = {True: "Required", False: "Additional"}
@@ -44,7 +45,17 @@ def _try(engine: Engine) -> Trial:
         return Trial(failure=_failure(error))
     except CapacityError as error:
         return Trial(failure=Failure(step=error.code, errno=0, message=error.message, hint=error.hint))
-    return Trial(layers=frozenset(result.isolation.layers), look=result.stdout.text)
+    layers = frozenset(result.isolation.layers)
+    return Trial(layers=layers | {Layer.EGRESS} if _has_way_out(engine) else layers, look=result.stdout.text)
+
+
+def _has_way_out(engine: Engine) -> bool:
+    """Whether one can be made: a sandbox without programs needs nobody at its other end."""
+    try:
+        drive(engine.start(SandboxSpec(network=True))).close()
+    except (LayerMissing, LaunchError, CapacityError):
+        return False
+    return True
 
 
 def _failure(error: LaunchError) -> Failure:

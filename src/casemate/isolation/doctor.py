@@ -39,6 +39,7 @@ GIVES: Final = {
     Layer.HOST_UID: "a user id that nothing else has",
     Layer.PRIVATE_BASE: "no shared locks or watches on base files",
     Layer.PRIVATE_DEVICES: "no shared locks or watches on device nodes",
+    Layer.EGRESS: "with a network: no way out but the gateway",
 }
 """What the guest is left with, or spared, by each layer."""
 
@@ -51,6 +52,10 @@ class State(StrEnum):
     UNTESTED = "untested"
 
 
+NO_EGRESS: Final = (
+    "the kernel lacks nf_tables, or its expression tproxy; runs with a network are refused",
+    "sudo modprobe nft_tproxy, or use a kernel with CONFIG_NF_TABLES_IPV4 and CONFIG_NFT_TPROXY",
+)
 UNTESTED: Final = (State.UNTESTED, "not tested: no sandbox can be started", "")
 
 
@@ -161,8 +166,8 @@ class _Judge(msgspec.Struct, frozen=True, kw_only=True):
         if layer is Layer.HOST_UID and not facts.ids_mapped:
             why = "this root has too few user ids: it is that of a container or of a user namespace"
             return State.MISSING, why, "run outside of it, or map ids 0 to 4294967294 into it"
-        if layer is Layer.PRIVATE_BASE and self.trial.failure is None:
-            return State.MISSING, *_overlay(facts)
+        if layer in {Layer.PRIVATE_BASE, Layer.EGRESS} and self.trial.failure is None:
+            return State.MISSING, *(_overlay(facts) if layer is Layer.PRIVATE_BASE else NO_EGRESS)
         if layer is Layer.PRIVATE_DEVICES and facts.uid != 0:
             return State.MISSING, "only root can make device nodes", "run the service as root"
         if layer is Layer.PRIVATE_DEVICES and self.trial.failure is None:

@@ -72,7 +72,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     which no overlay can be mounted in a user namespace, `device_nodes` says whether we can make any: both only a try
     can tell. `etc_source` is where the machine's /etc lies. `hard_limits` are our own, by number of the resource;
     nobody can be given more. `watches` are how many instances and watches of inotify one sandbox may have, where that
-    is not the usual.
+    is not the usual. `ipv6`: whether a network namespace has it.
     """
 
     uid: int
@@ -94,6 +94,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     device_nodes: bool = True
     etc_source: str = "/etc"
     watches: tuple[int, int] = (0, 0)
+    ipv6: bool = True
 
 
 def _base_entries() -> tuple[BaseEntry, ...]:
@@ -125,6 +126,14 @@ def _in_proc(paths: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(path for path in paths if Path("/proc", path).exists())
 
 
+def _has_ipv6() -> bool:
+    """Not where it is switched off: a machine that wants none gives none to its guests."""
+    try:
+        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
+
+
 def read_host_facts() -> HostFacts:
     """Look at the machine once. Cheap: some stat calls and one read."""
     files, directories = _proc_entries()
@@ -146,4 +155,5 @@ def read_host_facts() -> HostFacts:
         landlock_abi=abi_version(),
         hard_limits=tuple((number, resource.getrlimit(number)[1]) for number in LIMITED_RESOURCES),
         device_nodes=os.geteuid() == 0,
+        ipv6=_has_ipv6(),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import select
 import signal
 import socket
 import threading
@@ -37,13 +36,13 @@ from casemate.isolation.protocol import (
     ReportKind,
     encode_signal,
 )
-from casemate.isolation.stages import Refused, expect_stage
+from casemate.isolation.stages import Refused, expect_stage, hang_up, kill_and_wait
 from casemate.isolation.steps import LaunchPlan, Step, StepKind, encode_plan
 from casemate.isolation.throttle import Throttle
 from casemate.isolation.undertaker import Undertaker
-from casemate.isolation.waiting import Steps, Wait
+from casemate.isolation.waiting import Steps, Wait, readable
 from casemate.kernel.cgroup_types import CgroupLimits, CgroupRoot, CgroupUnavailable, RunCgroup
-from casemate.kernel.descriptors import send_descriptors
+from casemate.kernel.descriptors import Owned, send_descriptors
 from casemate.kernel.devices import make_devices
 from casemate.kernel.hostids import HostIds, block_of
 from casemate.model.layers import Layer
@@ -58,7 +57,8 @@ KILL_STEP: Final = "ending the sandbox"
 class NativeSandbox:
     """One running sandbox: its init, its cgroup, its work directory. Closing ends all of it.
 
-    `listeners` are descriptors of the listening sockets that its spec asks for, and close with it.
+    `listeners` are descriptors of the listening sockets that its spec asks for, and close with it. `way` are those of
+    its way out, as `isolation.way` has them: whoever takes them is the network of this sandbox.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class NativeSandbox:
         pid: int,
         work_fd: int,
         listeners: tuple[int, ...] = (),
+        way: Owned,
         cgroup: RunCgroup | None,
         isolation: Isolation,
         limits: Limits,
@@ -77,6 +78,7 @@ class NativeSandbox:
         self.pid = pid
         self.work_fd = work_fd
         self.listeners = listeners
+        self.way = way
         self.cgroup = cgroup
         self.isolation = isolation
         self.limits = limits
@@ -152,11 +154,11 @@ class NativeSandbox:
 
     def is_alive(self) -> bool:
         """Whether init still runs; everything in a sandbox ends with it."""
-        return not self._closed and not _readable(self._pidfd, 0)
+        return not self._closed and not readable(self._pidfd, 0)
 
     def has_ended(self, within_s: float) -> bool:
         """Whether init is gone, or is so in a moment, for which the calling thread waits."""
-        return self._closed or _readable(self._pidfd, within_s)
+        return self._closed or readable(self._pidfd, within_s)
 
     def ends(self, within_s: float) -> Steps[bool]:
         """Whether init is gone, or will be in a moment: its sockets close a little earlier than it ends."""
@@ -171,10 +173,10 @@ class NativeSandbox:
 
     def wait_dead(self) -> None:
         """After `kill`: wait until the last process is gone. Raises LaunchError if one will not die."""
-        if self._closed or _readable(self._pidfd, limits.KILL_SOON_S):
+        if self._closed or readable(self._pidfd, limits.KILL_SOON_S):
             return
         self._kill_each()
-        if not _readable(self._pidfd, limits.KILL_TIMEOUT_S):
+        if not readable(self._pidfd, limits.KILL_TIMEOUT_S):
             raise _undying()
 
     def end(self) -> Steps[None]:
@@ -326,7 +328,8 @@ class NativeBackend:
                 return (yield from self._start(spec, self._host))
             except Refused as refused:
                 self._learn(refused, spec.inputs)
-                if refused.layer in spec.require and not refused.is_about(spec.inputs):
+                is_wanted = refused.layer in spec.require and not refused.is_about(spec.inputs)
+                if is_wanted or refused.layer is Layer.EGRESS:
                     raise LayerMissing([refused.layer]) from refused
 
     def _learn(self, refused: Refused, inputs: tuple[Mount, ...] = ()) -> None:
@@ -357,19 +360,26 @@ class NativeBackend:
             cgroup.counters()  # opened while the launcher works, for whoever asks again
         started = yield from expect_stage(control, ReportKind.STARTED, plan, stack)
         pid = nested_pid(started.fds[0]) if nested else started.value
-        stack.callback(_kill_and_wait, started.fds[0])
-        ready = yield from expect_stage(control, ReportKind.READY, plan, stack)
+        stack.callback(kill_and_wait, started.fds[0])
+        handed = stack.enter_context(ExitStack())
+        ready = yield from expect_stage(control, ReportKind.READY, plan, handed)
         if nested:
             uid = self._host.uid if self._host_ids is None else plan.uid_outside
             check_nested_work(ready.fds[0], uid=uid, disk_bytes=spec.limits.disk_bytes)
         if cgroup is not None:
             cgroup.joined()
+        handed.pop_all()
+        way = Owned(ready.fds[1 + len(spec.listen) :])
+        stack.callback(way.close)
+        for fd in ready.fds[: 1 + len(spec.listen)]:
+            stack.callback(os.close, fd)
         sandbox = NativeSandbox(
             control=control,
             pidfd=started.fds[0],
             pid=pid,
             work_fd=ready.fds[0],
-            listeners=ready.fds[1:],
+            listeners=ready.fds[1 : 1 + len(spec.listen)],
+            way=way,
             cgroup=cgroup,
             isolation=Isolation(
                 backend=self.name,
@@ -405,7 +415,7 @@ class NativeBackend:
         if not isinstance(self._cgroups, CgroupUnavailable):
             kind = CgroupKind.JOIN if self._cgroups.version == "v1" else CgroupKind.INTO
         ours, theirs = _socketpair()
-        stack.callback(_hang_up, ours)
+        stack.callback(hang_up, ours)
         with theirs:
             message = encode_plan(plan, cgroup_kind=kind, cgroup_fds=len(fds))
             yield from self._launcher.hand_over(message, [theirs.fileno(), *fds])
@@ -418,7 +428,7 @@ class NativeBackend:
         fds = list(cgroup.open_procs()) if cgroup else []
         kind = CgroupKind.JOIN if cgroup else CgroupKind.NONE
         ours, theirs = _socketpair()
-        stack.callback(_hang_up, ours)
+        stack.callback(hang_up, ours)
         with theirs, ExitStack() as lent:
             for fd in fds:
                 lent.callback(os.close, fd)
@@ -466,30 +476,3 @@ def _socketpair() -> tuple[socket.socket, socket.socket]:
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     except OSError as error:
         raise CapacityError(f"no descriptor for a sandbox: {error.strerror}") from error
-
-
-def _readable(fd: int, timeout_s: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(timeout_s * 1000))
-
-
-def _hang_up(control: socket.socket) -> None:
-    """Close our end and wait until everybody has closed the other: without it, a start that is still going on ends.
-
-    For a while, whatever still comes: a zygote could send without end.
-    """
-    deadline_s = time.monotonic() + limits.HANG_UP_TIMEOUT_S
-    with control, suppress(OSError):
-        control.shutdown(socket.SHUT_WR)
-        while (left_s := deadline_s - time.monotonic()) > 0:
-            control.settimeout(left_s)
-            if not control.recv(1):
-                return
-
-
-def _kill_and_wait(pidfd: int) -> None:
-    """For every way out of a start that failed half-way. The end of a sandbox does it earlier itself."""
-    with suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    _readable(pidfd, limits.KILL_TIMEOUT_S)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from casemate import limits as bound
-from casemate.isolation import landlock, seccomp
+from casemate.isolation import landlock, seccomp, way
 from casemate.isolation.host import HostFacts
 from casemate.isolation.rootfs import build_root, private_directories
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
@@ -66,6 +66,7 @@ def layers_in_force(spec: SandboxSpec, host: HostFacts, around: Surroundings) ->
         Layer.HOST_UID: around.uid != host.uid,
         Layer.PRIVATE_BASE: private_directories(host, spec.mounts).isdisjoint(host.overlay_refused),
         Layer.PRIVATE_DEVICES: host.device_nodes,
+        Layer.EGRESS: spec.network,
     }
     return REQUIRED + tuple(layer for layer, present in extra.items() if present)
 
@@ -102,15 +103,18 @@ def resource_limits(limits: Limits, *, cgroup: bool) -> dict[int, tuple[int, int
 def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> LaunchPlan:
     """Everything the launcher has to do, in its order (see the module docstrings of steps and rootfs)."""
     processors = Step(StepKind.AFFINITY, (affinity_mask(around.cpus),))
-    shape = SandboxSpec(limits=spec.limits, mounts=spec.mounts, inputs=spec.inputs, links=spec.links)
+    shape = SandboxSpec(
+        limits=spec.limits, mounts=spec.mounts, inputs=spec.inputs, links=spec.links, network=spec.network
+    )
     before, after = _steps(shape, host, len(around.cpus), cgroup=around.cgroup)
+    listening = (*(way.listen(port) for port in spec.listen), *(way.steps(ipv6=host.ipv6) if spec.network else ()))
     return LaunchPlan(
         clone_flags=NAMESPACES,
         uid_inside=GUEST_ID,
         uid_outside=around.uid,
         gid_inside=GUEST_ID,
         gid_outside=around.gid,
-        steps=(*before, *(Step(StepKind.LISTEN, (port,)) for port in spec.listen), processors, *after),
+        steps=(*before, *listening, processors, *after),
     )
 
 

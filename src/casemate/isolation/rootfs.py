@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from casemate import limits as bound
-from casemate.isolation import procfs
+from casemate.isolation import procfs, way
 from casemate.isolation.host import HostFacts
 from casemate.isolation.steps import Step, StepKind
 from casemate.model.resources import Limits
@@ -87,7 +87,6 @@ ETC_FILES: Final = {
     "etc/group": f"{GUEST_NAME}:x:{GUEST_ID}:\nnogroup:x:65534:\n",
     "etc/hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
     "etc/hostname": f"{HOSTNAME}\n",
-    "etc/resolv.conf": "",
     "etc/timezone": f"{TIME_ZONE}\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
 }
@@ -157,7 +156,7 @@ def build_root(host: HostFacts, spec: SandboxSpec, cpus: int) -> Builder:
         builder.directory(name)
     builder.add(StepKind.DEVPTS, "dev/pts", f"newinstance,ptmxmode=0666,mode=0620,max={bound.TERMINALS_MAX}")
     add_base(builder)
-    add_etc(builder)
+    add_etc(builder, resolver=way.RESOLVER if spec.network else "")
     add_mounts(builder, spec.mounts)
     _add_scratch(builder, limits, own_inodes=len(spec.inputs) + len(spec.links))
     _add_inputs(builder, spec)
@@ -176,9 +175,9 @@ def add_base(builder: Builder) -> None:
             builder.base(f"/{entry.name}", entry.name)
 
 
-def add_etc(builder: Builder) -> None:
+def add_etc(builder: Builder, *, resolver: str = "") -> None:
     """A synthetic /etc, with what programs need of the machine's."""
-    for target, content in ETC_FILES.items():
+    for target, content in {**ETC_FILES, "etc/resolv.conf": resolver}.items():
         builder.file(target, content)
     if builder.has_overlay(ETC):
         builder.base(ETC, ETC_OVERLAY)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 import msgspec
@@ -17,12 +18,17 @@ from casemate.isolation.host import HostFacts
 from casemate.isolation.launcher import ENDS_HINT
 from casemate.isolation.protocol import FAILED_STAGES, Report, ReportKind, Stage, receive_report
 from casemate.isolation.steps import LaunchPlan, StepKind
-from casemate.isolation.waiting import Steps, Wait
+from casemate.isolation.waiting import Steps, Wait, readable
 from casemate.model.layers import Layer
 from casemate.model.spec import Mount
 
 HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
 OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
+EGRESS_REFUSED: Final = frozenset(
+    {errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL, errno.EPROTO}
+)
+"""By a kernel that lacks nf_tables, or a part of it."""
+
 DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 """To root, but that of a container without the right to make device nodes."""
 
@@ -43,7 +49,9 @@ class Refused(Exception):
         return self.directory in {mount.source for mount in inputs}
 
     def without(self, host: HostFacts, inputs: tuple[Mount, ...]) -> HostFacts:
-        """The machine as it is now known."""
+        """The machine as it is now known. Of what only some sandboxes need nothing is to be remembered."""
+        if self.layer is Layer.EGRESS:
+            return host
         if self.layer is not Layer.PRIVATE_BASE:
             return msgspec.structs.replace(host, device_nodes=False)
         kin = {mount.source: mount.kin for mount in inputs if mount.kin}
@@ -89,4 +97,27 @@ def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
     if step.kind is StepKind.OVERLAY and report.error in OVERLAY_REFUSED:
         source = plan.steps[step.arguments[0]].arguments[0]  # the sources are the first steps
         return Refused(Layer.PRIVATE_BASE, source)
+    if step.kind is StepKind.NETLINK and report.error in EGRESS_REFUSED:
+        return Refused(Layer.EGRESS)
     return LaunchError(str(step), report.error, problem)
+
+
+def hang_up(control: socket.socket) -> None:
+    """Close our end and wait until everybody has closed the other: without it, a start that is still going on ends.
+
+    For a while, whatever still comes: a zygote could send without end.
+    """
+    deadline_s = time.monotonic() + limits.HANG_UP_TIMEOUT_S
+    with control, suppress(OSError):
+        control.shutdown(socket.SHUT_WR)
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            control.settimeout(left_s)
+            if not control.recv(1):
+                return
+
+
+def kill_and_wait(pidfd: int) -> None:
+    """For every way out of a start that failed half-way. The end of a sandbox does it earlier itself."""
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    readable(pidfd, limits.KILL_TIMEOUT_S)

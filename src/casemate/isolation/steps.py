@@ -18,7 +18,7 @@ from casemate import limits
 from casemate.errors import InternalError
 
 PLAN_MAGIC: Final = 0x4C504D43
-PLAN_VERSION: Final = 3
+PLAN_VERSION: Final = 4
 
 WireValue: TypeAlias = Any
 """int, str, bytes, a sequence of str, or of (str, int), as the shape says."""
@@ -56,6 +56,7 @@ class StepKind(IntEnum):
     IDS = 27
     COUNTS = 28
     KEEP_CAPABILITIES = 29
+    NETLINK = 30
 
 
 SHAPES: Final = {
@@ -80,7 +81,7 @@ SHAPES: Final = {
     StepKind.RLIMIT: "uqq",
     StepKind.EXPOSE: "s",
     StepKind.NETWORK: "",
-    StepKind.LISTEN: "u",
+    StepKind.LISTEN: "uub",
     StepKind.DROP_CAPABILITIES: "",
     StepKind.NO_NEW_PRIVILEGES: "",
     StepKind.LANDLOCK: "qqur",
@@ -88,6 +89,7 @@ SHAPES: Final = {
     StepKind.IDS: "uuuu",
     StepKind.COUNTS: "uuu",
     StepKind.KEEP_CAPABILITIES: "q",
+    StepKind.NETLINK: "uub",
 }
 """u: u32, q: u64, s: string, b: block, v: strings, r: (string, u64) pairs."""
 

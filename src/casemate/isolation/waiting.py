@@ -8,6 +8,7 @@ in `engine/drive.py` do the waiting.
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
@@ -51,3 +52,10 @@ class Turn:
         if time.monotonic() > self._until_s:
             yield Wait(deadline_s=0.0)
             self._until_s = time.monotonic() + limits.TURN_MAX_S
+
+
+def readable(fd: int, timeout_s: float) -> bool:
+    """Whether a descriptor is, or becomes so within that time, for which the calling thread waits."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))

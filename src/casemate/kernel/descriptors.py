@@ -1,4 +1,4 @@
-"""Sending descriptors, also when guests have used up what the kernel lets their user have; and what was sent to us."""
+"""Owning descriptors, sending them though guests have used up what their user may have, and what was sent to us."""
 
 from __future__ import annotations
 
@@ -8,10 +8,27 @@ import resource
 import socket
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 _lock = threading.Lock()
+
+
+class Owned:
+    """Descriptors that are to be closed by whoever has them, until somebody takes them over."""
+
+    def __init__(self, fds: Iterable[int] = ()) -> None:
+        self._fds = tuple(fds)
+
+    def take(self) -> tuple[int, ...]:
+        """All of them; they are the caller's to close from here on. None the second time."""
+        fds, self._fds = self._fds, ()
+        return fds
+
+    def close(self) -> None:
+        """Close what nobody has taken. Idempotent."""
+        for fd in self.take():
+            os.close(fd)
 
 
 def send_descriptors(channel: socket.socket, message: bytes, fds: Sequence[int]) -> None:

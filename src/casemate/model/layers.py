@@ -26,6 +26,7 @@ class Layer(StrEnum):
     HOST_UID = "host-uid"
     PRIVATE_BASE = "private-base"
     PRIVATE_DEVICES = "private-devices"
+    EGRESS = "egress"
 
 
 class Tier(StrEnum):
@@ -51,8 +52,18 @@ REQUIRED: Final = (
 )
 """Without every one of these the standard tier does not exist and nothing runs."""
 
-ADDITIONAL: Final = (Layer.CGROUP, Layer.LANDLOCK, Layer.HOST_UID, Layer.PRIVATE_BASE, Layer.PRIVATE_DEVICES)
-"""Used and reported wherever the machine offers them; a spec may make any of them required."""
+ADDITIONAL: Final = (
+    Layer.CGROUP,
+    Layer.LANDLOCK,
+    Layer.HOST_UID,
+    Layer.PRIVATE_BASE,
+    Layer.PRIVATE_DEVICES,
+    Layer.EGRESS,
+)
+"""Used and reported wherever the machine offers them; a spec may make any of them required.
+
+The last is for sandboxes that have a network alone, and none of those is without it.
+"""
 
 
 def tier_of(working: frozenset[Layer]) -> Tier:

@@ -52,7 +52,7 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `inputs` are directories that are its alone, and lie in its work directory; `links` are symbolic links there, each
     with its name and what it leads to. `listen` are ports of its own loopback interface whose listening sockets the
-    engine gets.
+    engine gets. `network`: whatever its programs connect to comes to further sockets, which the engine gets too.
     """
 
     limits: Limits = Limits()
@@ -61,3 +61,4 @@ class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[tuple[str, str], ...] = ()
     require: frozenset[Layer] = frozenset()
     listen: tuple[int, ...] = ()
+    network: bool = False
