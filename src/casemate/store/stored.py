@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import Connection, func, select
 
 from casemate.service_limits import STORED_A_TENANT_MAX_BYTES
-from casemate.store.schema import executions, function_logs, function_versions, idempotency
+from casemate.store.schema import executions, function_logs, function_versions, idempotency, job_log_pieces
 from casemate.store.sqlite import take_time
 
 _CONTENTS: Final = (
@@ -19,6 +19,7 @@ _CONTENTS: Final = (
     function_versions.c.source,
     idempotency.c.body,
     function_logs.c.text,
+    job_log_pieces.c.data,
 )
 
 
