@@ -68,6 +68,75 @@ JOB_RETENTION_MAX_DAYS: Final = 3650
 LEASE_MIN_S: Final = 1.0
 LEASE_MAX_S: Final = 3600.0
 ALLOWED_COMMANDS_MAX: Final = 200
+# Logs ---------------------------------------------------------------------------------------------
+
+LOG_LINE_MAX_BYTES: Final = 16 * KIB
+"""A longer line is kept in several parts."""
+
+LOG_LINE_COST_BYTES: Final = 32
+"""What a line counts beside its bytes: a program that prints nothing but ends of lines is bounded, too."""
+
+LOG_KEPT_MAX_BYTES: Final = 16 * MIB
+"""Of one job's log, unless `jobs.log_max` says something else: half of it from the beginning, half from the end."""
+
+LOG_KEPT_LEAST_BYTES: Final = 64 * KIB
+LOG_KEPT_MOST_BYTES: Final = 1 * GIB
+
+LOG_PIECE_MAX_BYTES: Final = 256 * KIB
+"""Of lines that are written down together, compressed as one."""
+
+LOG_PENDING_MAX_BYTES: Final = 512 * KIB
+"""Of one job's lines that wait to be written down, before its output waits."""
+
+LOG_RING_MAX_BYTES: Final = 256 * KIB
+"""Of output beyond what is kept from the beginning, that waits to become lines. What is older is left out."""
+
+LOG_RING_PERIOD_S: Final = 0.25
+"""How often that becomes lines: with the bound above, what a job that prints without end can cost."""
+
+LOG_SLICE_BYTES: Final = 8 * KIB
+"""Of output that becomes lines in one go, before anybody else has a turn."""
+
+LOG_GROUP_MAX_COUNT: Final = 256
+"""Of jobs whose lines are written down in one transaction."""
+
+LOG_GATHER_S: Final = 0.02
+"""For how long lines are gathered that nobody follows."""
+
+LOG_PARTIAL_S: Final = 0.25
+"""After that the beginning of a line is told without its end."""
+
+LOG_WRITE_TRIES: Final = 5
+LOG_WRITE_PAUSE_S: Final = 1.0
+"""Where the records take nothing: lines are left out after so many times."""
+
+LOG_LOOK_S: Final = 0.5
+"""How often a follower looks for what another process may have written down, and whether the job has ended."""
+
+LOG_FOLLOWERS_MAX: Final = 1_000
+LOG_LINES_A_READ_MAX: Final = 2_000
+LOG_WORD_MAX_CHARS: Final = 64
+LOG_QUERY_WORDS_MAX: Final = 16
+LOG_QUERY_MAX_CHARS: Final = 1_000
+LOG_PIECES_A_SEARCH_MAX: Final = 64
+"""Of pieces that are looked into for one page; the page says how to go on."""
+
+LOG_MOVE_PERIOD_S: Final = 10.0
+LOG_MOVE_AFTER_S: Final = 10.0
+"""A log to which nothing came for so long, and that nobody writes, is moved to the objects."""
+
+LOG_MOVES_A_TURN_MAX: Final = 64
+LOG_SEGMENT_MAX_BYTES: Final = 512 * KIB
+"""Of lines that are compressed as one when a log is moved."""
+
+LOG_OBJECT_MAX_BYTES: Final = 2 * GIB
+LOG_RETENTION_DAYS: Final = 7
+LOG_RETENTION_MAX_DAYS: Final = 3_650
+LOG_RULES_MAX: Final = 100
+"""Of days for single runtimes and kinds."""
+
+LOG_SWEEP_MAX_COUNT: Final = 200
+
 # What is kept on a node for a run that is to come ----------------------------------------------------
 PIECE_MAX_BYTES: Final = 1 * MIB
 """Of an input on its way to a node."""

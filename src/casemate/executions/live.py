@@ -158,14 +158,14 @@ def _next_piece(name: str, stream: Capture | Stream, place: Place, *, has_ended:
     offset = getattr(place, name)
     data, begin = stream.after(offset, limits.EVENT_DATA_MAX_BYTES)
     if not has_ended and begin + len(data) == stream.total_bytes:
-        data = _whole_characters(data)
+        data = whole_characters(data)
     if not data and begin == offset:
         return None
     next_place = msgspec.structs.replace(place, **{name: begin + len(data)})
     return Piece(next_place, name, data, begin, begin - offset)
 
 
-def _whole_characters(data: bytes) -> bytes:
+def whole_characters(data: bytes) -> bytes:
     """Without the beginning of a character whose end is still to come."""
     for length in range(1, min(_UTF8_MAX_BYTES, len(data) + 1)):
         byte = data[-length]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sqlalchemy import (
+    DDL,
     JSON,
     BigInteger,
     Boolean,
@@ -24,11 +25,25 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
     literal_column,
 )
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Of the schema, oldest first. The last is that of the tables below."""
+
+WORDS_TABLE: Final = {
+    "sqlite": (
+        """CREATE VIRTUAL TABLE job_log_words USING fts5
+        (words, tokenize = "ascii tokenchars '_'", detail = none, columnsize = 0)""",
+    ),
+    "postgresql": (
+        """CREATE TABLE job_log_words
+        (id BIGINT PRIMARY KEY REFERENCES job_log_pieces (id) ON DELETE CASCADE, words TSVECTOR NOT NULL)""",
+        "CREATE INDEX ix_job_log_words_words ON job_log_words USING gin (words)",
+    ),
+}
+"""The words of each piece of a job's log, of which neither database's table can be described here."""
 
 NAMES: Final = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -420,3 +435,48 @@ notices = Table(
     Index(None, "webhook_id"),
     Index(None, "ended_us"),
 )
+
+# What jobs print: see job_logs; its index of words, which is made differently in each database, is in job_log_words.
+
+job_logs = Table(
+    "job_logs",
+    metadata,
+    _tenant(primary_key=True),
+    Column("job_id", String(64), primary_key=True),
+    Column("runtime", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("next_seq", BigInteger, nullable=False),
+    Column("place", BigInteger, nullable=False),
+    Column("total_bytes", BigInteger, nullable=False),
+    Column("is_moved", Boolean(create_constraint=False), nullable=False),
+    _time("last_at_us"),
+    Index(None, "is_moved", "last_at_us"),
+    Index(None, "runtime", "kind", "last_at_us"),
+)
+
+job_log_pieces = Table(
+    "job_log_pieces",
+    metadata,
+    _serial(),
+    _tenant(),
+    Column("job_id", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("lines", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("begin_place", BigInteger, nullable=False),
+    Column("end_place", BigInteger, nullable=False),
+    _time("first_at_us"),
+    _time("last_at_us"),
+    Column("data", LargeBinary, nullable=True),
+    Column("object_key", String(512), nullable=True),
+    Column("object_offset", BigInteger, nullable=False),
+    Column("data_bytes", Integer, nullable=False),
+    UniqueConstraint("tenant_id", "job_id", "first_seq"),
+    Index(None, "tenant_id", "id"),
+)
+
+for _dialect, _statements in WORDS_TABLE.items():
+    for _statement in _statements:
+        event.listen(job_log_pieces, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

@@ -12,13 +12,14 @@ from sqlalchemy import Connection, func, select
 
 from casemate.service_limits import STORED_A_TENANT_MAX_BYTES
 from casemate.store.dialect import dialect_of
-from casemate.store.schema import executions, function_logs, function_versions, idempotency
+from casemate.store.schema import executions, function_logs, function_versions, idempotency, job_log_pieces
 
 _CONTENTS: Final = (
     executions.c.result,
     function_versions.c.source,
     idempotency.c.body,
     function_logs.c.text,
+    job_log_pieces.c.data,
 )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from casemate.errors import Conflict, NotFound
 from casemate.service_limits import PAGE_DEFAULT_COUNT
+from casemate.store import job_logs
 from casemate.store.pages import Page, newest_first, page_of
 from casemate.store.schema import tenants as table
 
@@ -72,5 +73,6 @@ def change(connection: Connection, tenant_id: str, values: dict[str, Any]) -> Te
 
 def remove(connection: Connection, tenant_id: str) -> None:
     """Delete a tenant and all that belongs to it. Raises NotFound."""
+    job_logs.forget_tenant(connection, tenant_id)
     if connection.execute(delete(table).where(table.c.id == tenant_id)).rowcount == 0:
         raise NotFound(f"there is no tenant {tenant_id!r}")

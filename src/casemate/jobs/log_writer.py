@@ -1,0 +1,181 @@
+"""What jobs print, on its way into the records: lines of many jobs are written down together, and told when they are.
+
+Nothing is told that is not recorded, so whoever was told a line finds it again, whatever becomes of this process. A
+job's output waits where its lines are not written down as fast as they come; when it has printed more than is kept of
+its beginning, what cannot be kept anyway is left out instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, Self
+
+from casemate import job_limits as limits
+from casemate.errors import CasemateError
+from casemate.jobs.log_attempt import AttemptLog, Key, Portion
+from casemate.jobs.log_pieces import packed, words_in
+from casemate.model.job import Job
+from casemate.model.job_log import JobLine
+from casemate.store import job_logs as rows
+from casemate.store.database import Database
+from casemate.store.job_logs import Kept, NewPiece, Written
+
+_LOG: Final = logging.getLogger(__name__)
+_INLINE_MAX_BYTES: Final = 32 * limits.KIB
+"""What is compressed in less time than it takes to ask another thread."""
+
+
+class LogWriter:
+    """Opens logs and writes them down, for as long as it is open itself."""
+
+    def __init__(self, database: Database, *, kept_max_bytes: int = limits.LOG_KEPT_MAX_BYTES) -> None:
+        self._database = database
+        self.kept = Kept(head_bytes=kept_max_bytes // 2, tail_bytes=kept_max_bytes - kept_max_bytes // 2)
+        self._open: dict[Key, AttemptLog] = {}
+        self._dirty: dict[Key, AttemptLog] = {}
+        self._work = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._followed: dict[Key, int] = {}
+        self._changes: dict[Key, asyncio.Future[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="job-logs")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for log in list(self._open.values()):
+            await log.close()
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    def open(self, job: Job, attempt: int) -> AttemptLog:
+        """The log of an attempt that begins. Nothing is written until something is printed."""
+        log = AttemptLog(job, attempt, head_bytes=self.kept.head_bytes, on_change=self._changed)
+        self._open[log.key] = log
+        return log
+
+    def is_open(self, key: Key) -> bool:
+        """Whether an attempt may still print, as far as this process knows."""
+        return key in self._open
+
+    def recent(self, key: Key, after_seq: int) -> list[JobLine] | None:
+        """The lines after that one, if they are the last ones that were written down; None: they are to be read."""
+        log = self._open.get(key)
+        return None if log is None else log.recent_after(after_seq)
+
+    # For those who follow -------------------------------------------------------------------------
+
+    def follow(self, key: Key) -> None:
+        """Somebody waits for the lines of this job: they are written down at once."""
+        self._followed[key] = self._followed.get(key, 0) + 1
+
+    def unfollow(self, key: Key) -> None:
+        """The opposite of `follow`."""
+        left = self._followed.pop(key) - 1
+        if left:
+            self._followed[key] = left
+        else:
+            self._changes.pop(key, None)
+
+    @property
+    def followers_count(self) -> int:
+        return sum(self._followed.values())
+
+    def next_change(self, key: Key) -> asyncio.Future[None]:
+        """Done when a job's log has more lines from now on, or its attempt has ended."""
+        waiter = self._changes.get(key)
+        if waiter is None:
+            waiter = self._changes[key] = asyncio.get_running_loop().create_future()
+        return waiter
+
+    def _tell(self, key: Key) -> None:
+        waiter = self._changes.pop(key, None)
+        if waiter is not None:
+            waiter.set_result(None)
+
+    # Writing down ---------------------------------------------------------------------------------
+
+    def _changed(self, log: AttemptLog) -> None:
+        """Something is to be written, or the log is to be closed."""
+        self._dirty[log.key] = log
+        self._work.set()
+        if log.is_closing or log.is_full or log.key in self._followed:
+            self._urgent.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), limits.LOG_GATHER_S)
+            self._urgent.clear()
+            self._work.clear()
+            await self._write_group()
+            if self._dirty:
+                self._work.set()
+                self._urgent.set()
+
+    async def _write_group(self) -> None:
+        """A portion of each log that has something, in one transaction."""
+        group = [self._dirty.pop(key) for key in list(self._dirty)[: limits.LOG_GROUP_MAX_COUNT]]
+        portions = [(log, portion) for log in group if (portion := log.portion()) is not None]
+        pieces = [await _piece(log, portion) for log, portion in portions]
+        fitting = [each for each in pieces if self._database.stored.takes(each.tenant_id, len(each.data))]
+        written = dict(zip(map(id, fitting), await self._written(fitting), strict=True))
+        for (log, portion), piece in zip(portions, pieces, strict=True):
+            log.settle(portion, written.get(id(piece)))
+        for log in group:
+            self._after(log)
+
+    async def _written(self, pieces: list[NewPiece]) -> Sequence[Written | None]:
+        """Tried again for a while: the disk may be full, and then have room. What is not written is None."""
+        for left in reversed(range(limits.LOG_WRITE_TRIES if pieces else 0)):
+            try:
+                return await self._database.write(lambda records: rows.append(records, pieces, self.kept))
+            except CasemateError as error:
+                _LOG.warning("lines of %d jobs could not be written down: %s", len(pieces), error)
+                if left:
+                    await asyncio.sleep(limits.LOG_WRITE_PAUSE_S)
+        return [None] * len(pieces)
+
+    def _after(self, log: AttemptLog) -> None:
+        if log.has_more:
+            self._dirty[log.key] = log
+        elif log.is_closing:
+            if self._open.get(log.key) is log:
+                del self._open[log.key]
+            log.done()
+        self._tell(log.key)
+
+
+async def _piece(log: AttemptLog, portion: Portion) -> NewPiece:
+    if portion.cost_bytes <= _INLINE_MAX_BYTES:
+        return _made(log, portion)
+    return await asyncio.to_thread(_made, log, portion)
+
+
+def _made(log: AttemptLog, portion: Portion) -> NewPiece:
+    lines = portion.lines
+    return NewPiece(
+        tenant_id=log.key[0],
+        job_id=log.key[1],
+        runtime=log.runtime,
+        kind=log.kind,
+        attempt=log.attempt,
+        first_seq=lines[0].seq,
+        last_seq=lines[-1].seq,
+        next_before=portion.next_before,
+        lines=len(lines),
+        size_bytes=portion.size_bytes,
+        cost_bytes=portion.cost_bytes,
+        total_bytes=portion.total_bytes,
+        first_at_us=lines[0].at_us,
+        last_at_us=lines[-1].at_us,
+        data=packed(lines),
+        words=None if portion.is_tail else words_in(lines),
+    )
