@@ -15,6 +15,7 @@ from casemate.errors import InvalidInput, NotFound, RecordsDamaged, TooManyReque
 from casemate.jobs.log_attempt import AttemptLog, Key
 from casemate.jobs.log_pieces import unpacked
 from casemate.jobs.log_writer import LogWriter
+from casemate.limits import KIB
 from casemate.model.job import Job
 from casemate.model.job_log import JobLine, asked_words, has_words
 from casemate.store import job_logs as rows
@@ -142,7 +143,7 @@ class Logs:
                 data = await self._part(piece)
             except NotFound:
                 return []
-        return unpacked(data) if len(data) < limits.KIB else await asyncio.to_thread(unpacked, data)
+        return unpacked(data) if len(data) < KIB else await asyncio.to_thread(unpacked, data)
 
     async def _part(self, piece: Piece) -> bytes:
         found = bytearray()
