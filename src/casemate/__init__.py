@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from casemate.engine.items import arun_items, run_items
     from casemate.engine.sandbox import Sandbox, Terminal
     from casemate.errors import (
+        AddressRefused,
         BudgetExceeded,
         BuildFailed,
         CapacityError,
@@ -66,6 +67,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ability",
+    "AddressRefused",
     "AsyncClient",
     "AsyncFork",
     "AsyncSandbox",
@@ -168,7 +170,7 @@ if not TYPE_CHECKING:
             ("errors", "BuildFailed CapacityError CasemateError ConfigError FileTransferError InternalError"),
             ("errors", "Conflict InvalidInput NodeLost NodeUnavailable NotFound PermissionDenied ServiceUnavailable"),
             ("errors", "RecordsDamaged RecordsUnavailable SetDamaged StateLost TooManyRequests Unauthenticated"),
-            ("errors", "BudgetExceeded NotAllowed ServiceError"),
+            ("errors", "AddressRefused BudgetExceeded NotAllowed ServiceError"),
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
             ("model.debug", "Debug DebugRecord"),
             ("model.display", "Display"),

@@ -170,6 +170,10 @@ def check_config(config: Config) -> None:
     config.pool.bounds()
     for name, runtime in config.runtimes.items():
         _check_runtime(name, runtime)
+    if config.objects:
+        from casemate.object_config import read_objects  # a run has nothing to do with it
+
+        read_objects(config.objects)
     if config.service or config.languages:
         from casemate.service_config import check_tables  # a run has nothing to do with it
 

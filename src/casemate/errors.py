@@ -16,6 +16,7 @@
     ├── CapacityError              this machine has no more of something (descriptors, ids, cgroups)
     ├── Unauthenticated            the service does not know the key, or there is none
     ├── PermissionDenied           the key may not do that; names the scope
+    ├── AddressRefused             a signed address has expired, was changed, or is for something else
     ├── NotFound                   there is no such thing, or it is another tenant's
     ├── Conflict                   it contradicts what is there already
     ├── TooManyRequests            over a rate or a quota; says when to try again
@@ -193,6 +194,13 @@ class PermissionDenied(CasemateError):
     def __init__(self, scope: str, *, hint: str = "") -> None:
         super().__init__(f"the key lacks the scope {scope}", hint=hint)
         self.scope = scope
+
+
+class AddressRefused(CasemateError):
+    """A signed address has expired, was changed, or is for something else."""
+
+    code = "address_refused"
+    http_status = 403
 
 
 class NotFound(CasemateError):

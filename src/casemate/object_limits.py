@@ -26,3 +26,48 @@ OBJECT_PLACING_MAX: Final = 8
 
 MASTER_KEYS_MAX: Final = 16
 """Generations of the key that objects and secrets are sealed with; the last one that something needs must be there."""
+
+OBJECT_MAX_DEFAULT_BYTES: Final = 5 * GIB
+TENANT_OBJECTS_DEFAULT_BYTES: Final = 100 * GIB
+"""Of all that one tenant keeps."""
+
+OBJECTS_RECOUNT_S: Final = 3600.0
+"""How often what tenants keep is counted anew, and what is too old is looked for."""
+
+RETENTION_MAX_DAYS: Final = 36_500
+OBJECTS_A_PAGE_MAX: Final = 1000
+TEMPLATE_MAX_BYTES: Final = 1 * MIB
+SHARED_FILES_A_JOB_MAX: Final = 1000
+
+# Transfers over HTTP ------------------------------------------------------------------------------
+UPLOAD_STEP_S: Final = 30.0
+UPLOAD_STEP_MIN_BYTES: Final = 64 * KIB
+"""So much of an upload has to come in that time, or it is cut off."""
+
+UPLOAD_MAX_S: Final = 6 * 3600.0
+"""For all of one request."""
+
+TRANSFER_HELD_BYTES: Final = 3 * MIB
+"""What one upload or download counts for among the bodies that are held."""
+
+UPLOAD_PARTS_MAX: Final = 10_000
+UPLOADS_A_TENANT_MAX: Final = 100
+"""That are not complete."""
+
+# Signed addresses ---------------------------------------------------------------------------------
+ADDRESS_LIFE_MAX_S: Final = 7 * 24 * 3600.0
+ADDRESS_LIFE_DEFAULT_S: Final = 3600.0
+ADDRESS_MAX_CHARS: Final = 4096
+
+# Secrets of tenants -------------------------------------------------------------------------------
+SECRET_MAX_BYTES: Final = 64 * KIB
+SECRETS_A_TENANT_MAX: Final = 1000
+SECRET_NAME_MAX_CHARS: Final = 128
+
+# The audit log ------------------------------------------------------------------------------------
+AUDIT_DEFAULT_DAYS: Final = 365
+AUDIT_TEXT_MAX_CHARS: Final = 1024
+"""Of what was acted on, and of what is said of it."""
+
+AUDIT_VERIFIED_AT_ONCE: Final = 5000
+"""Records that one read looks at."""

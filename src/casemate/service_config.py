@@ -19,13 +19,16 @@ from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE, Con
 from casemate.errors import ConfigError, InvalidInput
 from casemate.model.resources import Limits
 from casemate.model.units import parse_bytes, parse_duration
+from casemate.object_config import PREFIX as OBJECTS_PREFIX
+from casemate.object_config import VARIABLES as OBJECT_VARIABLES
+from casemate.object_config import ObjectsTerms, read_objects
 from casemate.sdk import VARIABLES as CLIENT_VARIABLES
 
 PREFIX: Final = "CASEMATE_"
 SERVICE_PREFIX: Final = "CASEMATE_SERVICE_"
 JOBS_PREFIX: Final = "CASEMATE_JOBS_"
 COMMON_PREFIX: Final = "SANDBOX_"
-SETTING_PREFIXES: Final = (SERVICE_PREFIX, JOBS_PREFIX, COMMON_PREFIX)
+SETTING_PREFIXES: Final = (SERVICE_PREFIX, JOBS_PREFIX, OBJECTS_PREFIX, COMMON_PREFIX)
 """Of variables that are for the service's own processes."""
 
 TEST_PREFIX: Final = "CASEMATE_TEST_"
@@ -35,7 +38,9 @@ NODE_SOCKET: Final = "run/node.sock"
 NODE_SPOOL: Final = "run/spool"
 """Where it keeps what is staged for jobs."""
 
-KNOWN_VARIABLES: Final = frozenset({CONFIG_VARIABLE, CGROUP_VARIABLE, DATA_VARIABLE, *CLIENT_VARIABLES})
+KNOWN_VARIABLES: Final = frozenset(
+    {CONFIG_VARIABLE, CGROUP_VARIABLE, DATA_VARIABLE, *CLIENT_VARIABLES, *OBJECT_VARIABLES}
+)
 LANGUAGE_ALIASES: Final = {"js": "javascript"}
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MASK: Final = "********"
@@ -102,6 +107,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     maximum: dict[str, Any]
     patterns: dict[str, tuple[str, ...]]
     languages: dict[str, LanguageConfig]
+    objects: ObjectsTerms
 
 
 def load_service(config: Config, environment: Mapping[str, str] = os.environ) -> Service:
@@ -218,6 +224,7 @@ def _checked(
         maximum=written.maximum,
         patterns={name: tuple(each) for name, each in written.patterns.items()},
         languages=languages,
+        objects=read_objects(config.objects),
     )
 
 

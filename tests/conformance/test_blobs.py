@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from tests.object_store import CREDENTIALS
 
 from casemate.blobs.envelope import MasterKeys
 from casemate.blobs.local import LocalBlobs
 from casemate.blobs.pieces import pieces_of
 from casemate.blobs.protocol import Blob, Blobs
+from casemate.blobs.s3 import S3Blobs
 from casemate.errors import Conflict, InvalidInput, NotFound
 from casemate.object_limits import OBJECT_BATCH_BYTES, OBJECT_CHUNK_BYTES
 
@@ -25,12 +27,21 @@ Check = Callable[[Blobs], Coroutine[Any, Any, None]]
 Store = Callable[[Check], None]
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Runs a check on a place of objects with nothing in it."""
 
+    def local() -> Blobs:
+        return LocalBlobs(tmp_path / "objects", MasterKeys((b"k" * 32,)))
+
+    def in_s3() -> Blobs:
+        return S3Blobs.open(request.getfixturevalue("object_store").place(), CREDENTIALS)
+
+    opened = local if request.param == "local" else in_s3
+
     def run(check: Check) -> None:
-        asyncio.run(check(LocalBlobs(tmp_path / "objects", MasterKeys((b"k" * 32,)))))
+        blobs = opened()
+        asyncio.run(check(blobs))
 
     return run
 

@@ -13,8 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from casemate import limits
-from casemate.engine.paths import check_pattern, display_name, inside_path, matches, new_file_path
+from casemate.engine.paths import check_pattern, display_name, inside_path, new_file_path
 from casemate.errors import InvalidInput
+from casemate.model.globs import matches
 from casemate.model.spec import WORK_DIRECTORY, WRITABLE_DIRECTORIES
 
 PIECES = st.sampled_from(

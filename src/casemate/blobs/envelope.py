@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from casemate.errors import ConfigError, RecordsDamaged
+from casemate.object_config import KEY_VARIABLE as VARIABLE
 from casemate.object_limits import MASTER_KEYS_MAX
 from casemate.store.secret_file import SECRET_BYTES, SecretFile
 
 NAME: Final = "objects.key"
-VARIABLE: Final = "CASEMATE_OBJECTS_KEY"
 KEY_ID_BYTES: Final = 8
 WRAPPED_BYTES: Final = KEY_ID_BYTES + SECRET_BYTES + 8
 NONCE_BYTES: Final = 12

@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from casemate.blobs.envelope import MasterKeys
-from casemate.blobs.files import DIRECTORY_MODE, Reading, Writing, blobs_in, delete, group_of, groups_in, hidden, told
+from casemate.blobs.files import (
+    DIRECTORY_MODE,
+    Reading,
+    Writing,
+    blobs_in,
+    delete,
+    entries,
+    group_of,
+    groups_in,
+    hidden,
+    told,
+)
 from casemate.blobs.keys import place_of
 from casemate.blobs.pieces import batches
 from casemate.blobs.protocol import Blob, is_as_of
@@ -90,16 +101,16 @@ class LocalBlobs:
                 each.unlink()
         return len(found)
 
-    def is_empty(self) -> bool:
-        """Whether there is nothing that would need a key."""
-        with told():
-            return [each.name for each in self._directory.iterdir()] == [NEW]
-
     # Where things are -----------------------------------------------------------------------------
 
     def _path(self, key: str) -> Path:
         tenant, _, _ = key.partition("/")
         return self._directory / hidden(tenant) / hidden(group_of(key)) / hidden(key)
+
+
+def has_objects(directory: Path) -> bool:
+    """Whether there is anything that needs a key."""
+    return any(each.name != NEW for each in entries(directory))
 
 
 async def in_thread(work: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:

@@ -56,5 +56,8 @@ class Blobs(Protocol):
 
 def is_as_of(found: Blob, wanted: Blob | None) -> None:
     """Raise Conflict where another object has taken the place of the one that is wanted."""
-    if wanted is not None and (found.size_bytes, found.modified_us) != (wanted.size_bytes, wanted.modified_us):
+    if wanted is None:
+        return
+    differs = (found.size_bytes, found.modified_us) != (wanted.size_bytes, wanted.modified_us)
+    if differs or (found.digest and wanted.digest and found.digest != wanted.digest):
         raise Conflict("the object has been replaced meanwhile", hint="ask again")

@@ -19,9 +19,10 @@ from typing import Final
 import msgspec
 
 from casemate import limits
-from casemate.engine.paths import check_pattern, display_name, matches
+from casemate.engine.paths import check_pattern, display_name
 from casemate.isolation.waiting import Steps, Turn
 from casemate.kernel.openat2 import open_beneath
+from casemate.model.globs import matches
 from casemate.model.result import Event, OutputFile
 
 NOT_COLLECTED: Final = "not-collected"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
-from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -12,7 +10,6 @@ from casemate import limits
 from casemate.errors import InvalidInput
 from casemate.model.spec import WORK_DIRECTORY, WRITABLE_DIRECTORIES
 
-_ANY_DEPTH: Final = "**"
 _LIKE_AN_ESCAPE: Final = rb"\\(?=x(?:[89a-f][0-9a-f]|5c))"
 
 
@@ -67,29 +64,6 @@ def check_pattern(pattern: str, *, field: str) -> tuple[str, ...]:
     if not parts or ".." in parts or "\0" in pattern or too_long:
         raise InvalidInput(field, f"{pattern[:80]!r} is not a pattern relative to the work directory")
     return parts
-
-
-def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Whether a path, as its names, matches a pattern, as its parts.
-
-    Caller and guest choose one each, so the work is bounded by the product of their lengths.
-    """
-    reached = _skipped({0}, pattern)
-    for name in names:
-        open_places = {place for place in reached if place < len(pattern)}
-        kept = {place for place in open_places if pattern[place] == _ANY_DEPTH}
-        passed = {place + 1 for place in open_places - kept if fnmatch.fnmatchcase(name, pattern[place])}
-        reached = _skipped(kept | passed, pattern)
-    return len(pattern) in reached
-
-
-def _skipped(places: set[int], pattern: Sequence[str]) -> set[int]:
-    """The places in the pattern, and those behind a `**` there, which may stand for no name at all."""
-    found = set(places)
-    for place in range(len(pattern)):
-        if place in found and pattern[place] == _ANY_DEPTH:
-            found.add(place + 1)
-    return found
 
 
 def display_name(raw: bytes) -> str:

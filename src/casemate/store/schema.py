@@ -265,6 +265,45 @@ function_logs = Table(
     Index(None, "at_us"),
 )
 
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("tenant_id", String(40), nullable=False),
+    Column("key_id", String(40), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("request_id", String(128), nullable=False),
+    _time("created_us"),
+    Column("digest", LargeBinary(32), nullable=False),
+    Index(None, "tenant_id", "created_us", "id"),
+    Index(None, "created_us", "id"),
+)
+"""No tenant is referred to: what one has done is known when it is gone. `seq` has no gaps."""
+
+audit_ends = Table(
+    "audit_ends",
+    metadata,
+    Column("name", String(8), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("code", LargeBinary(32), nullable=False),
+)
+"""`last`: the youngest record; `before`: the one before the oldest that is kept."""
+
+secrets = Table(
+    "secrets",
+    metadata,
+    _tenant(primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    _time("created_us"),
+    _time("updated_us"),
+    Column("updated_by", String(40), nullable=False),
+)
+
 settings = Table(
     "settings",
     metadata,

@@ -33,6 +33,10 @@ class Signing:
         """What signed requests of a key are believed with, the present secret first."""
         return self._derived(f"webhook:{key_id}".encode())
 
+    def address_secrets(self, key_id: str) -> tuple[bytes, ...]:
+        """What a key signs addresses with, the present secret first."""
+        return self._derived(f"address:{key_id}".encode())
+
     def sign_session(self, payload: bytes) -> bytes:
         """The code that shows that a session is one of ours."""
         return _code(self._derived(b"session")[0], payload)

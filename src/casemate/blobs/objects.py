@@ -1,0 +1,188 @@
+"""The objects of tenants, by the names that tenants give them: bounded, checked by digest, and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+
+import msgspec
+
+from casemate.blobs.keys import UPLOADS, job_prefix, key_of, name_in, place_of, prefix_of
+from casemate.blobs.protocol import Blob, Blobs
+from casemate.errors import InvalidInput, NotFound, TooManyRequests
+from casemate.object_config import ObjectsTerms
+
+_RETRY_S = 60.0
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of a tenant's objects. `next_name`: behind which the next page begins; None: there is no more."""
+
+    items: tuple[Blob, ...]
+    next_name: str | None = None
+
+
+class Objects:
+    """What one tenant names is never another's: its id stands before every name."""
+
+    def __init__(self, blobs: Blobs, terms: ObjectsTerms) -> None:
+        self.blobs = blobs
+        self.terms = terms
+        self.room = Room(blobs, terms.tenant_max_bytes)
+
+    async def put(
+        self,
+        tenant: str,
+        name: str,
+        data: AsyncIterator[bytes],
+        *,
+        digest: str = "",
+        size_max_bytes: int | None = None,
+    ) -> Blob:
+        """Write an object. `digest`: what it has to have, or empty.
+
+        Raises InvalidInput for a wrong name, digest or size, and TooManyRequests where the tenant has too much already.
+        """
+        return await self.put_key(key_of(tenant, name), data, digest=digest, size_max_bytes=size_max_bytes)
+
+    async def put_key(
+        self, key: str, data: AsyncIterator[bytes], *, digest: str = "", size_max_bytes: int | None = None
+    ) -> Blob:
+        """The same, for what is no object of a tenant's naming."""
+        most = self.terms.object_max_bytes
+        most = most if size_max_bytes is None else min(most, size_max_bytes)
+        tenant = place_of(key).tenant
+        taken = await self.room.taking(tenant)
+        try:
+            blob = await self.blobs.put(key, taken.counted(checked(data, digest)), size_max_bytes=most)
+        except BaseException:
+            taken.give_back()
+            raise
+        return blob
+
+    async def head(self, tenant: str, name: str) -> Blob:
+        """What is known of it. Raises InvalidInput for a wrong name, and NotFound."""
+        return await self._told(self.blobs.head(key_of(tenant, name)), name)
+
+    async def _told(self, looking: object, name: str) -> Blob:
+        try:
+            found: Blob = await looking  # type: ignore[misc]
+        except NotFound as error:
+            raise NotFound(f"there is no object {name[:200]!r}") from error
+        return found
+
+    def get(self, blob: Blob, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The bytes of what `head` has told of. Raises Conflict where it is not that any more."""
+        return self.blobs.get(blob.key, offset=offset, as_of=blob)
+
+    async def list(self, tenant: str, prefix: str, *, limit: int, behind: str = "") -> Listing:
+        """Objects whose names begin so, in the order of their names."""
+        found: list[Blob] = []
+        async with aclosing(self.blobs.list(prefix_of(tenant, prefix))) as blobs:  # type: ignore[type-var]
+            async for blob in blobs:
+                name = name_in(tenant, blob.key)
+                if name <= behind or name.startswith(f"{UPLOADS}/"):
+                    continue
+                if len(found) == limit:
+                    return Listing(items=tuple(found), next_name=name_in(tenant, found[-1].key))
+                found.append(blob)
+        return Listing(items=tuple(found))
+
+    async def delete(self, tenant: str, name: str) -> bool:
+        """False: it was not there. Raises InvalidInput for a wrong name."""
+        return await self.blobs.delete(key_of(tenant, name))
+
+    async def delete_job(self, tenant: str, job: str) -> None:
+        """All files of a job. Idempotent."""
+        await self._delete_all(job_prefix(tenant, job))
+
+    async def delete_tenant(self, tenant: str) -> None:
+        """All that a tenant has. Idempotent."""
+        await self._delete_all(prefix_of(tenant))
+        self.room.forget(tenant)
+
+    async def _delete_all(self, prefix: str) -> None:
+        async with aclosing(self.blobs.list(prefix)) as blobs:  # type: ignore[type-var]
+            async for blob in blobs:
+                await self.blobs.delete(blob.key)
+
+
+async def checked(data: AsyncIterator[bytes], digest: str) -> AsyncIterator[bytes]:
+    """The same bytes. Raises InvalidInput at their end where they are not those that were meant."""
+    seen = hashlib.sha256()
+    async for piece in data:
+        if digest:
+            seen.update(piece)
+        yield piece
+    if digest and seen.hexdigest() != digest:
+        raise InvalidInput("digest", "is not that of what has come", hint="send it again")
+
+
+class Room:
+    """How much each tenant keeps, counted when it first matters, and anew now and then."""
+
+    def __init__(self, blobs: Blobs, most_bytes: int) -> None:
+        self._blobs = blobs
+        self._most_bytes = most_bytes
+        self._held: dict[str, int] = {}
+        self._counting: dict[str, asyncio.Lock] = {}
+
+    async def taking(self, tenant: str) -> Taking:
+        """For one object that is coming."""
+        if tenant not in self._held:
+            async with self._counting.setdefault(tenant, asyncio.Lock()):
+                if tenant not in self._held:
+                    self._held[tenant] = await self._counted(tenant)
+            self._counting.pop(tenant, None)
+        return Taking(self, tenant)
+
+    async def _counted(self, tenant: str) -> int:
+        async with aclosing(self._blobs.list(prefix_of(tenant))) as blobs:  # type: ignore[type-var]
+            return sum([blob.size_bytes async for blob in blobs])
+
+    def take(self, tenant: str, count: int) -> None:
+        """Have so much more. Raises TooManyRequests."""
+        held = self._held.get(tenant, 0) + count
+        if held > self._most_bytes:
+            problem = f"this tenant's objects have {self._most_bytes} bytes already, which is all they may"
+            raise TooManyRequests(problem, retry_after_s=_RETRY_S, hint="delete what nobody needs")
+        self._held[tenant] = held
+
+    def give_back(self, tenant: str, count: int) -> None:
+        """Have so much less."""
+        self._held[tenant] = max(0, self._held.get(tenant, 0) - count)
+
+    def held_by(self, tenant: str) -> int:
+        """How much that is, as far as it is known."""
+        return self._held.get(tenant, 0)
+
+    def counted(self, found: Mapping[str, int]) -> None:
+        """What there really is."""
+        self._held = {tenant: found.get(tenant, 0) for tenant in {*self._held, *found}}
+
+    def forget(self, tenant: str) -> None:
+        """Count anew when it next matters."""
+        self._held.pop(tenant, None)
+
+
+class Taking:
+    """The room that one object takes while it comes."""
+
+    def __init__(self, room: Room, tenant: str) -> None:
+        self._room = room
+        self._tenant = tenant
+        self._bytes = 0
+
+    async def counted(self, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same bytes. Raises TooManyRequests where there is no room for them."""
+        async for piece in data:
+            self._room.take(self._tenant, len(piece))
+            self._bytes += len(piece)
+            yield piece
+
+    def give_back(self) -> None:
+        """It has not come after all."""
+        self._room.give_back(self._tenant, self._bytes)
+        self._bytes = 0
