@@ -25,6 +25,7 @@ from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures
 from casemate.api.protocol import BoundedProtocol
 from casemate.api.state import State
+from casemate.api.storage import open_storage
 from casemate.api.upkeep import Upkeep
 from casemate.cluster.lifeline import watch
 from casemate.cluster.local import LocalBus
@@ -93,12 +94,13 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
             measures = Measures()
             gate = Gate(service.concurrency, waiting_max=service.queue)
             executions = Executions(book, bus, gate, maximum=service.maximum, on_end=measures.observe_end)
+            tenancy, signing = Tenancy(database), open_signing(data)
             parts = State(
                 config=service,
                 database=database,
                 bus=bus,
-                tenancy=Tenancy(database),
-                signing=open_signing(data),
+                tenancy=tenancy,
+                signing=signing,
                 executions=executions,
                 checks=Checks(bus, gate, service.patterns),
                 functions=Functions(database),
@@ -107,6 +109,7 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                 ),
                 measures=measures,
                 load=Load(service.request_max_bytes),
+                storage=await open_storage(service.objects, data, database, signing, tenancy),
             )
             async with Upkeep(parts):
                 yield parts

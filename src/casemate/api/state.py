@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from casemate.api.load import Load
 from casemate.api.measures import Measures
+from casemate.api.storage import Storage
 from casemate.cluster.local import LocalBus
 from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
@@ -34,6 +35,7 @@ class State(msgspec.Struct, kw_only=True):
     calls: Calls
     measures: Measures
     load: Load
+    storage: Storage
 
 
 def state_of(request: Request) -> State:
