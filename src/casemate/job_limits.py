@@ -192,3 +192,22 @@ CLAIM_PAUSE_S: Final = 1.0
 
 KEPT_STREAM_BYTES: Final = 16 * KIB
 """Of the beginning and of the end of what a job printed, in its result; the log has more."""
+
+# Schedules -----------------------------------------------------------------------------------------
+SCHEDULES_A_TENANT_MAX: Final = 1_000
+CRON_MAX_CHARS: Final = 200
+SCHEDULE_NAME_MAX_CHARS: Final = 100
+MISSED_AFTER_S: Final = 60.0
+"""A time that is so long ago was missed; what comes sooner is merely late."""
+
+SCHEDULES_LOOK_S: Final = 30.0
+"""How often schedules are looked at, where nothing tells that one is due."""
+
+SCHEDULES_A_LOOK_MAX: Final = 100
+
+# Over HTTP -----------------------------------------------------------------------------------------
+JOB_WAIT_MAX_S: Final = 60.0
+EVENTS_LOOK_S: Final = 2.0
+"""How often a job that is followed is looked at, where nothing here tells of changes."""
+
+SEARCH_MAX_CHARS: Final = 500

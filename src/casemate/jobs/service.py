@@ -18,10 +18,11 @@ from casemate.jobs.dispatch import Dispatcher
 from casemate.jobs.ports import JobLogs, JobObjects, Meter
 from casemate.jobs.request import Asked, check_id, spec_of
 from casemate.model.ids import ID_BYTES, new_id
-from casemate.model.job import ENDED, Job, JobSpec, Transition
+from casemate.model.job import ENDED, Job, JobSpec, JobState, Transition
 from casemate.queue.protocol import Beside, Queue
 from casemate.store import jobs as rows
-from casemate.store.database import Database
+from casemate.store import leases
+from casemate.store.database import Database, Records
 from casemate.store.jobs import Filters
 from casemate.store.pages import Page
 
@@ -123,7 +124,7 @@ class Jobs:
         """What became of it, in order."""
         return await self.database.read(lambda records: rows.transitions(records, tenant_id, job_id))
 
-    async def list(self, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None = None) -> Page[Job]:
+    async def list_jobs(self, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None = None) -> Page[Job]:
         """Newest first, without results."""
         return await self.database.read(
             lambda records: rows.list_jobs(records, tenant_id, filters, limit=limit, cursor=cursor)
@@ -138,6 +139,15 @@ class Jobs:
             except NotFound:
                 continue
         return found
+
+    async def standing(self, tenant_id: str) -> tuple[Mapping[JobState, int], bool, bool]:
+        """How many jobs there are of each state that are not done with, and whether the tenant, or all, are paused."""
+
+        def looked(records: Records) -> tuple[Mapping[JobState, int], bool, bool]:
+            counts = rows.counts(records).get(tenant_id, {})
+            return counts, leases.is_paused(records, tenant_id), leases.is_paused(records)
+
+        return await self.database.read(looked)
 
     async def ended(self, tenant_id: str, job_id: str) -> Job:
         """Until it has ended: then that. Raises NotFound."""

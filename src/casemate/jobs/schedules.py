@@ -1,0 +1,190 @@
+"""Schedules: when the time of one comes, its job is made and the next time written down in one transaction.
+
+So no time makes two jobs, whatever dies; and as the time is part of the job's id, not even two services do that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final, Protocol, Self
+
+import msgspec
+from msgspec.structs import replace
+
+from casemate import job_limits as limits
+from casemate.errors import CasemateError, Conflict, InvalidInput, NotAllowed, NotFound, TooManyRequests
+from casemate.executions.book import Caller, Changes, now_us
+from casemate.jobs.attempt import key_of
+from casemate.jobs.config import JobSettings
+from casemate.jobs.cron import check_times, next_after, turn_at
+from casemate.jobs.policy import check_policy
+from casemate.model.ids import new_id
+from casemate.model.job import Job, JobSpec
+from casemate.model.units import SECOND_US
+from casemate.queue.protocol import Beside
+from casemate.store import schedules as rows
+from casemate.store import tenants
+from casemate.store.database import Database, Records
+from casemate.store.pages import Page
+from casemate.store.schedules import Schedule
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Accepting(Protocol):
+    """A queue that takes a job within a transaction of somebody else's."""
+
+    def accept(self, records: Records, job: Job, *, queue_max: int, beside: Beside) -> Job: ...
+    def wake(self) -> None: ...
+
+
+class Schedules:
+    """The schedules of all tenants. While it is open, it makes their jobs."""
+
+    def __init__(
+        self,
+        database: Database,
+        queue: Accepting,
+        settings: JobSettings,
+        *,
+        changes: Changes,
+        beside: Beside,
+        clock: Callable[[], int] = now_us,
+    ) -> None:
+        self._database = database
+        self._queue = queue
+        self._settings = settings
+        self._changes = changes
+        self._beside = beside
+        self._clock = clock
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="schedules")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    # For tenants ----------------------------------------------------------------------------------
+
+    async def create(
+        self, caller: Caller, spec: JobSpec, *, cron: str, zone: str, missed: str, name: str = ""
+    ) -> Schedule:
+        """Make one. Raises InvalidInput, TooManyRequests."""
+        check_times(cron, zone)
+        if len(name) > limits.SCHEDULE_NAME_MAX_CHARS or not (name.isprintable() or not name):
+            raise InvalidInput("id", f"must be at most {limits.SCHEDULE_NAME_MAX_CHARS} characters that can be shown")
+        if len(msgspec.json.encode(spec)) > limits.JOB_SPEC_MAX_BYTES:
+            raise InvalidInput("files", "the job is too large", hint="bring what is large as objects")
+        at_us = self._clock()
+        made = Schedule(
+            id=new_id("sch"),
+            tenant_id=caller.tenant_id,
+            key_id=caller.key_id,
+            name=name,
+            cron=cron,
+            zone=zone,
+            missed=missed,
+            spec=spec,
+            created_us=at_us,
+            next_us=next_after(cron, zone, at_us),
+        )
+        await self._database.write(partial(rows.insert_schedule, row=made, most=limits.SCHEDULES_A_TENANT_MAX))
+        self._woken.set()
+        return made
+
+    async def get(self, tenant_id: str, schedule_id: str) -> Schedule:
+        """Raises NotFound."""
+        return await self._database.read(lambda records: rows.get(records, tenant_id, schedule_id))
+
+    async def list_schedules(self, tenant_id: str, *, limit: int, cursor: str | None = None) -> Page[Schedule]:
+        """Newest first."""
+        return await self._database.read(
+            lambda records: rows.list_schedules(records, tenant_id, limit=limit, cursor=cursor)
+        )
+
+    async def change(self, tenant_id: str, schedule_id: str, **values: str | bool) -> Schedule:
+        """Another time, or `is_paused`: the next time is counted from now. Raises NotFound, InvalidInput."""
+
+        def changed(records: Records) -> Schedule:
+            now = replace(rows.get(records, tenant_id, schedule_id, to_change=True), **values)
+            check_times(now.cron, now.zone)
+            now = replace(now, next_us=next_after(now.cron, now.zone, self._clock()))
+            rows.put(records, now)
+            return now
+
+        found = await self._database.write(changed)
+        self._woken.set()
+        return found
+
+    async def delete(self, tenant_id: str, schedule_id: str) -> None:
+        """Its jobs stay. Raises NotFound."""
+        await self._database.write(lambda records: rows.remove(records, tenant_id, schedule_id))
+
+    # When their time comes ------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            wait_s = limits.SCHEDULES_LOOK_S
+            try:
+                next_us = await self.fire()
+                if next_us is not None:
+                    wait_s = min(wait_s, max(0.0, (next_us - self._clock()) / SECOND_US))
+            except CasemateError as error:
+                _LOG.warning("schedules cannot be looked at: %s", error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._woken.wait()
+
+    async def fire(self) -> int | None:
+        """Make the jobs whose time has come. When the next is due."""
+        made = await self._database.write(self._fired)
+        for job in made:
+            self._changes.tell(key_of(job))
+        if made:
+            self._queue.wake()
+        return await self._database.read(rows.next_due_us)
+
+    def _fired(self, records: Records) -> list[Job]:
+        at_us = self._clock()
+        made: list[Job] = []
+        for schedule in rows.due(records, at_us=at_us, limit=limits.SCHEDULES_A_LOOK_MAX):
+            turn = turn_at(schedule.cron, schedule.zone, schedule.missed, schedule.next_us or at_us, at_us)
+            now = replace(schedule, next_us=turn.next_us)
+            job = None if turn.fire_us is None else self._made(records, schedule, turn.fire_us, at_us)
+            if job is not None:
+                made.append(job)
+                now = replace(now, last_us=turn.fire_us, last_job_id=job.id)
+            rows.put(records, now)
+        return made
+
+    def _made(self, records: Records, schedule: Schedule, fire_us: int, at_us: int) -> Job | None:
+        """The job of a time; None where it may not be now: that time is passed over, and the log says so."""
+        job = Job(
+            id=f"{schedule.id}.{fire_us // SECOND_US}",
+            tenant_id=schedule.tenant_id,
+            key_id=schedule.key_id,
+            spec=schedule.spec,
+            created_us=at_us,
+            due_us=at_us,
+            schedule_id=schedule.id,
+        )
+        try:
+            check_policy(schedule.spec, "", self._settings)
+            tenant = tenants.get(records, schedule.tenant_id)
+            if tenant.state != tenants.ACTIVE:
+                return None
+            return self._queue.accept(records, job, queue_max=tenant.queue_max, beside=self._beside)
+        except (NotAllowed, TooManyRequests, Conflict, NotFound) as error:
+            _LOG.warning("a schedule makes no job: %s", error, extra={"schedule": schedule.id})
+            return None
