@@ -98,7 +98,8 @@ async def list_jobs(
     schedule: Annotated[str | None, Query(max_length=bound.ID_MAX_CHARS)] = None,
     label: Annotated[list[str], Query(max_length=bound.LABELS_MAX)] = [],  # noqa: B006
     text: Annotated[
-        str | None, Query(max_length=limits.SEARCH_MAX_CHARS, description="Those whose logs hold it; nothing else counts.")
+        str | None,
+        Query(max_length=limits.SEARCH_MAX_CHARS, description="Those whose logs hold it; nothing else counts."),
     ] = None,
     since: str | None = None,
     until: str | None = None,
