@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
 
 import casemate
 from casemate.engine import engine as engine_module
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
+
+    from casemate.store.database import Database
 
 settings.register_profile("casemate", deadline=None, database=None, print_blob=True)
 settings.load_profile("casemate")
@@ -68,3 +75,41 @@ def default_engine_rests() -> Iterator[None]:
     yield
     for engine in engine_module._default.engines.values():
         engine.rest()
+
+
+def _databases() -> tuple[str, ...]:
+    """Which databases tests of the records have: a server needs a user with a name, and a machine that is not slow."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return ("sqlite",)
+    is_slow = float(os.environ.get("CASEMATE_TEST_SLOWNESS", "1")) > 1
+    has_server = any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    return ("sqlite", "postgresql") if has_server and not is_slow else ("sqlite",)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Start a PostgreSQL for the tests of this process."""
+    from tests.postgres import served
+
+    with served() as server:
+        yield server
+
+
+@pytest.fixture(params=_databases())
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """Return where records are for this test: in a file, then on a server."""
+    if request.param == "sqlite":
+        return tmp_path / "records.db"
+    address: str = request.getfixturevalue("postgres").cleaned()
+    return address
+
+
+@pytest.fixture
+def database(place: str | Path) -> Iterator[Database]:
+    """Open the records that are there."""
+    from tests.integration.records import opened
+
+    with opened(place) as found:
+        yield found
