@@ -57,10 +57,12 @@ class Database:
             dialect.make()
             with dialect.changing_tables(writing) as connection:
                 prepare(connection, dialect.place)
-        except (DBAPIError, OSError) as error:
+        except OSError as error:
             writing.dispose()
-            if isinstance(error, OSError):
-                raise RecordsUnavailable("io", f"{dialect.place} cannot be opened: {error.strerror}") from error
+            raise RecordsUnavailable("io", f"{dialect.place} cannot be opened: {error.strerror}") from error
+        except DBAPIError as error:
+            writing.dispose()
+            _LOG.error("%s cannot be opened: %s", dialect.place, error.orig)
             raise told(error, dialect) from error
         except BaseException:
             writing.dispose()
