@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
+from tests.databases import DATABASES
 
 import casemate
 from casemate.engine import engine as engine_module
@@ -77,27 +77,18 @@ def default_engine_rests() -> Iterator[None]:
         engine.rest()
 
 
-def _databases() -> tuple[str, ...]:
-    """Which databases tests of the records have: a server needs a user with a name, and a machine that is not slow."""
-    try:
-        pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return ("sqlite",)
-    is_slow = float(os.environ.get("CASEMATE_TEST_SLOWNESS", "1")) > 1
-    has_server = any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-    return ("sqlite", "postgresql") if has_server and not is_slow else ("sqlite",)
-
-
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
     """Start a PostgreSQL for the tests of this process."""
+    if "postgresql" not in DATABASES:
+        pytest.skip("no PostgreSQL can be started here")
     from tests.postgres import served
 
     with served() as server:
         yield server
 
 
-@pytest.fixture(params=_databases())
+@pytest.fixture(params=DATABASES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
     """Return where records are for this test: in a file, then on a server."""
     if request.param == "sqlite":
