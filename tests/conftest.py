@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
+from tests.databases import DATABASES
 
 import casemate
 from casemate.engine import engine as engine_module
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
+
+    from casemate.store.database import Database
 
 settings.register_profile("casemate", deadline=None, database=None, print_blob=True)
 settings.load_profile("casemate")
@@ -68,3 +75,32 @@ def default_engine_rests() -> Iterator[None]:
     yield
     for engine in engine_module._default.engines.values():
         engine.rest()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """Start a PostgreSQL for the tests of this process."""
+    if "postgresql" not in DATABASES:
+        pytest.skip("no PostgreSQL can be started here")
+    from tests.postgres import served
+
+    with served() as server:
+        yield server
+
+
+@pytest.fixture(params=DATABASES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
+    """Return where records are for this test: in a file, then on a server."""
+    if request.param == "sqlite":
+        return tmp_path / "records.db"
+    address: str = request.getfixturevalue("postgres").cleaned()
+    return address
+
+
+@pytest.fixture
+def database(place: str | Path) -> Iterator[Database]:
+    """Open the records that are there."""
+    from tests.integration.records import opened
+
+    with opened(place) as found:
+        yield found

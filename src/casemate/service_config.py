@@ -41,10 +41,17 @@ NODE_SPOOL: Final = "run/spool"
 KNOWN_VARIABLES: Final = frozenset(
     {CONFIG_VARIABLE, CGROUP_VARIABLE, DATA_VARIABLE, *CLIENT_VARIABLES, *OBJECT_VARIABLES}
 )
+QUEUE_VARIABLE: Final = "SANDBOX_REDIS_URL"
+DATABASE_ADDRESSES: Final = ("postgresql://", "postgres://")
+"""The records are in a file unless their place begins so."""
+
 LANGUAGE_ALIASES: Final = {"js": "javascript"}
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 MASK: Final = "********"
 _SECRET: Final = re.compile(r"secret|token|passw|credential|key$", re.IGNORECASE)
+_PASSWORD: Final = re.compile(r"(://[^/?#:@]*:)[^/?#]*(?=@)|([?&]password=)[^&]*")
+"""In an address."""
+
 _ENVIRONMENT_NAME: Final = r"[a-z][a-z0-9-]*"
 _PORT_MAX: Final = 65_535
 
@@ -70,6 +77,7 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     host: str = "127.0.0.1"
     port: int = bound.SERVICE_PORT
     data: str = ""
+    database: str = ""
     drain: str | float = bound.SERVICE_DRAIN_S
     concurrency: int = 0
     queue: int = bound.SERVICE_QUEUE
@@ -92,6 +100,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int
     data: Path
+    database: str
     drain_s: float
     concurrency: int
     queue: int
@@ -113,7 +122,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 def load_service(config: Config, environment: Mapping[str, str] = os.environ) -> Service:
     """What the file and the environment say together. Raises ConfigError naming the key or the variable."""
     check_variables(environment)
-    written = {**config.service, **_from_variables(environment)}
+    written = {**config.service, **_from_queue_variable(environment), **_from_variables(environment)}
     return _checked(_converted(written), read_languages(config.languages), config, environment)
 
 
@@ -168,6 +177,17 @@ def _check_number(key: str, value: object, *, least: float, most: float, whole: 
         raise ConfigError(key, f"must be a {'whole ' * whole}number from {least:g} to {most:.15g}")
 
 
+def _from_queue_variable(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Where the queue is, by the name that other services have for it; here it is where the records are."""
+    written = environment.get(QUEUE_VARIABLE, "")
+    if not written:
+        return {}
+    if not written.startswith(DATABASE_ADDRESSES):
+        hint = "jobs wait in the records: give the address of a PostgreSQL, or nothing for a file"
+        raise ConfigError(QUEUE_VARIABLE, "is no address of a PostgreSQL", hint=hint)
+    return {"database": written}
+
+
 def _from_variables(environment: Mapping[str, str]) -> dict[str, Any]:
     found = {}
     for field in msgspec.structs.fields(ServiceConfig):
@@ -209,6 +229,7 @@ def _checked(
         host=written.host,
         port=written.port,
         data=_data(written.data, config, environment),
+        database=written.database,
         drain_s=drain_s,
         concurrency=written.concurrency or max(2, len(os.sched_getaffinity(0))),
         queue=written.queue,
@@ -270,6 +291,10 @@ def _check_words(written: ServiceConfig) -> None:
         raise ConfigError("service.host", "must be an address")
     if len(written.tags) > bound.SERVICE_TAGS_MAX:
         raise ConfigError("service.tags", f"more than {bound.SERVICE_TAGS_MAX}")
+    if written.database and not written.database.startswith(DATABASE_ADDRESSES):
+        raise ConfigError(
+            "service.database", "is no address", hint="postgresql://user@host/name, or nothing for a file"
+        )
     _check_text("service.location", written.location)
     for word in (*written.tags, *written.tags.values()):
         _check_text("service.tags", word)
@@ -322,4 +347,6 @@ def masked(value: Any) -> Any:  # noqa: ANN401 - any JSON value
             key: MASK if inner and isinstance(inner, str) and _SECRET.search(key) else masked(inner)
             for key, inner in value.items()
         }
+    if isinstance(value, str):
+        return _PASSWORD.sub(lambda found: (found[1] or found[2]) + MASK, value)
     return [masked(inner) for inner in value] if isinstance(value, list) else value

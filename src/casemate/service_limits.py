@@ -147,7 +147,7 @@ RECORDS_BUSY_TIMEOUT_S: Final = 5.0
 RECORDS_CONNECT_TIMEOUT_S: Final = 5
 """How long a connection to PostgreSQL may take to open; libpq counts whole seconds."""
 
-LISTEN_LOOK_S: Final = 1.0
+LISTEN_LOOK_S: Final = 0.25
 """How soon a thread that waits for notices sees that it is to end."""
 
 LISTEN_AGAIN_S: Final = 1.0

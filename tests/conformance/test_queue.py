@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
-from tests.integration.records import opened, tenant
+from tests.integration.records import Place, opened, tenant
 
 from casemate.errors import Conflict, NotFound, TooManyRequests
 from casemate.job_limits import BACKOFF_MAX_S, LOST_MAX, QUEUE_LOOK_S
@@ -85,12 +84,6 @@ class Desk:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "records.db") as found:
-        yield found
-
-
-@pytest.fixture
 def desk(database: Database) -> Desk:
     return Desk(database)
 
@@ -126,11 +119,11 @@ def test_s2_71_a_job_goes_its_way_and_every_step_is_recorded(desk: Desk) -> None
     run(scenario())
 
 
-def test_s2_71_what_was_accepted_is_there_after_a_restart(tmp_path: Path) -> None:
-    with opened(tmp_path / "again.db") as database:
+def test_s2_71_what_was_accepted_is_there_after_a_restart(place: Place) -> None:
+    with opened(place) as database:
         desk = Desk(database)
         job = run(desk.submit(run(desk.tenant())))
-    with opened(tmp_path / "again.db") as database:
+    with opened(place) as database:
         assert run(Desk(database).claimed()) == [job.id]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from casemate.model.ids import new_id
 from casemate.store import executions, tenants
@@ -14,10 +14,13 @@ from casemate.store.database import Database
 from casemate.store.executions import Ending, Execution
 from casemate.store.tenants import Tenant
 
+Place: TypeAlias = str | Path
+"""A file of SQLite's, or the address of a PostgreSQL; the fixture `place` gives first the one and then the other."""
+
 
 @contextmanager
-def opened(path: Path) -> Iterator[Database]:
-    database = Database.open(path)
+def opened(place: Place) -> Iterator[Database]:
+    database = Database.open(place)
     try:
         yield database
     finally:

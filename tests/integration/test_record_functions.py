@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import Connection, create_engine, func, select
-from tests.integration.records import opened, tenant, with_tenant
+from tests.integration.records import tenant, with_tenant
 
 from casemate.errors import Conflict, InvalidInput, NotFound
 from casemate.store import functions, schema, tenants
@@ -21,12 +19,6 @@ from casemate.store.database import Database
 from casemate.store.functions import Alias, Function, Move, NewVersion, Version
 
 LIVE = "live"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "records.db") as found:
-        yield found
 
 
 @pytest.fixture

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from tests.integration.records import opened, with_tenant
+from tests.integration.records import Place, opened, with_tenant
 
 from casemate.api import upkeep
 from casemate.config import Config
@@ -32,12 +30,6 @@ if TYPE_CHECKING:
     from casemate.api.state import State
 
 DAY_US = 24 * 3600 * 1_000_000
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "records.db") as found:
-        yield found
 
 
 # Logs ---------------------------------------------------------------------------------------------
@@ -204,13 +196,13 @@ def test_old_samples_are_swept_in_steps(database: Database, monkeypatch: pytest.
 # Settings -----------------------------------------------------------------------------------------
 
 
-def test_settings_are_kept_by_name(tmp_path: Path) -> None:
-    with opened(tmp_path / "settings.db") as database:
+def test_settings_are_kept_by_name(place: Place) -> None:
+    with opened(place) as database:
         assert database.read_now(partial(settings.get_setting, name="a")) is None
         database.write_now(partial(settings.put_setting, name="a", value={"x": [1, None]}))
         database.write_now(partial(settings.put_setting, name="a", value={"x": [2]}))
         database.write_now(partial(settings.put_setting, name="b", value=None))
-    with opened(tmp_path / "settings.db") as database:
+    with opened(place) as database:
         assert database.read_now(partial(settings.get_setting, name="a")) == {"x": [2]}
         assert database.read_now(settings.all_settings) == {"a": {"x": [2]}, "b": None}
         assert database.write_now(partial(settings.delete_setting, name="a"))

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.records import opened, with_tenant
+from tests.integration.records import with_tenant
 
 from casemate.store import idempotency, nonces
 from casemate.store.database import Database
 from casemate.store.idempotency import Answered, Begun, Left
 
 ANSWERED = Answered(status_code=201, headers={"location": "/v1/x"}, body=b"{}")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "records.db") as found:
-        yield found
 
 
 # Requests that come twice -------------------------------------------------------------------------

@@ -6,14 +6,14 @@ import asyncio
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 from sqlalchemy import Connection, insert, select, text
-from tests.integration.records import ending, execution, opened, tenant, with_execution, with_tenant
+from tests.integration.records import Place, ending, execution, opened, tenant, with_execution, with_tenant
 
 from casemate.errors import (
     ConfigError,
@@ -34,12 +34,6 @@ JOIN_TIMEOUT_S = 30
 Operations: TypeAlias = list[Callable[[Connection], str]]
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "records.db") as found:
-        yield found
-
-
 def put(connection: Connection, name: str) -> str:
     connection.execute(insert(settings), {"name": name, "value": {"of": name}})
     return name
@@ -52,15 +46,15 @@ def names(connection: Connection) -> set[str]:
 # Writing and reading ------------------------------------------------------------------------------
 
 
-def test_what_is_written_is_read_and_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_what_is_written_is_read_and_is_there_after_a_restart(place: Place) -> None:
     async def scenario() -> None:
-        database = Database.open(tmp_path / "records.db")
+        database = Database.open(place)
         assert await database.write(partial(put, name="a")) == "a"
         assert await database.read(names) == {"a"}
         await database.close()
 
     asyncio.run(scenario())
-    with opened(tmp_path / "records.db") as again:
+    with opened(place) as again:
         assert again.read_now(names) == {"a"}
 
 
@@ -157,9 +151,9 @@ def test_a_write_whose_caller_gave_up_is_done_nonetheless(database: Database) ->
     assert database.read_now(names) == {"a"}
 
 
-def test_closing_carries_out_what_waits_and_takes_nothing_more(tmp_path: Path) -> None:
+def test_closing_carries_out_what_waits_and_takes_nothing_more(place: Place) -> None:
     async def scenario() -> None:
-        database = Database.open(tmp_path / "records.db")
+        database = Database.open(place)
         waiting = [asyncio.create_task(database.write(partial(put, name=str(each)))) for each in range(500)]
         database.post(partial(put, name="posted"))
         await asyncio.sleep(0)
@@ -173,7 +167,7 @@ def test_closing_carries_out_what_waits_and_takes_nothing_more(tmp_path: Path) -
         await database.close()
 
     asyncio.run(scenario())
-    with opened(tmp_path / "records.db") as again:
+    with opened(place) as again:
         assert len(again.read_now(names)) == 501
 
 
@@ -213,13 +207,13 @@ def test_fifty_who_wait_have_all_that_they_write_written(database: Database) -> 
 # Schema -------------------------------------------------------------------------------------------
 
 
-def test_a_database_of_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "records.db"
-    with opened(path) as database:
+def test_a_database_of_a_newer_schema_is_refused_by_name(place: Place) -> None:
+    with opened(place) as database:
+        named = database.dialect.place
         database.write_now(lambda connection: connection.execute(text("update alembic_version set version_num='0999'")))
     with pytest.raises(ConfigError, match="0999") as caught:
-        Database.open(path)
-    assert str(path) in str(caught.value)
+        Database.open(place)
+    assert named in str(caught.value)
 
 
 def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:

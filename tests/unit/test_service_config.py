@@ -62,6 +62,7 @@ def test_keys_are_read_with_their_units() -> None:
         ("host", "::1", "::1"),
         ("port", "81", 81),
         ("rate", "2.5", 2.5),
+        ("database", "postgresql://host/name", "postgresql://host/name"),
         ("environment", "prod", "prod"),
         ("tags", '{"a": "b"}', {"a": "b"}),
         ("maximum", '{"memory": "1Gi"}', {"memory": "1Gi"}),
@@ -122,6 +123,8 @@ def test_s0_34_one_language_by_two_names_is_refused() -> None:
         ("[service.maximum]\nmemroy = '1Gi'\n", "service.maximum.memroy"),
         ("[service.patterns]\npython = [' ']\n", "service.patterns.python"),
         ("[service.tags]\na = 1\n", "service.tags"),
+        ("[service]\ndatabase = 'mysql://host/name'\n", "service.database"),
+        ("[service]\ndatabase = '/var/lib/records'\n", "service.database"),
     ],
 )
 def test_wrong_values_are_named(text: str, field: str) -> None:
@@ -159,6 +162,38 @@ def test_any_language_is_taken_or_refused_by_name(name: str, value: Any) -> None
     with pytest.raises(ConfigError) as caught:
         load_service(Config(languages={name: value}), HOME)
     assert caught.value.field.startswith("languages.")
+
+
+def test_s2_80_the_place_of_the_queue_is_honoured_by_its_other_name() -> None:
+    assert service().database == ""
+    assert service(SANDBOX_REDIS_URL="postgresql://host/name").database == "postgresql://host/name"
+    found = service(SANDBOX_REDIS_URL="postgresql://host/other", CASEMATE_SERVICE_DATABASE="postgresql://host/name")
+    assert found.database == "postgresql://host/name"
+    assert service(SANDBOX_REDIS_URL="").database == ""
+
+
+def test_s2_80_a_redis_is_refused_and_its_password_not_told() -> None:
+    refused = wrong("", SANDBOX_REDIS_URL="redis://:hunter2@localhost:6379")
+    assert refused.field == "SANDBOX_REDIS_URL"
+    assert "PostgreSQL" in refused.hint
+    assert "hunter2" not in str(refused)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://me:hunter2@host/name", f"postgresql://me:{MASK}@host/name"),
+        ("postgresql://me:hun@ter2@host/name", f"postgresql://me:{MASK}@host/name"),
+        (
+            "postgresql:///name?user=me&password=hunter2&sslmode=require",
+            f"postgresql:///name?user=me&password={MASK}&sslmode=require",
+        ),
+        ("postgresql://me@host:5432/name", "postgresql://me@host:5432/name"),
+        ("http://host:80/a@b", "http://host:80/a@b"),
+    ],
+)
+def test_passwords_in_addresses_are_masked(address: str, shown: str) -> None:
+    assert masked({"database": [address]}) == {"database": [shown]}
 
 
 def test_secrets_are_masked_at_any_depth() -> None:

@@ -83,7 +83,7 @@ async def serve(service: Service, arguments: argparse.Namespace) -> None:
 @asynccontextmanager
 async def opened(service: Service, data: Path) -> AsyncIterator[State]:
     """The parts of the service, closed in the reverse of the order in which they need each other."""
-    database = Database.open(data / RECORDS)
+    database = Database.open(service.database or data / RECORDS)
     try:
         epoch = now_us()
         book = Book(database, epoch)

@@ -47,6 +47,7 @@ class RecordsQueue:
         self._clock = clock
         self._woken = asyncio.Event()
         self._next_due_us: int | None = None
+        self._is_listening = False
 
     async def submit(self, job: Job, *, queue_max: int, beside: Beside = nothing_beside) -> Job:
         """Accept it. The same id with the same spec: the job that is there. Raises Conflict, TooManyRequests."""
@@ -196,6 +197,9 @@ class RecordsQueue:
 
     async def wait(self, timeout_s: float) -> None:
         """Until there may be something to claim, as far as this process knows, or the time is over."""
+        if not self._is_listening:
+            self._is_listening = True
+            self._database.listen(partial(_call_soon, asyncio.get_running_loop(), self.wake))
         until_due_s = QUEUE_LOOK_S
         if self._next_due_us is not None:
             until_due_s = max(0.0, (self._next_due_us - self._clock()) / SECOND_US)
@@ -269,6 +273,11 @@ def _found(records: Records, tenant_id: str, job_id: str) -> Row:
     if row is None:
         raise NotFound(f"there is no job {job_id!r}")
     return row
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, called: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+        loop.call_soon_threadsafe(called)
 
 
 def _us(seconds: float) -> int:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import RecordsUnavailable
+from casemate.service_config import DATABASE_ADDRESSES
 from casemate.service_limits import POSTS_WAITING_MAX, READERS, READS_WAITING_MAX, RECORDS_CLOSE_TIMEOUT_S
 from casemate.store.dialect import Dialect
 from casemate.store.migrate import prepare
@@ -23,9 +24,6 @@ T = TypeVar("T")
 _LOG: Final = logging.getLogger(__name__)
 Records: TypeAlias = Connection
 """What operations are functions of, for those who do not import SQLAlchemy."""
-
-ADDRESSES: Final = ("postgresql://", "postgres://")
-"""What is no file begins so."""
 
 
 class Database:
@@ -57,10 +55,12 @@ class Database:
             dialect.make()
             with dialect.changing_tables(writing) as connection:
                 prepare(connection, dialect.place)
-        except (DBAPIError, OSError) as error:
+        except OSError as error:
             writing.dispose()
-            if isinstance(error, OSError):
-                raise RecordsUnavailable("io", f"{dialect.place} cannot be opened: {error.strerror}") from error
+            raise RecordsUnavailable("io", f"{dialect.place} cannot be opened: {error.strerror}") from error
+        except DBAPIError as error:
+            writing.dispose()
+            _LOG.error("%s cannot be opened: %s", dialect.place, error.orig)
             raise told(error, dialect) from error
         except BaseException:
             writing.dispose()
@@ -148,7 +148,7 @@ class Database:
 
 
 def _dialect(place: str | Path) -> Dialect:
-    if isinstance(place, str) and place.startswith(ADDRESSES):
+    if isinstance(place, str) and place.startswith(DATABASE_ADDRESSES):
         from casemate.store.postgres import Postgres
 
         return Postgres(place)

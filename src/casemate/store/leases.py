@@ -17,6 +17,7 @@ from casemate.errors import Conflict, NotFound, TooManyRequests
 from casemate.job_limits import DUE_MAX, EXPIRED_MAX, QUEUE_RETRY_S
 from casemate.model.job import Job, Standing
 from casemate.store import settings
+from casemate.store.dialect import dialect_of
 from casemate.store.jobs import MOVED, insert_transitions, job_of, row_of
 from casemate.store.schema import JOB_IS_DELAYED, JOB_IS_LEASED, JOB_IS_READY, QUEUE_IS_READY, job_queues, tenants
 from casemate.store.schema import jobs as table
@@ -125,6 +126,7 @@ def accept(connection: Connection, job: Job, *, queue_max: int, at_us: int) -> R
     except IntegrityError as error:  # another process was quicker
         raise _conflict(job.id) from error
     insert_transitions(connection, [(job, "")], at_us=at_us)
+    dialect_of(connection).notify(connection)
     return row
 
 
@@ -252,6 +254,8 @@ def record(connection: Connection, changes: Sequence[Change], *, at_us: int, ser
     if told:
         insert_transitions(connection, told, at_us=at_us)
     _recount(connection, changes, at_us=at_us, served_us=served_us)
+    if any(change.now.place in {READY, DELAYED} or change.was.place == LEASED for change in changes):
+        dialect_of(connection).notify(connection)  # of jobs, or of room for them
 
 
 def _recount(connection: Connection, changes: Sequence[Change], *, at_us: int, served_us: int) -> None:
@@ -314,7 +318,9 @@ def set_paused(connection: Connection, tenant_id: str | None, *, paused: bool) -
     """Begin or end that. Raises NotFound without the tenant."""
     if tenant_id is None:
         settings.put_setting(connection, PAUSED, paused)
+        dialect_of(connection).notify(connection)
         return
     if not has_queue(connection, tenant_id):
         make_queue(connection, tenant_id)
     connection.execute(update(job_queues).where(job_queues.c.tenant_id == tenant_id).values(is_paused=paused))
+    dialect_of(connection).notify(connection)

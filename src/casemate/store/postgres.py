@@ -175,7 +175,7 @@ class _Listener(threading.Thread):
 def _url(address: str) -> URL:
     try:
         url = make_url(address)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise ConfigError("service.database", "is no address", hint="postgresql://user@host/name") from error
     return url.set(drivername="postgresql+psycopg")
 
