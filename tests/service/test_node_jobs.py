@@ -21,7 +21,7 @@ from tests.warm import open_engine
 import casemate
 from casemate import job_limits as bound
 from casemate import service_limits
-from casemate.cluster.messages import Answered, Cancel, Output, Phase, Refused, RunJob, Sampled
+from casemate.cluster.messages import Answered, Cancel, FilePiece, Output, Phase, Refused, RunJob, Sampled
 from casemate.limits import MIB
 from casemate.model.result import Reason
 from casemate.node.outbox import Outbox
@@ -305,7 +305,7 @@ def test_s2_32_a_job_that_nobody_waits_for_ends(check: Check, monkeypatch: pytes
     check(test)
 
 
-def test_s2_29_two_runs_share_no_file_process_or_id(check: Check) -> None:
+def test_s2_29_s2_57_two_runs_share_no_file_process_or_id(check: Check) -> None:
     script = "id -u; ls -A . /tmp output; ps -e -o pid= | wc -l; echo left > /tmp/left; echo left > left"
 
     async def test(node: Jobber) -> None:
@@ -429,6 +429,30 @@ def test_nothing_that_a_job_prints_is_dropped(check: Check, monkeypatch: pytest.
         seen = await node.run("head", "-c", str(size_bytes), "/dev/zero", limits={"output": "64Mi"})
         assert seen.ended.ok
         assert len(seen.output["stdout"]) == size_bytes
+
+    check(test)
+
+
+def resident_bytes() -> int:
+    found = re.search(r"^VmRSS:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def test_what_a_job_prints_and_leaves_is_not_the_nodes_memory(check: Check) -> None:
+    """Both ends of the bus are this process; whoever asks throws everything away."""
+    script = "head -c 268435456 /dev/zero; head -c 67108864 /dev/zero > output/f"
+    limits = {"output": "1Gi", "memory": "256Mi", "disk": "128Mi", "cpu": 2}
+
+    async def test(node: Jobber) -> None:
+        await node.run("true")
+        before_bytes, most_bytes, taken_bytes = resident_bytes(), 0, 0
+        async for answer in node.bus.call(job("sh", "-c", script, limits=limits)):
+            taken_bytes += len(answer.chunk.data) if isinstance(answer, Output) else 0
+            taken_bytes += len(answer.data) if isinstance(answer, FilePiece) else 0
+            most_bytes = max(most_bytes, resident_bytes())
+        assert taken_bytes == (256 + 64) * MIB
+        assert most_bytes - before_bytes < 32 * MIB
 
     check(test)
 
