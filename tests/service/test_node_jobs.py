@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
+import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing
@@ -19,7 +21,7 @@ from tests.warm import open_engine
 import casemate
 from casemate import job_limits as bound
 from casemate import service_limits
-from casemate.cluster.messages import Answered, Cancel, Output, Phase, Refused, RunJob, Sampled
+from casemate.cluster.messages import Answered, Cancel, FilePiece, Output, Phase, Refused, RunJob, Sampled
 from casemate.limits import MIB
 from casemate.model.result import Reason
 from casemate.node.outbox import Outbox
@@ -69,7 +71,7 @@ def noted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> asyncio.Ev
 # What goes in ----------------------------------------------------------------------------------------
 
 
-def test_s2_1_a_command_runs_with_its_files_and_leaves_files(check: Check) -> None:
+def test_a_command_runs_with_its_files_and_leaves_files(check: Check) -> None:
     script = "cat data.csv input/data.csv shared/all.txt; echo word >&2; cp data.csv output/copy; echo x > kept.txt"
 
     async def test(node: Jobber) -> None:
@@ -209,7 +211,7 @@ def test_what_is_staged_can_be_taken_back(check: Check) -> None:
     check(test)
 
 
-def test_s2_40_a_job_whose_files_are_not_there_does_not_begin(check: Check) -> None:
+def test_a_job_whose_files_are_not_there_does_not_begin(check: Check) -> None:
     async def test(node: Jobber) -> None:
         refusal = await node.refusal("true", staged=1)
         assert (refusal.code, refusal.message) == (
@@ -303,7 +305,7 @@ def test_s2_32_a_job_that_nobody_waits_for_ends(check: Check, monkeypatch: pytes
     check(test)
 
 
-def test_s2_29_two_runs_share_no_file_process_or_id(check: Check) -> None:
+def test_s2_29_s2_57_two_runs_share_no_file_process_or_id(check: Check) -> None:
     script = "id -u; ls -A . /tmp output; ps -e -o pid= | wc -l; echo left > /tmp/left; echo left > left"
 
     async def test(node: Jobber) -> None:
@@ -366,7 +368,7 @@ def test_s2_36_a_running_job_tells_what_it_uses(check: Check, monkeypatch: pytes
     check(test)
 
 
-def test_s2_62_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
+def test_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
     async def test(node: Jobber) -> None:
         forks = "import os\nfor _ in range(20):\n    try:\n        os.fork() or os.pause()\n    except OSError: pass"
         seen = await node.run(
@@ -427,6 +429,30 @@ def test_nothing_that_a_job_prints_is_dropped(check: Check, monkeypatch: pytest.
         seen = await node.run("head", "-c", str(size_bytes), "/dev/zero", limits={"output": "64Mi"})
         assert seen.ended.ok
         assert len(seen.output["stdout"]) == size_bytes
+
+    check(test)
+
+
+def resident_bytes() -> int:
+    found = re.search(r"^VmRSS:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1]) * 1024
+
+
+def test_what_a_job_prints_and_leaves_is_not_the_nodes_memory(check: Check) -> None:
+    """Both ends of the bus are this process; whoever asks throws everything away."""
+    script = "head -c 268435456 /dev/zero; head -c 67108864 /dev/zero > output/f"
+    limits = {"output": "1Gi", "memory": "256Mi", "disk": "128Mi", "cpu": 2}
+
+    async def test(node: Jobber) -> None:
+        await node.run("true")
+        before_bytes, most_bytes, taken_bytes = resident_bytes(), 0, 0
+        async for answer in node.bus.call(job("sh", "-c", script, limits=limits)):
+            taken_bytes += len(answer.chunk.data) if isinstance(answer, Output) else 0
+            taken_bytes += len(answer.data) if isinstance(answer, FilePiece) else 0
+            most_bytes = max(most_bytes, resident_bytes())
+        assert taken_bytes == (256 + 64) * MIB
+        assert most_bytes - before_bytes < 32 * MIB
 
     check(test)
 
@@ -583,20 +609,69 @@ def test_s2_58_what_is_on_the_machine_cannot_be_seen(check: Check, tmp_path: Pat
     check(test)
 
 
-def test_s2_54_a_listener_in_one_job_is_reached_by_no_other(check: Check) -> None:
+def test_s2_31_s2_54_jobs_reach_neither_each_other_nor_the_machine_and_nothing_reaches_them(check: Check) -> None:
     listen = "import socket; s = socket.create_server(('0.0.0.0', 47123)); print('up', flush=True); s.accept()"
-    connect = "import socket; socket.create_connection(('127.0.0.1', 47123))"
+    connect = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])))"
 
     async def test(node: Jobber) -> None:
         async with aclosing(node.bus.call(job("python3", "-c", listen))) as answers:
             async for answer in answers:
                 if isinstance(answer, Output):
                     break
-            assert b"refused" in (await node.run("python3", "-c", connect)).output["stderr"]
+            assert b"refused" in (await node.run("python3", "-c", connect, "127.0.0.1", "47123")).output["stderr"]
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", 47123)
             async for _ in node.bus.call(Cancel(id="j")):
                 pass
             assert [each async for each in answers][:1] == [Phase(id="j", phase="collecting")]
+        with socket.create_server(("127.0.0.1", 0)) as ours:
+            port = str(ours.getsockname()[1])
+            for address in ("127.0.0.1", "192.0.2.1"):
+                seen = await node.run("python3", "-c", connect, address, port)
+                assert re.search(rb"refused|unreachable", seen.output["stderr"])
+
+    check(test)
+
+
+def test_s2_30_a_greedy_job_is_ended_and_others_are_not(check: Check) -> None:
+    greedy = {
+        Reason.MEMORY: ("python3", "-c", "x = bytearray(1 << 30)\nfor i in range(0, 1 << 30, 4096): x[i] = 1"),
+        Reason.DISK: ("dd", "if=/dev/zero", "of=big", "bs=1M", "count=64"),
+        Reason.PROCESSES: ("python3", "-c", "import os, signal\nwhile True: os.fork() or signal.pause()"),
+        Reason.CPU: ("sh", "-c", "while :; do :; done"),
+    }
+    limits = {"memory": "128Mi", "disk": "16Mi", "processes": 32, "cpu_time": 0.5, "timeout": 60}
+
+    async def test(node: Jobber) -> None:
+        both = [node.run(*argv, limits=limits) for argv in greedy.values()]
+        both += [node.run("sh", "-c", "echo done > output/f", limits=limits) for _ in greedy]
+        seen = await asyncio.gather(*both)
+        assert {each.ended.reason for each in seen[: len(greedy)]} == set(greedy)
+        assert [each.files for each in seen[len(greedy) :]] == [{"output/f": b"done\n"}] * len(greedy)
+
+    check(test)
+
+
+BASE: Final = {"usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+INSTALL: Final = """
+for tool in "apt-get -y install hello" "dpkg --unpack /work/input/x.deb"; do
+    command -v ${tool%% *} > /dev/null && $tool > /dev/null 2>&1 && echo "$tool works"
+done
+for file in $(find /usr/bin /usr/sbin -perm /6000 -type f); do
+    case $(head -c 4 $file | tail -c 3) in ELF) LD_SHOW_AUXV=1 timeout -s KILL 0.5 $file --help 2>/dev/null;; esac
+done | grep -aE '^AT_(SECURE|E?[UG]ID)' | sort -u
+grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status
+"""
+
+
+def test_s2_33_s2_46_what_the_base_has_gives_no_rights_and_installs_nothing(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        seen = await node.run("sh", "-c", INSTALL, files={"input/x.deb": b"!<arch>\n"})
+        found = {"".join(line.split()) for line in seen.output["stdout"].decode().splitlines()}
+        allowed = {"AT_SECURE:0", "AT_UID:1000", "AT_EUID:1000", "AT_GID:1000", "AT_EGID:1000"}
+        rights = {"CapEff:0000000000000000", "CapBnd:0000000000000000", "NoNewPrivs:1"}
+        assert rights <= found <= allowed | rights
+        top = set((await node.run("ls", "-A", "/")).output["stdout"].decode().split())
+        assert top <= BASE | {"code", "dev", "etc", "home", "mnt", "opt", "proc", "run", "tmp", "var", "work"}
 
     check(test)

@@ -63,7 +63,7 @@ class Jobs:
         yield Answered(id=asked.id, value=None)
 
     async def _forget(self, run: str) -> None:
-        if self._spool is not None:
+        if self._spool is not None and run in self._spool:
             await asyncio.to_thread(self._spool.forget, run)
 
     # Runs -----------------------------------------------------------------------------------------
@@ -84,6 +84,9 @@ class Jobs:
     async def _prepared(self, asked: RunJob) -> Run:
         run = _checked(self._engine, asked)
         if self._spool is None:
+            return run
+        if asked.id not in self._spool:  # the disk is not asked, and so nobody waits for a thread
+            self._spool.check_count(asked.id, asked.staged)
             return run
         mounts, links = await asyncio.to_thread(self._spool.take, asked.id, asked.staged)
         if mounts and run.program.channel is Channel.ISOLATE:

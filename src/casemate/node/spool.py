@@ -177,16 +177,26 @@ class Spool:
         for run in old:
             self.forget(run)
 
+    def __contains__(self, run: str) -> bool:
+        """Whether there is anything of a run."""
+        with self._lock:
+            return run in self._runs
+
+    def check_count(self, run: str, count: int | None) -> None:
+        """Raise Conflict if other than so many files are there; None: any number will do."""
+        with self._lock:
+            there = self._runs[run].count if run in self._runs else 0
+        if count is not None and count != there:
+            raise Conflict(f"{count} files were staged for the run, and {there} are there", hint="stage them again")
+
     def take(self, run: str, count: int | None) -> tuple[list[Mount], list[tuple[str, str]]]:
         """The directories that a run gets, and its links; from now on nothing is added. Raises Conflict.
 
         `count`: how many files there have to be.
         """
+        self.check_count(run, count)
         with self._lock:
             staged = self._runs.get(run)
-        there = 0 if staged is None else staged.count
-        if count is not None and count != there:
-            raise Conflict(f"{count} files were staged for the run, and {there} are there", hint="stage them again")
         if staged is None:
             return [], []
         with staged.lock:
