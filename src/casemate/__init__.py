@@ -49,8 +49,10 @@ if TYPE_CHECKING:
     )
     from casemate.model.debug import Debug, DebugRecord
     from casemate.model.display import Display
+    from casemate.model.flow import Flow
     from casemate.model.function import Item, ItemResult, Source
     from casemate.model.layers import Layer, Tier
+    from casemate.model.network import Injection, NetworkPolicy
     from casemate.model.packages import PackageSet
     from casemate.model.resources import Limits
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
@@ -91,10 +93,12 @@ __all__ = [
     "Event",
     "Execution",
     "FileTransferError",
+    "Flow",
     "Fork",
     "Function",
     "FunctionVersion",
     "GuestError",
+    "Injection",
     "InternalError",
     "InvalidInput",
     "Invocation",
@@ -105,6 +109,7 @@ __all__ = [
     "Layer",
     "LayerMissing",
     "Limits",
+    "NetworkPolicy",
     "NodeLost",
     "NodeUnavailable",
     "NotAllowed",
@@ -172,8 +177,10 @@ if not TYPE_CHECKING:
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
             ("model.debug", "Debug DebugRecord"),
             ("model.display", "Display"),
+            ("model.flow", "Flow"),
             ("model.function", "Item ItemResult Source"),
             ("model.layers", "Layer Tier"),
+            ("model.network", "Injection NetworkPolicy"),
             ("model.packages", "PackageSet"),
             ("model.resources", "Limits"),
             ("model.result", "Chunk Event GuestError Isolation OutputFile Reason Result Status Usage"),

@@ -243,8 +243,9 @@ class Engine:
         with self._opening:
             if self._gateways is None:
                 from casemate.egress.gateway import Gateways  # most engines have no use for it
+                from casemate.egress.settings import settings_of
 
-                self._gateways = Gateways()
+                self._gateways = Gateways(settings_of(self.config.network))
                 self._stack.callback(self._gateways.close)
             return self._gateways
 

@@ -18,6 +18,7 @@ import msgspec
 from casemate import network_limits as bound
 from casemate.egress.gateway import Sockets, Way
 from casemate.egress.policy import Rules
+from casemate.egress.settings import anywhere_of
 from casemate.engine.background import in_thread
 from casemate.engine.cancel import CancelToken, until_cancelled
 from casemate.engine.request import NetworkLike, checked_mapping
@@ -40,11 +41,15 @@ BANDWIDTH: Final = "bandwidth"
 """In a mapping: bytes a second as people write them."""
 
 
-def check_network(wanted: NetworkLike) -> NetworkPolicy | None:
-    """A policy as a value, from a mapping or a list of hosts; None: there is no network. Raises InvalidInput."""
+def check_network(wanted: NetworkLike, table: Mapping[str, Any]) -> NetworkPolicy | None:
+    """A policy as a value, from a mapping or a list of hosts; None: there is no network. Raises InvalidInput.
+
+    `table` is the operator's configuration, which says what may be reached that is not public, whoever asks.
+    """
     policy = wanted if isinstance(wanted, NetworkPolicy) else _policy(wanted)
     if policy is None or not policy.outbound:
         return None
+    policy = msgspec.structs.replace(policy, anywhere=(*policy.anywhere, *anywhere_of(table)))
     Rules(policy)
     return policy
 

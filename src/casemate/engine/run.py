@@ -107,7 +107,7 @@ def prepare_code(
     wanted = runtime_limits(engine, declared, options.get("limits"))
     if declared.channel is Channel.ISOLATE:
         check_isolate(options, wanted, declared.instead)
-    network, environment = check_way(options.get("network"), options.get("env"))
+    network, environment = check_way(engine, options.get("network"), options.get("env"))
     options["env"] = environment
     calling = calling or check_calling(declared, options)
     debug = check_recording(options.get("debug"), declared)
@@ -141,7 +141,7 @@ def prepare_command(engine: Engine, argv: Iterable[str], **options: Unpack[Comma
     """Check everything about a run of a program of the base. Raises InvalidInput; nothing is started."""
     check_options(options, COMMAND_OPTIONS)
     wanted = check_limits(engine.config.default_limits(), options.get("limits"))
-    network, environment = check_way(options.get("network"), options.get("env"))
+    network, environment = check_way(engine, options.get("network"), options.get("env"))
     require = check_layers(options.get("require", ()))
     spec = SandboxSpec(limits=wanted, require=require, network=network is not None)
     return Run(
@@ -156,14 +156,14 @@ def prepare_command(engine: Engine, argv: Iterable[str], **options: Unpack[Comma
 
 
 def check_way(
-    wanted: NetworkLike, env: Mapping[str, str] | None
+    engine: Engine, wanted: NetworkLike, env: Mapping[str, str] | None
 ) -> tuple[NetworkPolicy | None, Mapping[str, str] | None]:
     """The network policy, if there is to be a network, and the environment with what it adds."""
     if wanted is None:
         return None, env
     from casemate.engine.network import check_network, with_proxy  # most runs have none
 
-    network = check_network(wanted)
+    network = check_network(wanted, engine.config.network)
     return network, with_proxy(network, env)
 
 
