@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     )
     from casemate.model.debug import Debug, DebugRecord
     from casemate.model.display import Display
+    from casemate.model.flow import Flow
     from casemate.model.function import Item, ItemResult, Source
     from casemate.model.layers import Layer, Tier
+    from casemate.model.network import Injection, NetworkPolicy
     from casemate.model.packages import PackageSet
     from casemate.model.resources import Limits
     from casemate.model.result import Chunk, Event, GuestError, Isolation, OutputFile, Reason, Result, Status, Usage
@@ -93,10 +95,12 @@ __all__ = [
     "Event",
     "Execution",
     "FileTransferError",
+    "Flow",
     "Fork",
     "Function",
     "FunctionVersion",
     "GuestError",
+    "Injection",
     "InternalError",
     "InvalidInput",
     "Invocation",
@@ -107,6 +111,7 @@ __all__ = [
     "Layer",
     "LayerMissing",
     "Limits",
+    "NetworkPolicy",
     "NodeLost",
     "NodeUnavailable",
     "NotAllowed",
@@ -174,8 +179,10 @@ if not TYPE_CHECKING:
             ("errors", "LaunchError LayerMissing RuntimeUnavailable SandboxClosed UnknownRuntime"),
             ("model.debug", "Debug DebugRecord"),
             ("model.display", "Display"),
+            ("model.flow", "Flow"),
             ("model.function", "Item ItemResult Source"),
             ("model.layers", "Layer Tier"),
+            ("model.network", "Injection NetworkPolicy"),
             ("model.packages", "PackageSet"),
             ("model.resources", "Limits"),
             ("model.result", "Chunk Event GuestError Isolation OutputFile Reason Result Status Usage"),

@@ -47,6 +47,9 @@ WAY_FLOWS_MAX: Final = 10_000
 ACCEPTED_AT_ONCE: Final = 64
 """Then others have their turn."""
 
+FLOWS_KEPT_MAX: Final = 1000
+"""In one Result; further ones are counted alone."""
+
 # One connection ---------------------------------------------------------------------------------------
 HEAD_TIMEOUT_S: Final = 10.0
 """Until the first bytes say where a connection goes, and for the head of a request."""

@@ -110,6 +110,13 @@ COLLECT: Final = (
     ),
     Option(names=("--force",), group="Files and environment", help="let collected files replace yours"),
 )
+ALLOW: Final = Option(
+    names=("--allow",),
+    metavar="HOST[:PORT]",
+    repeatable=True,
+    group="Isolation",
+    help="let it reach this host, *.SUFFIX, address or network; without it there is no network",
+)
 REQUIRE: Final = Option(
     names=("--require",),
     metavar="LAYER",
@@ -167,6 +174,7 @@ RUN: Final = Command(
         *LIMITS,
         *PLACE,
         *COLLECT,
+        ALLOW,
         REQUIRE,
         DEBUG,
         JSON,
@@ -207,7 +215,7 @@ EXEC: Final = Command(
     module="casemate.cli.exec",
     summary="run a command of this machine in a sandbox of its own",
     about="Runs a program of this machine's /usr in a new sandbox, where it sees nothing of yours.",
-    options=(*LIMITS, *PLACE, *COLLECT, REQUIRE, JSON, HELP),
+    options=(*LIMITS, *PLACE, *COLLECT, ALLOW, REQUIRE, JSON, HELP),
     rest="CMD [ARGS…]",
     rest_help="the command; options of Casemate go before it",
     rest_at_once=True,
@@ -235,6 +243,7 @@ SHELL: Final = Command(
         Option(names=("--timeout",), metavar="TIME", help="time by the clock", default="none", group="Limits"),
         *(option for option in _OTHER_LIMITS if option.key not in {"cpu-time", "output-limit"}),
         *PLACE,
+        ALLOW,
         REQUIRE,
         HELP,
     ),

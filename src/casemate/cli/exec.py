@@ -27,5 +27,6 @@ def command(parsed: Parsed) -> int:
             stdin=options.stdin_of(taken=False),
             limits=options.limits_of(parsed),
             require=parsed.all("require"),
+            network=parsed.all("allow") or None,
         )
         return carry_out(engine, run_alone(engine, run), run.spec.limits, parsed)

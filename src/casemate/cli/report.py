@@ -17,6 +17,8 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_LIMIT: Final = 137
 EXIT_BROKEN_PIPE: Final = 141
 SIGNAL_BASE: Final = 128
+_PLACES_SHOWN: Final = 5
+_DNS: Final = "dns"
 FAR_BELOW: Final = 0.75
 """Of the memory limit: a peak below it was no growth up to the limit but one allocation beyond it."""
 
@@ -68,6 +70,16 @@ def side_line(result: Result, limits: Limits) -> str:
 
 def _refused(events: tuple[Event, ...]) -> str:
     return next((f" ({event.detail})" for event in events if event.kind == "process-limit"), "")
+
+
+def network_line(result: Result) -> str:
+    """Which places it was refused, each once; empty if none."""
+    flows = [flow for flow in result.flows if not flow.allowed and flow.host]
+    refused = list(dict.fromkeys(flow.host if flow.protocol == _DNS else f"{flow.host}:{flow.port}" for flow in flows))
+    if not refused:
+        return ""
+    more = f" and {len(refused) - _PLACES_SHOWN} more" if len(refused) > _PLACES_SHOWN else ""
+    return f"it was refused {printable(', '.join(refused[:_PLACES_SHOWN]))}{more}; --allow lets it reach what you trust"
 
 
 def _signal_name(number: int | None) -> str:

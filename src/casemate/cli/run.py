@@ -58,6 +58,7 @@ def command(parsed: Parsed) -> int:
             stdin=options.stdin_of(taken=taken) if has_stdin else None,
             limits=options.limits_of(parsed),
             require=parsed.all("require"),
+            network=parsed.all("allow") or None,
             function=parsed.one("function") or "",
             spread=parsed.flag("spread"),
             debug=_debug(engine, runtime, parsed),

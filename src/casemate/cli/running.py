@@ -13,7 +13,7 @@ from types import FrameType
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.outlet import Outlets
-from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, exit_status, side_line, verdict_line
+from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, exit_status, network_line, side_line, verdict_line
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
 from casemate.isolation.waiting import Steps
@@ -103,7 +103,8 @@ def _debug_lines(result: Result, parsed: Parsed) -> tuple[str, ...]:
 
 
 def _show_verdict(result: Result, limits: Limits, outlets: Outlets, parsed: Parsed) -> None:
-    lines = [line for line in (side_line(result, limits), verdict_line(result, limits)) if line]
+    said = (network_line(result), side_line(result, limits), verdict_line(result, limits))
+    lines = [line for line in said if line]
     if os.isatty(0) and _wanted_stdin(result, parsed):
         lines.append("a terminal is not passed on as stdin; for a program that asks there is `casemate shell`")
     recorded = _debug_lines(result, parsed)

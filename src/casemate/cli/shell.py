@@ -34,7 +34,13 @@ def command(parsed: Parsed) -> int:
     """Open it; the exit status of the shell."""
     with Engine(warm=False) as engine:
         runtime = parsed.one("runtime") or DEFAULT_RUNTIME
-        session = Session(engine, runtime=runtime, limits=options.limits_of(parsed), require=parsed.all("require"))
+        session = Session(
+            engine,
+            runtime=runtime,
+            limits=options.limits_of(parsed),
+            require=parsed.all("require"),
+            network=parsed.all("allow") or None,
+        )
         files = check_files(options.files_of(parsed), session.limits.disk_bytes)
         environment = {**_ours(os.environ), **options.environment_of(parsed)}
         try:

@@ -29,9 +29,9 @@ def run(
 
     Options: `input` (any JSON value), `args`, `env`, `files` ({path inside: bytes, text or Path}),
     `collect` (globs below the work directory), `stdin`, `limits` ({"memory": "512Mi", …} or Limits),
-    `require` (isolation layers), `filename`. `on_output` gets live output, lines when they are printed;
-    `cancel` ends the run from another thread. What the guest does wrong is in the Result; raises
-    CasemateError for what we cannot do.
+    `require` (isolation layers), `filename`, `network` (hosts that may be reached, or a NetworkPolicy).
+    `on_output` gets live output, lines when they are printed; `cancel` ends the run from another thread.
+    What the guest does wrong is in the Result; raises CasemateError for what we cannot do.
     """
     engine = engine or default_engine()
     ready = prepare_code(engine, code, runtime=runtime, live=on_output is not None, **options)

@@ -9,7 +9,7 @@ from casemate import limits as bound
 from casemate.engine.drive import drive_async
 from casemate.engine.engine import Engine, default_engine
 from casemate.engine.fork import AsyncFork, call_async
-from casemate.engine.request import LimitsLike, SessionCodeOptions, SessionCommandOptions
+from casemate.engine.request import LimitsLike, NetworkLike, SessionCodeOptions, SessionCommandOptions
 from casemate.engine.run import prepared
 from casemate.engine.session import Session
 from casemate.engine.terminal import TerminalSession
@@ -87,6 +87,7 @@ class AsyncSandbox:
         require: Iterable[Layer | str] = (),
         stateful: bool = False,
         idle_timeout: str | float | None = None,
+        network: NetworkLike = None,
         engine: Engine | None = None,
     ) -> None:
         self._session = Session(
@@ -96,6 +97,7 @@ class AsyncSandbox:
             require=require,
             stateful=stateful,
             idle_timeout=idle_timeout,
+            network=network,
         )
         self.files = AsyncFiles(self._session)
 

@@ -33,6 +33,7 @@ from casemate.model.spec import SandboxSpec
 from casemate.runtimes.registry import Registry
 
 if TYPE_CHECKING:
+    from casemate.egress.gateway import Gateways
     from casemate.engine.request import LimitsLike
     from casemate.engine.run import Run
     from casemate.engine.warm import Warm, WarmSandbox
@@ -59,6 +60,7 @@ class Engine:
         self._closed = False
         self._isolates: WorkerPool | None = None
         self._runners: WorkerPool | None = None
+        self._gateways: Gateways | None = None
         self._publisher: Publisher | None = None
         self._is_unheard = False
         self.config = load_config() if config is None else config
@@ -233,6 +235,19 @@ class Engine:
                 self._runners = make_pool(self, self._publish)
                 self._stack.callback(self._runners.close)
             return self._runners
+
+    @property
+    def gateways(self) -> Gateways:
+        """Who serves the ways out of sandboxes; nothing of it is started before there is one."""
+        self._check_process()
+        with self._opening:
+            if self._gateways is None:
+                from casemate.egress.gateway import Gateways  # most engines have no use for it
+                from casemate.egress.settings import settings_of
+
+                self._gateways = Gateways(settings_of(self.config.network))
+                self._stack.callback(self._gateways.close)
+            return self._gateways
 
     def rest(self) -> None:
         """End everything that only waits for the next run, and wait until that is gone."""

@@ -29,6 +29,7 @@ from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.kernel.processes import process_tree
 from casemate.kernel.watchdog import sample
+from casemate.model.flow import Flow
 from casemate.model.result import Chunk, Event, FileChunk, Reason, Result, Sample
 from casemate.model.runtime import Channel
 from casemate.model.spec import WORK_DIRECTORY, Mount
@@ -46,8 +47,8 @@ class Stage(StrEnum):
     COLLECTING = "collecting"
 
 
-News: TypeAlias = Chunk | Sample | Stage
-"""Files come as chunks, too: see FileChunk."""
+News: TypeAlias = Chunk | Sample | Stage | Flow
+"""Files come as chunks, too: see FileChunk. Flows come from runs that tell them."""
 
 JobSteps: TypeAlias = Generator[Wait | News, Ready, T]
 

@@ -20,6 +20,7 @@ from casemate.engine.stdin import BytesOrFd
 from casemate.errors import InvalidInput
 from casemate.model.debug import RECORDED, Debug, DebugLike, check_debug
 from casemate.model.layers import Layer
+from casemate.model.network import NetworkPolicy
 from casemate.model.resources import LIMIT_NAMES, Limits
 from casemate.model.result import JsonValue
 from casemate.model.runtime import Runtime
@@ -29,6 +30,7 @@ from casemate.model.units import format_bytes
 FileSource: TypeAlias = bytes | str | Path
 StdinLike: TypeAlias = bytes | str | int | IO[Any] | None
 LimitsLike: TypeAlias = Limits | Mapping[str, Any] | None
+NetworkLike: TypeAlias = NetworkPolicy | Mapping[str, Any] | Iterable[str] | None
 EMPTY: Final[Mapping[str, str]] = {}
 PARAMETERS: Final = ("cancel", "engine", "on_output")
 """What is no option of a run but may stand beside them, unless one is asynchronous or of a sandbox that has them."""
@@ -75,6 +77,7 @@ class CommandOptions(TypedDict, total=False):
     limits: LimitsLike
     require: Iterable[Layer | str]
     fresh: bool
+    network: NetworkLike
 
 
 class CodeOptions(ProgramOptions, total=False):
@@ -85,6 +88,7 @@ class CodeOptions(ProgramOptions, total=False):
     limits: LimitsLike
     require: Iterable[Layer | str]
     fresh: bool
+    network: NetworkLike
     tenant: str
     function: str
     spread: bool

@@ -28,6 +28,7 @@ from casemate.engine.request import (
     FileSource,
     InputFile,
     LimitsLike,
+    NetworkLike,
     ProgramOptions,
     StdinLike,
     check_arguments,
@@ -51,6 +52,7 @@ from casemate.errors import InvalidInput, SandboxClosed
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.debug import Debug
+from casemate.model.network import NetworkPolicy
 from casemate.model.resources import Limits
 from casemate.model.result import Chunk, Result
 from casemate.model.runtime import Channel, Runtime
@@ -70,7 +72,8 @@ COMMANDS_LABEL: Final = "commands"
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run, checked: what to start, what to place before and to collect after it.
 
-    `label` is what it is, for people. `runtime` is there if it is code. `fresh`: in nothing that was made ahead.
+    `label` is what it is, for people. `runtime` is there if it is code. `fresh`: in nothing that was made ahead, as is
+    every run with a `network`. `tells_flows`: what it tries to reach is told as it goes.
     """
 
     label: str
@@ -81,6 +84,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[InputFile, ...]
     collect: tuple[str, ...]
     tenant: str = ""
+    network: NetworkPolicy | None = None
+    tells_flows: bool = False
 
 
 def prepare_code(
@@ -102,6 +107,8 @@ def prepare_code(
     wanted = runtime_limits(engine, declared, options.get("limits"))
     if declared.channel is Channel.ISOLATE:
         check_isolate(options, wanted, declared.instead)
+    network, environment = check_way(engine, options.get("network"), options.get("env"))
+    options["env"] = environment
     calling = calling or check_calling(declared, options)
     debug = check_recording(options.get("debug"), declared)
     program = check_program(
@@ -115,16 +122,18 @@ def prepare_code(
         debug=debug,
     )
     require = check_layers(options.get("require", ()))
-    spec = SandboxSpec(limits=wanted, mounts=(GUEST_MOUNT, *interpreter.mounts), require=require)
+    mounts = (GUEST_MOUNT, *interpreter.mounts)
+    spec = SandboxSpec(limits=wanted, mounts=mounts, require=require, network=network is not None)
     return Run(
         spec=spec,
         program=program,
         label=runtime,
         runtime=declared,
-        fresh=check_flag(options.get("fresh", False), field="fresh"),
+        fresh=check_flag(options.get("fresh", False), field="fresh") or spec.network,
         files=(*program.files, *check_files(options.get("files"), wanted.disk_bytes)),
         collect=check_patterns(options.get("collect", ())),
         tenant=check_tenant(options.get("tenant", "")),
+        network=network,
     )
 
 
@@ -132,15 +141,30 @@ def prepare_command(engine: Engine, argv: Iterable[str], **options: Unpack[Comma
     """Check everything about a run of a program of the base. Raises InvalidInput; nothing is started."""
     check_options(options, COMMAND_OPTIONS)
     wanted = check_limits(engine.config.default_limits(), options.get("limits"))
-    spec = SandboxSpec(limits=wanted, require=check_layers(options.get("require", ())))
+    network, environment = check_way(engine, options.get("network"), options.get("env"))
+    require = check_layers(options.get("require", ()))
+    spec = SandboxSpec(limits=wanted, require=require, network=network is not None)
     return Run(
         spec=spec,
         label=COMMANDS_LABEL,
-        fresh=check_flag(options.get("fresh", False), field="fresh"),
-        program=check_command(argv, env=options.get("env"), stdin=options.get("stdin")),
+        fresh=check_flag(options.get("fresh", False), field="fresh") or spec.network,
+        program=check_command(argv, env=environment, stdin=options.get("stdin")),
         files=check_files(options.get("files"), wanted.disk_bytes),
         collect=check_patterns(options.get("collect", ())),
+        network=network,
     )
+
+
+def check_way(
+    engine: Engine, wanted: NetworkLike, env: Mapping[str, str] | None
+) -> tuple[NetworkPolicy | None, Mapping[str, str] | None]:
+    """The network policy, if there is to be a network, and the environment with what it adds."""
+    if wanted is None:
+        return None, env
+    from casemate.engine.network import check_network, with_proxy  # most runs have none
+
+    network = check_network(wanted, engine.config.network)
+    return network, with_proxy(network, env)
 
 
 async def prepared(prepare: Callable[[], T], files: Mapping[str, FileSource] | None) -> T:
@@ -261,10 +285,15 @@ def _buried(  # noqa: PLR0917 - what one run has come to
     waiting: Waiting | None,
     cancel: CancelToken | None,
     seeing: Seeing[E],
-) -> Generator[Wait | E, Ready, Result]:
+) -> Generator[Wait | Chunk | E, Ready, Result]:
     try:
         on_start = None if waiting is None else engine.warm.wake
-        return (yield from seeing(sandbox, run, waiting, cancel, on_start))
+        steps: Generator[Wait | Chunk | E, Ready, Result] = seeing(sandbox, run, waiting, cancel, on_start)
+        if run.network is not None:
+            from casemate.engine.network import connected
+
+            steps = connected(engine, run, sandbox, steps, cancel)
+        return (yield from steps)
     finally:
         engine.backend.bury(sandbox)
 

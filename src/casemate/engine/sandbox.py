@@ -10,7 +10,7 @@ from casemate.engine.cancel import CancelToken
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine, default_engine
 from casemate.engine.fork import Fork, call
-from casemate.engine.request import LimitsLike, SessionCodeOptions, SessionCommandOptions
+from casemate.engine.request import LimitsLike, NetworkLike, SessionCodeOptions, SessionCommandOptions
 from casemate.engine.session import Session
 from casemate.engine.terminal import TerminalSession
 from casemate.engine.transfer import FileInfo
@@ -97,7 +97,8 @@ class Sandbox:
 
     `limits` hold for the sandbox as a whole; `timeout`, `cpu_time` and `output` can be set for each run.
     `stateful=True` keeps the variables of one call for the next, where the runtime can. With an `idle_timeout` the
-    sandbox ends when nothing has run in it for so long; what runs counts as work.
+    sandbox ends when nothing has run in it for so long; what runs counts as work. `network` is a list of hosts, a
+    mapping, or a NetworkPolicy: what its programs may reach, all of them together.
     Raises InvalidInput, RuntimeUnavailable, LayerMissing, LaunchError or CapacityError when it is made.
     """
 
@@ -109,6 +110,7 @@ class Sandbox:
         require: Iterable[Layer | str] = (),
         stateful: bool = False,
         idle_timeout: str | float | None = None,
+        network: NetworkLike = None,
         engine: Engine | None = None,
     ) -> None:
         self._session = Session(
@@ -118,6 +120,7 @@ class Sandbox:
             require=require,
             stateful=stateful,
             idle_timeout=idle_timeout,
+            network=network,
         )
         self.files = Files(self._session)
         drive(self._session.start())

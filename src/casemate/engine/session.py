@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+
+import msgspec
 
 from casemate.engine import transfer
 from casemate.engine.cancel import CancelToken
@@ -15,6 +17,7 @@ from casemate.engine.paths import inside_path, new_file_path
 from casemate.engine.program import GUEST_MOUNT
 from casemate.engine.request import (
     LimitsLike,
+    NetworkLike,
     SessionCodeOptions,
     SessionCommandOptions,
     check_arguments,
@@ -28,7 +31,7 @@ from casemate.engine.request import (
     checked_mapping,
     encoded_text,
 )
-from casemate.engine.run import check_command, check_program, find_runtime, runtime_limits
+from casemate.engine.run import check_command, check_program, check_way, find_runtime, runtime_limits
 from casemate.engine.stateful import Context, session_command, session_files
 from casemate.engine.terminal import TerminalSession, open_terminal
 from casemate.engine.transfer import FileInfo
@@ -40,6 +43,9 @@ from casemate.model.resources import Limits
 from casemate.model.result import Isolation, Reason, Result
 from casemate.model.runtime import Channel
 from casemate.model.spec import WORK_DIRECTORY, SandboxSpec
+
+if TYPE_CHECKING:
+    from casemate.engine.network import Network
 
 RUN_LIMITS = frozenset({"timeout", "cpu_time", "output"})
 """What can be set for each run; the rest belongs to the whole sandbox."""
@@ -61,6 +67,7 @@ class Session:
         require: Iterable[Layer | str],
         stateful: bool = False,
         idle_timeout: str | float | None = None,
+        network: NetworkLike = None,
     ) -> None:
         self._engine = engine
         self._runtime, self._interpreter = find_runtime(engine, runtime)
@@ -68,12 +75,18 @@ class Session:
             hint = f"use the runtime {self._runtime.instead}" if self._runtime.instead else ""
             raise InvalidInput("runtime", "isolates keep nothing between runs", hint=hint)
         self.limits = runtime_limits(engine, self._runtime, limits)
+        self._policy, self._variables = check_way(engine, network, None)
+        self._network: Network | None = None
         self._spec = SandboxSpec(
-            limits=self.limits, mounts=(GUEST_MOUNT, *self._interpreter.mounts), require=check_layers(require)
+            limits=self.limits,
+            mounts=(GUEST_MOUNT, *self._interpreter.mounts),
+            require=check_layers(require),
+            network=self._policy is not None,
         )
         self.context: Context | None = None
         if check_flag(stateful, field="stateful"):
             command = session_command(self._runtime, self._interpreter)
+            command = msgspec.structs.replace(command, environment={**(self._variables or {}), **command.environment})
             self.context = Context(command, session_files(self._runtime))
         self._copies: list[Context] = []
         self._idle = IdleLimit(check_idle(idle_timeout), self._end_idle)
@@ -93,8 +106,23 @@ class Session:
             self._started = False
             raise
         self._end_if_closed_meanwhile(self._sandbox)
+        yield from self._connect(self._sandbox)
         with self._idle.working():
             yield from self._start_context()
+
+    def _connect(self, sandbox: NativeSandbox) -> Steps[None]:
+        if self._policy is None:
+            return
+        from casemate.engine.network import Network  # most sandboxes have none
+
+        self._network = Network()
+        try:
+            yield from self._network.open(self._engine, self._policy, sandbox)
+        except BaseException:
+            self._ended = True
+            self._network.leave()
+            self._engine.backend.bury(sandbox)
+            raise
 
     def _start_context(self) -> Steps[None]:
         if self.context is None:
@@ -111,6 +139,7 @@ class Session:
     def _end_idle(self) -> None:
         """Nobody waits here, and nobody is to."""
         if self._sandbox is not None and not self._ended:
+            self._leave_network()
             self._engine.backend.bury(self._sandbox)
 
     def _end_if_closed_meanwhile(self, sandbox: NativeSandbox) -> None:
@@ -122,8 +151,13 @@ class Session:
         """Kill everything inside and release it. Idempotent."""
         self._ended = True
         self._close_contexts()
+        self._leave_network()
         if self._sandbox is not None:
             self._sandbox.close()
+
+    def _leave_network(self) -> None:
+        if self._network is not None:
+            self._network.leave()
 
     def _close_contexts(self) -> None:
         for context in (self.context, *self._copies):
@@ -134,6 +168,7 @@ class Session:
         """As `close`, for a loop: waits for the end as steps do, and leaves the release to the undertaker."""
         is_first, self._ended = not self._ended, True
         self._close_contexts()
+        self._leave_network()
         if self._sandbox is not None and is_first:
             try:
                 yield from self._sandbox.end()
@@ -153,6 +188,8 @@ class Session:
     def _running(self, steps: Steps[Result]) -> Steps[Result]:
         """Whatever of it the kernel killed: a sandbox whose memory ran out ends as a whole."""
         result = yield from self._using(steps)
+        if self._network is not None:
+            result = self._network.told(result)
         if result.reason is Reason.MEMORY and self._sandbox is not None:
             self._out_of_memory = True
             self._sandbox.kill()
@@ -182,6 +219,7 @@ class Session:
             wanted = self._run_limits(options.get("limits"))
             call = context.call(self.sandbox, code, options, wanted, files, cancel=cancel, live=live)
             return self._running(call)
+        options["env"] = self._with_variables(options.get("env"))
         program = check_program(self._runtime, self._interpreter, code, options, live=live)
         files = check_files(options.get("files"), self.limits.disk_bytes)
         wanted = self._run_limits(options.get("limits"))
@@ -209,7 +247,8 @@ class Session:
         """Run a program of the base or of the work directory."""
         check_options(options, COMMAND_OPTIONS)
         directory = inside_path(options.get("cwd", WORK_DIRECTORY), field="cwd")
-        program = check_command(argv, env=options.get("env"), stdin=options.get("stdin"), cwd=str(directory))
+        env = self._with_variables(options.get("env"))
+        program = check_command(argv, env=env, stdin=options.get("stdin"), cwd=str(directory))
         wanted = self._run_limits(options.get("limits"))
         return self._running(run_in(self.sandbox, program, limits=wanted, cancel=cancel))
 
@@ -217,7 +256,8 @@ class Session:
         self, argv: Iterable[str], *, rows: int, columns: int, env: Mapping[str, str] | None
     ) -> Steps[TerminalSession]:
         words = check_arguments(argv, field="argv") or self.interactive_command()
-        environment = {"TERM": "xterm-256color", **check_environment(env), **self.interpreter_environment}
+        env = check_environment(self._with_variables(env))
+        environment = {"TERM": "xterm-256color", **env, **self.interpreter_environment}
         return self._using(self._open_pty(words, environment, rows, columns))
 
     def _open_pty(
@@ -229,6 +269,10 @@ class Session:
         self._idle.begin()
         terminal.on_close = self._idle.finish
         return terminal
+
+    def _with_variables(self, env: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """What the network adds, and over it what the caller sets."""
+        return {**self._variables, **checked_mapping(env, "env")} if self._variables else env
 
     @property
     def interpreter_environment(self) -> Mapping[str, str]:

@@ -15,15 +15,17 @@ _lock = threading.Lock()
 
 
 class Owned:
-    """Descriptors that are to be closed by whoever has them, until somebody takes them over."""
+    """Descriptors that are to be closed by whoever has them, until somebody takes them over. For many threads."""
 
     def __init__(self, fds: Iterable[int] = ()) -> None:
+        self._lock = threading.Lock()
         self._fds = tuple(fds)
 
     def take(self) -> tuple[int, ...]:
         """All of them; they are the caller's to close from here on. None the second time."""
-        fds, self._fds = self._fds, ()
-        return fds
+        with self._lock:
+            fds, self._fds = self._fds, ()
+            return fds
 
     def close(self) -> None:
         """Close what nobody has taken. Idempotent."""

@@ -30,7 +30,8 @@ class NetworkPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `203.0.113.0/24`, or `*` for every public host; each may end in `:PORT`. An empty list allows nothing.
     `allowed_ports`: empty for every port that is not blocked. `bandwidth_bytes_per_s`: of all connections together,
     each way; None for no bound. `strip_headers`: taken out of plain HTTP requests. `anywhere`: hosts, as in
-    `allowed_hosts`, that may lead to addresses that are not public; only the operator's configuration sets it.
+    `allowed_hosts`, that may lead to addresses that are not public; only the operator's configuration sets it. `proxy`:
+    programs are told of the gateway's HTTP proxy by the usual variables (HTTP_PROXY and such).
     """
 
     outbound: bool = False
@@ -41,6 +42,7 @@ class NetworkPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     strip_headers: tuple[str, ...] = ()
     inject: tuple[Injection, ...] = ()
     anywhere: tuple[str, ...] = ()
+    proxy: bool = False
 
 
 NO_NETWORK: Final = NetworkPolicy()

@@ -9,6 +9,7 @@ import msgspec
 
 from casemate.model.debug import Count, DebugRecord
 from casemate.model.display import Display
+from casemate.model.flow import Flow
 from casemate.model.layers import Layer
 
 JsonValue: TypeAlias = Any
@@ -152,7 +153,7 @@ class WorkerSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """How one execution ended."""
+    """How one execution ended. `flows`: what it has tried to reach, the first so many."""
 
     status: Status
     reason: Reason
@@ -169,6 +170,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     displays: tuple[Display, ...] = ()
     debug: DebugRecord | None = None
     worker: WorkerSample | None = None
+    flows: tuple[Flow, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -16,6 +16,7 @@ from casemate.cluster.messages import (
     Ended,
     FileEnded,
     FilePiece,
+    FlowSeen,
     Output,
     Phase,
     RunJob,
@@ -30,6 +31,7 @@ from casemate.engine.job import JobSteps, News, Stage, run_job, with_inputs
 from casemate.engine.request import check_patterns
 from casemate.engine.run import Run, find_runtime, prepare_code, prepare_command
 from casemate.errors import InvalidInput, NodeUnavailable
+from casemate.model.flow import Flow
 from casemate.model.result import Chunk, FileChunk, Result, Sample
 from casemate.model.runtime import Channel
 from casemate.node.outbox import Outbox
@@ -126,6 +128,8 @@ def _answer(call_id: str, news: News) -> Answer:
         return Output(id=call_id, chunk=news)
     if isinstance(news, Stage):
         return Phase(id=call_id, phase=news.value)
+    if isinstance(news, Flow):
+        return FlowSeen(id=call_id, flow=news)
     return Sampled(id=call_id, **msgspec.structs.asdict(news))
 
 
@@ -148,11 +152,16 @@ def _checked(engine: Engine, asked: RunJob) -> Run:
     given: dict[str, Any] = {"env": asked.environment or None, "limits": _limits(engine, asked)}
     if asked.stdin:
         given["stdin"] = asked.stdin
-    if not asked.runtime:
-        return prepare_command(engine, asked.argv, **given)
-    if asked.argv:
+    if asked.network.outbound:
+        given["network"] = asked.network
+    if asked.runtime and asked.argv:
         raise InvalidInput("argv", "a job is a command, or code of a runtime, and not both")
-    return prepare_code(engine, asked.code, runtime=asked.runtime, live=True, tenant=asked.tenant, **given)
+    run = (
+        prepare_code(engine, asked.code, runtime=asked.runtime, live=True, tenant=asked.tenant, **given)
+        if asked.runtime
+        else prepare_command(engine, asked.argv, **given)
+    )
+    return msgspec.structs.replace(run, tells_flows=True)
 
 
 def _limits(engine: Engine, asked: RunJob) -> Mapping[str, Any]:
