@@ -95,7 +95,10 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """Pieces that have become one, in an object. The first of `ids` stands for all of them."""
+    """Pieces that have become one, in an object. The first of `ids` stands for all of them.
+
+    `words` is None where the index has them already.
+    """
 
     ids: tuple[int, ...]
     lines: int
@@ -104,7 +107,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     object_key: str
     object_offset: int
     data_bytes: int
-    words: frozenset[str]
+    words: frozenset[str] | None
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
@@ -318,7 +321,8 @@ def moved(connection: Connection, tenant_id: str, job_id: str, done: Sequence[Mo
             "object_offset": each.object_offset,
             "data_bytes": each.data_bytes,
         }
-        if connection.execute(update(pieces).where(pieces.c.id == each.ids[0]).values(**values)).rowcount:
+        is_there = connection.execute(update(pieces).where(pieces.c.id == each.ids[0]).values(**values)).rowcount
+        if is_there and each.words is not None:
             index = words_of_pieces(connection)
             index.forget(connection, each.ids[:1])
             index.add(connection, {each.ids[0]: as_words(tenant_id, each.words)})
