@@ -27,10 +27,10 @@ NOW_US: Final = 1_700_000_000_000_000
 class Bench:
     """Logs, with a tenant."""
 
-    def __init__(self, database: Database, writer: LogWriter, tenant: str) -> None:
+    def __init__(self, path: Path, database: Database, writer: LogWriter, tenant: str) -> None:
         self.database = database
         self.writer = writer
-        self.blobs = LocalBlobs(database.path.parent / "objects", MasterKeys((b"k" * 32,)))
+        self.blobs = LocalBlobs(path / "objects", MasterKeys((b"k" * 32,)))
         self.logs = Logs(database, writer, self.blobs)
         self.tenant = tenant or with_tenant(database)
 
@@ -63,7 +63,7 @@ async def bench(path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024, tenant: s
     database = Database.open(path / "records.db")
     try:
         async with LogWriter(database, kept_max_bytes=kept_max_bytes) as writer:
-            yield Bench(database, writer, tenant)
+            yield Bench(path, database, writer, tenant)
     finally:
         await database.close()
 

@@ -26,7 +26,7 @@ def event_stream(
     `first` is what it is at the beginning, and `location` where it can be followed again.
     """
     headers = {**HEADERS, "Location": location} if location else HEADERS
-    return EventSourceResponse(_with_pings(_told(pieces, document, first)), headers=headers)
+    return EventSourceResponse(with_pings(_told(pieces, document, first)), headers=headers)
 
 
 async def _told(pieces: AsyncIterator[Piece], document: Callable[[], bytes], first: bytes) -> AsyncIterator[bytes]:
@@ -55,7 +55,7 @@ def _output(piece: Piece) -> dict[str, Any]:
     return found
 
 
-async def _with_pings(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def with_pings(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """With a sign of life where there is nothing to tell for long."""
     coming: asyncio.Task[bytes] | None = None
     async with aclosing(events) as source:  # type: ignore[type-var]

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final, Self
 
@@ -166,3 +166,14 @@ class _Moving:
         )
         self._offset += len(data)
         return data
+
+
+@asynccontextmanager
+async def open_logs(
+    database: Database, blobs: Blobs, *, kept_max_bytes: int = limits.LOG_KEPT_MAX_BYTES, rules: LogRules | None = None
+) -> AsyncIterator[Logs]:
+    """The logs of all jobs, written down, moved and forgotten for as long as they are open."""
+    async with LogWriter(database, kept_max_bytes=kept_max_bytes) as writer:
+        logs = Logs(database, writer, blobs)
+        async with LogKeeper(database, writer, blobs, logs, rules or LogRules()):
+            yield logs
