@@ -136,6 +136,7 @@ LOG_RULES_MAX: Final = 100
 """Of days for single runtimes and kinds."""
 
 LOG_SWEEP_MAX_COUNT: Final = 200
+LOG_SWEEP_PERIOD_S: Final = 600.0
 
 # What is kept on a node for a run that is to come ----------------------------------------------------
 PIECE_MAX_BYTES: Final = 1 * MIB

@@ -24,7 +24,7 @@ def test_s2_64_no_line_that_was_told_is_lost_when_the_process_is_killed(tmp_path
         command = [sys.executable, "-m", CHILD, str(path), tenant, str(attempt)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
-            seen = []
+            seen: list[tuple[str, ...]] = []
             while len(seen) < lines_wanted:
                 seen.append(tuple(child.stdout.readline().decode().split()))
             child.kill()

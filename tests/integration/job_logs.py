@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any, Final
 
 from tests.integration.records import with_tenant
 
-from casemate.blobs.protocol import Blob
-from casemate.errors import InvalidInput, NotFound
+from casemate.blobs.envelope import MasterKeys
+from casemate.blobs.local import LocalBlobs
 from casemate.jobs.log_attempt import AttemptLog
+from casemate.jobs.log_keeper import LogKeeper
+from casemate.jobs.log_rules import LogRules
 from casemate.jobs.log_writer import LogWriter
 from casemate.jobs.logs import Logs
 from casemate.model.job import Job, JobSpec
@@ -23,48 +24,26 @@ from casemate.store.database import Database
 NOW_US: Final = 1_700_000_000_000_000
 
 
-class MemoryBlobs:
-    """Objects as bytes in a dictionary."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    async def put(self, key: str, data: AsyncIterator[bytes], *, size_max_bytes: int) -> Blob:
-        found = b"".join([piece async for piece in data])
-        if len(found) > size_max_bytes:
-            raise InvalidInput("data", "is too large")
-        self.objects[key] = found
-        return self._blob(key)
-
-    async def get(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        if key not in self.objects:
-            raise NotFound(f"there is no object {key!r}")
-        data = self.objects[key][offset:]
-        for at in range(0, len(data), 1000):
-            yield data[at : at + 1000]
-
-    async def list(self, prefix: str) -> AsyncIterator[Blob]:
-        for key in sorted(self.objects):
-            if key.startswith(prefix):
-                yield self._blob(key)
-
-    async def delete(self, key: str) -> bool:
-        return self.objects.pop(key, None) is not None
-
-    def _blob(self, key: str) -> Blob:
-        data = self.objects[key]
-        return Blob(key=key, size_bytes=len(data), digest=hashlib.sha256(data).hexdigest(), modified_us=0)
-
-
 class Bench:
     """Logs, with a tenant."""
 
-    def __init__(self, database: Database, writer: LogWriter) -> None:
+    def __init__(self, path: Path, database: Database, writer: LogWriter, tenant: str) -> None:
         self.database = database
         self.writer = writer
-        self.blobs = MemoryBlobs()
+        self.blobs = LocalBlobs(path / "objects", MasterKeys((b"k" * 32,)))
         self.logs = Logs(database, writer, self.blobs)
-        self.tenant = with_tenant(database)
+        self.tenant = tenant or with_tenant(database)
+
+    async def move(self) -> int:
+        """Move all logs that nobody writes."""
+        return await self.keeper().move(before_us=2 * NOW_US)
+
+    def keeper(self, rules: LogRules | None = None) -> LogKeeper:
+        return LogKeeper(self.database, self.writer, self.blobs, self.logs, rules or LogRules())
+
+    async def objects(self) -> list[str]:
+        """What is in the tenant's objects."""
+        return [blob.key.partition("/")[2] async for blob in self.blobs.list(f"{self.tenant}/")]
 
     def job(self, identity: str = "job_1", **spec: Any) -> Job:
         return Job(id=identity, tenant_id=self.tenant, key_id="key_1", spec=JobSpec(**({"argv": ("ls",)} | spec)))
@@ -80,11 +59,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024) -> AsyncIterator[Bench]:
+async def bench(path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024, tenant: str = "") -> AsyncIterator[Bench]:
     database = Database.open(path / "records.db")
     try:
         async with LogWriter(database, kept_max_bytes=kept_max_bytes) as writer:
-            yield Bench(database, writer)
+            yield Bench(path, database, writer, tenant)
     finally:
         await database.close()
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import random
 from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from tests.integration.job_logs import NOW_US, Bench, Printer, bench, printed_by
 
 from casemate import job_limits as limits
 from casemate.errors import InvalidInput, RecordsUnavailable
+from casemate.jobs.log_rules import LogRules
 from casemate.jobs.logs import Wanted
 from casemate.model.result import Chunk
 from casemate.store import job_logs as rows
+from casemate.store import tenants
+from casemate.store.database import Records
 
 
 async def never() -> bool:
@@ -82,21 +88,17 @@ def test_a_log_is_what_was_printed_whatever_that_is(tmp_path: Path) -> None:
 
 
 def test_numbers_of_lines_go_on_over_attempts_and_restarts(tmp_path: Path) -> None:
-    async def attempt(number: int) -> list[tuple[int, int, str | None]]:
-        async with bench(tmp_path) as found:
-            found.tenant = tenants[0] if tenants else found.tenant
-            tenants.append(found.tenant)
+    async def attempt(number: int, tenant: str = "") -> tuple[str, list[tuple[int, int, str | None]]]:
+        async with bench(tmp_path, tenant=tenant) as found:
             prints = Printer(found.logs.open(found.job(), number))
             await prints(b"one\ntwo\n")
             await prints.log.close()
-            return [(line.seq, line.attempt, line.text) for line in await found.all()]
+            return found.tenant, [(line.seq, line.attempt, line.text) for line in await found.all()]
 
-    tenants: list[str] = []
-    assert asyncio.run(attempt(1)) == [(1, 1, "one"), (2, 1, "two")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.integration.job_logs.with_tenant", lambda _: tenants[0])
-        assert asyncio.run(attempt(2))[2:] == [(3, 2, "one"), (4, 2, "two")]
-        assert asyncio.run(attempt(1))[4:] == [(5, 1, "one"), (6, 1, "two")]
+    tenant, lines = asyncio.run(attempt(1))
+    assert lines == [(1, 1, "one"), (2, 1, "two")]
+    assert asyncio.run(attempt(2, tenant))[1][2:] == [(3, 2, "one"), (4, 2, "two")]
+    assert asyncio.run(attempt(1, tenant))[1][4:] == [(5, 1, "one"), (6, 1, "two")]
 
 
 def test_s2_64_a_thousand_cuts_of_the_connection_lose_no_line_and_double_none(tmp_path: Path) -> None:
@@ -346,3 +348,125 @@ def test_a_search_looks_into_a_bounded_number_of_pieces_and_says_how_to_go_on(
             assert page.items[-1].line.text == "the one"
 
     asyncio.run(paged())
+
+
+# Moving and forgetting ----------------------------------------------------------------------------
+
+
+def test_s2_20_the_log_of_a_job_is_a_file_in_its_area(tmp_path: Path) -> None:
+    async def moved() -> None:
+        async with bench(tmp_path) as found:
+            prints = Printer(found.logs.open(found.job(), 1))
+            following = found.logs.follow(found.tenant, "job_1", 0, never)
+            for number in range(200):
+                await prints(f"line {number}\n".encode())
+                await anext(following)
+            await following.aclose()
+            assert await found.move() == 0
+            await prints.log.close()
+            before = await found.all()
+            assert await found.move() == 1
+            assert await found.objects() == ["jobs/job_1/logs/000000000001.jsonl.gz"]
+            key = f"{found.tenant}/jobs/job_1/logs/000000000001.jsonl.gz"
+            data = b"".join([piece async for piece in found.blobs.get(key)])
+            assert [json.loads(line)["text"] for line in gzip.decompress(data).splitlines()] == [
+                f"line {number}" for number in range(200)
+            ]
+            assert await found.all() == before
+            log = await found.logs.find(found.tenant, "job_1")
+            assert log is not None
+            assert (log.is_moved, log.lines, log.size_bytes) == (True, 200, prints.offsets["stdout"])
+            assert await texts(found, Wanted(text="line 42")) == [("job_1", "line 42")]
+            assert await found.move() == 0
+
+    asyncio.run(moved())
+
+
+def test_a_log_goes_on_after_it_was_moved(tmp_path: Path) -> None:
+    async def moved() -> None:
+        async with bench(tmp_path) as found:
+            for attempt in (1, 2, 3):
+                prints = Printer(found.logs.open(found.job(), attempt))
+                await prints(f"attempt {attempt}\n".encode() * 2)
+                await prints.log.close()
+                assert await found.move() == 1
+            lines = await found.all()
+            assert [(line.seq, line.attempt) for line in lines] == [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (6, 3)]
+            assert len(await found.objects()) == 3
+            assert [line.seq for line in await found.logs.last(found.tenant, "job_1", 3)] == [4, 5, 6]
+
+    asyncio.run(moved())
+
+
+def test_a_large_log_is_moved_in_segments_and_its_end_is_found_then(tmp_path: Path) -> None:
+    async def moved() -> None:
+        async with bench(tmp_path, kept_max_bytes=2 * 1024 * 1024) as found:
+            prints = Printer(found.logs.open(found.job(), 1))
+            for number in range(60_000):
+                await prints(f"number {number} {'x' * 100}\n".encode())
+            await prints(b"treasure\n")
+            await prints.log.close()
+            before = await found.all()
+            assert await found.logs.holding(found.tenant, "treasure", limit=1) == ()
+            await found.move()
+            assert await found.all() == before
+            assert await found.logs.holding(found.tenant, "treasure", limit=1) == ("job_1",)
+            pieces = await found.database.read(
+                lambda records: rows.pieces_after(records, found.tenant, "job_1", 0, limit=100)
+            )
+            assert 1 < len(pieces) < 10
+
+    asyncio.run(moved())
+
+
+def test_s2_66_logs_are_forgotten_by_rules_for_runtimes_and_kinds(tmp_path: Path) -> None:
+    day_us = 24 * 3600 * 1_000_000
+
+    async def swept() -> None:
+        async with bench(tmp_path) as found:
+            await found.printed("1\n", "job_python", runtime="python", code="1")
+            await found.printed("2\n", "job_node", runtime="node", code="1")
+            await found.printed("3\n", "job_command")
+            await found.move()
+            keeper = found.keeper(LogRules(days=7, of={"python": 30, "code": 1}))
+            assert await keeper.sweep(NOW_US + 2 * day_us) == 1
+            assert {name.split("/")[1] for name in await found.objects()} == {"job_python", "job_command"}
+            assert await keeper.sweep(NOW_US + 8 * day_us) == 1
+            assert await keeper.sweep(NOW_US + 29 * day_us) == 0
+            assert len(await found.all("job_python")) == 1
+            assert await keeper.sweep(NOW_US + 31 * day_us) == 1
+            assert await found.objects() == []
+            assert await texts(found, Wanted()) == []
+
+    asyncio.run(swept())
+
+
+def test_a_log_whose_object_is_gone_has_no_lines_there(tmp_path: Path) -> None:
+    async def gone() -> None:
+        async with bench(tmp_path) as found:
+            await found.printed("gone\n")
+            await found.move()
+            await found.blobs.delete(f"{found.tenant}/jobs/job_1/logs/000000000001.jsonl.gz")
+            await found.printed("there\n")
+            assert [line.text for line in await found.all()] == ["there"]
+            await found.logs.delete(found.tenant, "job_1")
+            await found.logs.delete(found.tenant, "job_1")
+            assert await found.logs.find(found.tenant, "job_1") is None
+
+    asyncio.run(gone())
+
+
+def count_of(table: str, records: Records) -> object:
+    return records.execute(text(f"select count(*) from {table}")).scalar()
+
+
+def test_of_a_tenant_that_is_deleted_no_word_is_kept(tmp_path: Path) -> None:
+    async def deleted() -> None:
+        async with bench(tmp_path) as found:
+            await found.printed("a secret\n")
+            await found.database.write(partial(tenants.remove, tenant_id=found.tenant))
+            await found.printed("too late\n", "job_2")
+            for name in ("job_logs", "job_log_pieces", "job_log_words"):
+                assert await found.database.read(partial(count_of, name)) == 0
+
+    asyncio.run(deleted())

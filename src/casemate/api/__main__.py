@@ -27,6 +27,9 @@ from casemate.api.protocol import BoundedProtocol
 from casemate.api.state import State
 from casemate.api.storage import open_storage
 from casemate.api.upkeep import Upkeep
+from casemate.blobs.envelope import open_keys
+from casemate.blobs.local import LocalBlobs
+from casemate.blobs.protocol import Blobs
 from casemate.cluster.lifeline import watch
 from casemate.cluster.local import LocalBus
 from casemate.config import load_config
@@ -36,6 +39,7 @@ from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
 from casemate.functions.calls import Calls, log_to
 from casemate.functions.published import Functions
+from casemate.jobs.log_keeper import open_logs
 from casemate.queue.gate import Gate
 from casemate.service_config import NODE_SOCKET, Service, load_service
 from casemate.store.database import Database
@@ -90,13 +94,14 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
         left_behind = await book.end_those_left_behind()
         if left_behind:
             _LOG.warning("executions of a service that died are lost", count=left_behind)
-        async with LocalBus(data / NODE_SOCKET) as bus:
+        async with LocalBus(data / NODE_SOCKET) as bus, open_logs(database, _blobs(data)) as logs:
             measures = Measures()
             gate = Gate(service.concurrency, waiting_max=service.queue)
             executions = Executions(book, bus, gate, maximum=service.maximum, on_end=measures.observe_end)
             tenancy, signing = Tenancy(database), open_signing(data)
             parts = State(
                 config=service,
+                logs=logs,
                 database=database,
                 bus=bus,
                 tenancy=tenancy,
@@ -115,6 +120,10 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                 yield parts
     finally:
         await database.close()
+
+
+def _blobs(data: Path) -> Blobs:
+    return LocalBlobs(data / "objects", open_keys(data, os.environ, is_needed=(data / "objects").exists()))
 
 
 class Server(uvicorn.Server):

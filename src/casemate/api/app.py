@@ -15,7 +15,7 @@ from casemate.api.body import BadBody
 from casemate.api.edge import Edge
 from casemate.api.models import Problem
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
-from casemate.api.routes import batches, executions, functions, health, operation, runners, tenants, validate
+from casemate.api.routes import batches, executions, functions, health, job_logs, operation, runners, tenants, validate
 from casemate.api.state import State
 from casemate.dashboard.mount import mount
 
@@ -27,6 +27,7 @@ ROUTERS: Final = (
     batches.router,
     runners.router,
     operation.router,
+    job_logs.router,
     tenants.router,
 )
 """In the order in which they are looked through: what is asked for most comes first."""

@@ -15,6 +15,7 @@ from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
 from casemate.functions.calls import Calls
 from casemate.functions.published import Functions
+from casemate.jobs.logs import Logs
 from casemate.service_config import Service
 from casemate.store.database import Database
 from casemate.tenancy.secrets import Signing
@@ -25,6 +26,7 @@ class State(msgspec.Struct, kw_only=True):
     """The parts of the service."""
 
     config: Service
+    logs: Logs
     database: Database
     bus: LocalBus
     tenancy: Tenancy

@@ -17,9 +17,10 @@ from casemate import job_limits as bound
 from casemate.config import Config
 from casemate.errors import ConfigError, InvalidInput
 from casemate.executions.patterns import check_forbidden
+from casemate.jobs.log_rules import LogRules
 from casemate.model.network import BLOCKED_PORTS
 from casemate.model.resources import Limits
-from casemate.model.units import parse_duration
+from casemate.model.units import parse_bytes, parse_duration
 from casemate.service_config import JOBS_PREFIX
 
 _PORT_MAX: Final = 65_535
@@ -40,6 +41,9 @@ class JobsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     concurrency: int = 0
     lease: str | float = bound.LEASE_S
     retention_days: int = bound.JOB_RETENTION_DAYS
+    log_max: str | int = bound.LOG_KEPT_MAX_BYTES
+    log_retention_days: int = bound.LOG_RETENTION_DAYS
+    log_retention: dict[str, int] = {}
 
 
 class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,8 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int = 0
     lease_s: float = bound.LEASE_S
     retention_days: int = bound.JOB_RETENTION_DAYS
+    log_max_bytes: int = bound.LOG_KEPT_MAX_BYTES
+    log_rules: LogRules = LogRules()
 
 
 def load_jobs(config: Config, environment: Mapping[str, str] = os.environ) -> JobSettings:
@@ -110,7 +116,7 @@ def _from_variables(environment: Mapping[str, str]) -> dict[str, object]:
 
 def _value_of(variable: str, text: str, kind: Any) -> Any:  # noqa: ANN401 - whatever the field holds
     try:
-        if getattr(kind, "__origin__", None) is list:
+        if getattr(kind, "__origin__", None) in {dict, list}:
             return msgspec.json.decode(text, type=kind)
         return msgspec.convert(text, kind, strict=False)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -137,6 +143,7 @@ def _checked(written: JobsConfig) -> JobSettings:
     try:
         Limits().replacing(limits)
         lease_s = parse_duration(written.lease, field="jobs.lease")
+        log_max_bytes = parse_bytes(written.log_max, field="jobs.log_max")
         check_forbidden(written.denied, field="jobs.denied")
     except InvalidInput as error:
         place = error.field.replace("limits.", "jobs.", 1)
@@ -144,6 +151,8 @@ def _checked(written: JobsConfig) -> JobSettings:
     _check_number("lease", lease_s, bound.LEASE_MIN_S, bound.LEASE_MAX_S)
     _check_number("concurrency", written.concurrency, 0, bound.JOB_CONCURRENCY_MAX)
     _check_number("retention_days", written.retention_days, 1, bound.JOB_RETENTION_MAX_DAYS)
+    _check_number("log_max", log_max_bytes, bound.LOG_KEPT_LEAST_BYTES, bound.LOG_KEPT_MOST_BYTES)
+    _check_log_days(written)
     _check_words("allowed_commands", written.allowed_commands, bound.ALLOWED_COMMANDS_MAX)
     _check_words("allowed_hosts", written.allowed_hosts, bound.JOB_HOSTS_MAX)
     for port in written.blocked_ports:
@@ -158,7 +167,17 @@ def _checked(written: JobsConfig) -> JobSettings:
         concurrency=written.concurrency or max(2, len(os.sched_getaffinity(0))),
         lease_s=lease_s,
         retention_days=written.retention_days,
+        log_max_bytes=log_max_bytes,
+        log_rules=LogRules(days=written.log_retention_days, of=written.log_retention),
     )
+
+
+def _check_log_days(written: JobsConfig) -> None:
+    if len(written.log_retention) > bound.LOG_RULES_MAX:
+        raise ConfigError("jobs.log_retention", f"more than {bound.LOG_RULES_MAX}")
+    days = {f"log_retention.{name[:80]}": each for name, each in written.log_retention.items()}
+    for name, each in {"log_retention_days": written.log_retention_days, **days}.items():
+        _check_number(name, each, 1, bound.LOG_RETENTION_MAX_DAYS)
 
 
 def _check_number(name: str, value: float, least: float, most: float) -> None:

@@ -17,6 +17,7 @@ from casemate import job_limits as limits
 from casemate.errors import CasemateError
 from casemate.jobs.log_attempt import AttemptLog, Key, Portion
 from casemate.jobs.log_pieces import packed, words_in
+from casemate.limits import KIB
 from casemate.model.job import Job
 from casemate.model.job_log import JobLine
 from casemate.store import job_logs as rows
@@ -24,7 +25,7 @@ from casemate.store.database import Database
 from casemate.store.job_logs import Kept, NewPiece, Written
 
 _LOG: Final = logging.getLogger(__name__)
-_INLINE_MAX_BYTES: Final = 32 * limits.KIB
+_INLINE_MAX_BYTES: Final = 32 * KIB
 """What is compressed in less time than it takes to ask another thread."""
 
 
@@ -63,6 +64,10 @@ class LogWriter:
     def is_open(self, key: Key) -> bool:
         """Whether an attempt may still print, as far as this process knows."""
         return key in self._open
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
 
     def recent(self, key: Key, after_seq: int) -> list[JobLine] | None:
         """The lines after that one, if they are the last ones that were written down; None: they are to be read."""

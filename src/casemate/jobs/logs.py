@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Final
 
@@ -147,10 +148,12 @@ class Logs:
 
     async def _part(self, piece: Piece) -> bytes:
         found = bytearray()
-        async for data in self._blobs.get(piece.object_key or "", offset=piece.object_offset):
-            found += data[: piece.data_bytes - len(found)]
-            if len(found) == piece.data_bytes:
-                return bytes(found)
+        pieces = self._blobs.get(piece.object_key or "", offset=piece.object_offset)
+        async with aclosing(pieces) as source:  # type: ignore[type-var]
+            async for data in source:
+                found += data[: piece.data_bytes - len(found)]
+                if len(found) == piece.data_bytes:
+                    return bytes(found)
         raise RecordsDamaged("damaged", "the object of a job's log is shorter than it was")
 
     # Searching ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -66,6 +67,27 @@ class JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, for
     def level(self) -> Level:
         """What it says of itself; otherwise `error` on stderr and `info` on stdout."""
         return said_level(self.readable) or ("error" if self.stream == STDERR else "info")
+
+
+class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a job's log, as the service tells it: see `JobLine`."""
+
+    job_id: str
+    seq: int
+    attempt: int
+    stream: str
+    level: str
+    at: datetime
+    offset: int
+    text: str | None = None
+    base64: bytes | None = None
+    partial: bool = False
+
+    @property
+    def data(self) -> bytes:
+        """Its bytes, with the end of the line if it has one."""
+        found = self.base64 if self.base64 is not None else (self.text or "").encode()
+        return found if self.partial else found + b"\n"
 
 
 def line_of(data: bytes, *, seq: int, attempt: int, stream: str, at_us: int, offset: int, partial: bool) -> JobLine:

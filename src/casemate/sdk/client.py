@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from casemate.errors import CasemateError, SandboxClosed
+from casemate.model.job_log import LogEntry
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import calls
+from casemate.sdk import calls, job_logs
 from casemate.sdk.exchange import (
     Context,
     Effect,
@@ -30,6 +31,7 @@ from casemate.sdk.exchange import (
     pages,
 )
 from casemate.sdk.items import ItemLike, Progress, counted, sent_items, telling
+from casemate.sdk.job_logs import Followed, follow_log
 from casemate.sdk.options import ExecutionOptions, execution_request
 from casemate.sdk.requests import Call, Head, Listing, Request
 from casemate.sdk.settings import masked, settings
@@ -208,6 +210,17 @@ class Runners(_Group):
     invoke = _blocking(calls.invoke_runner)
 
 
+class Logs(_Group):
+    """What jobs print."""
+
+    read = _listing(job_logs.read_log)
+    search = _listing(job_logs.search_logs)
+
+    def follow(self, job_id: str, *, tail: int | None = None) -> Iterator[LogEntry]:
+        """A job's lines as they come, each once, until it has ended; of those that are there the last `tail`."""
+        return self._driver.iterate(follow_log(self._driver.context, Followed(job_id, tail)))
+
+
 class Tenants(_Group):
     """Who things belong to; for operators."""
 
@@ -308,6 +321,7 @@ class Client(_Group):
         self.executions = Executions(driver)
         self.functions = Functions(driver)
         self.runners = Runners(driver)
+        self.logs = Logs(driver)
         self.tenants = Tenants(driver)
         self.keys = Keys(driver)
 

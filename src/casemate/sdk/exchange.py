@@ -134,17 +134,17 @@ def _answer(context: Context, request: Request) -> Plain[Answer]:
 
 def _once(request: Request) -> Plain[Answer | Failure]:
     reply = yield Open(request)
-    return (yield from _rest(reply)) if isinstance(reply, Head) else _failed(reply)
+    return (yield from rest(reply)) if isinstance(reply, Head) else failed(reply)
 
 
-def _rest(head: Head) -> Plain[Answer | Failure]:
+def rest(head: Head) -> Plain[Answer | Failure]:
     """The body of an answer that has begun."""
     pieces: list[bytes] = []
     size_bytes = 0
     while True:
         reply = yield READ
         if not isinstance(reply, bytes):
-            return _failed(reply)
+            return failed(reply)
         if not reply:
             return Answer(head=head, body=b"".join(pieces))
         size_bytes += len(reply)
@@ -153,7 +153,8 @@ def _rest(head: Head) -> Plain[Answer | Failure]:
         pieces.append(reply)
 
 
-def _failed(reply: Reply) -> Failure:
+def failed(reply: Reply) -> Failure:
+    """A reply that is no answer."""
     assert isinstance(reply, Failure)  # noqa: S101  (the drivers' side of it)
     return reply
 
@@ -266,19 +267,19 @@ def _follow_once(request: Request, following: Following) -> Steps[Chunk, Answer 
     """None when it has come to its end."""
     head = yield Open(request)
     if not isinstance(head, Head):
-        return _failed(head)
+        return failed(head)
     if head.status == SEE_OTHER and (found := _EVENTS_PATH.search(head.headers.get("location", ""))):
         following.accept(found[1])
         return Failure(message="the service streams elsewhere what was begun before")
     if not head.is_good:
-        return (yield from _rest(head))
+        return (yield from rest(head))
     if head.media_type != EVENTS:
         return (yield from _taken_up(head, following))
     events = Events()
     while following.ended is None:
         reply = yield READ
         if not isinstance(reply, bytes):
-            return _failed(reply)
+            return failed(reply)
         if not reply:
             return Failure(message="the service ended a stream before its end")
         for event in events.feed(reply):
@@ -290,7 +291,7 @@ def _follow_once(request: Request, following: Following) -> Steps[Chunk, Answer 
 
 def _taken_up(head: Head, following: Following) -> Plain[Answer | Failure | None]:
     """An answer that is no stream tells of an execution that there was already."""
-    answer = yield from _rest(head)
+    answer = yield from rest(head)
     if isinstance(answer, Failure):
         return answer
     following.accept(read_execution(answer.body).id)
@@ -380,15 +381,15 @@ def _batch_once(request: Request, items: Sequence[Sent]) -> Steps[Invocation, tu
     """How many items were answered, and what went wrong, if anything did."""
     head = yield Open(request)
     if not isinstance(head, Head):
-        return 0, _failed(head)
+        return 0, failed(head)
     if not head.is_good:
-        return 0, (yield from _rest(head))
+        return 0, (yield from rest(head))
     lines = Lines()
     answered = 0
     while answered < len(items):
         reply = yield READ
         if not isinstance(reply, bytes):
-            return answered, _failed(reply)
+            return answered, failed(reply)
         if not reply:
             return answered, Failure(message="the service ended a batch before its end")
         for line in filter(None, lines.feed(reply)):

@@ -14,6 +14,7 @@ from sqlalchemy import Boolean, ColumnElement, Connection, Engine, FunctionEleme
 from sqlalchemy.ext.compiler import compiles
 
 from casemate.errors import CasemateError
+from casemate.store.job_log_words import WordIndex
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
@@ -29,6 +30,10 @@ class Dialect(Protocol):
     @property
     def place(self) -> str:
         """Where it is, for messages: without passwords."""
+
+    @property
+    def words(self) -> WordIndex:
+        """Its index of the words in the logs of jobs."""
 
     def make(self) -> None:
         """Make what has to be there before it is opened. Raises OSError."""

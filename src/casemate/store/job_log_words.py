@@ -83,14 +83,6 @@ class PostgresWords:
         return query.join(self._words, self._words.c.id == pieces.c.id).where(matches).order_by(pieces.c.id.desc())
 
 
-_INDEXES: Final[Mapping[str, WordIndex]] = {"sqlite": SqliteWords(), "postgresql": PostgresWords()}
-
-
-def words_of_pieces(connection: Connection) -> WordIndex:
-    """The index in the database of this connection."""
-    return _INDEXES[connection.dialect.name]
-
-
 def as_words(tenant_id: str, words: Iterable[str]) -> str:
     """What is written into the index for a piece."""
     return " ".join([tenant_id.lower(), *sorted(words)])

@@ -14,7 +14,8 @@ import msgspec
 from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, tuple_, update
 
 from casemate.job_limits import LOG_GROUP_MAX_COUNT, LOG_SWEEP_MAX_COUNT
-from casemate.store.job_log_words import as_words, words_of_pieces
+from casemate.store.dialect import dialect_of
+from casemate.store.job_log_words import as_words
 from casemate.store.schema import job_log_pieces as pieces
 from casemate.store.schema import job_logs as table
 from casemate.store.schema import tenants
@@ -95,7 +96,10 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """Pieces that have become one, in an object. The first of `ids` stands for all of them."""
+    """Pieces that have become one, in an object. The first of `ids` stands for all of them.
+
+    `words` is None where the index has them already.
+    """
 
     ids: tuple[int, ...]
     lines: int
@@ -104,7 +108,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     object_key: str
     object_offset: int
     data_bytes: int
-    words: frozenset[str]
+    words: frozenset[str] | None
 
 
 class Filters(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,7 +192,7 @@ def _put_pieces(connection: Connection, ours: Sequence[tuple[NewPiece, Written]]
         for key, (new, _) in zip(ids, ours, strict=True)
         if new.words is not None
     }
-    words_of_pieces(connection).add(connection, words)
+    dialect_of(connection).words.add(connection, words)
 
 
 def _row(new: NewPiece, written: Written) -> dict[str, Any]:
@@ -224,7 +228,7 @@ def _of(tenant_id: str, job_id: str) -> tuple[Any, Any]:
 
 def _forget(connection: Connection, ids: Sequence[int]) -> None:
     if ids:
-        words_of_pieces(connection).forget(connection, ids)
+        dialect_of(connection).words.forget(connection, ids)
         connection.execute(delete(pieces).where(pieces.c.id.in_(ids)))
 
 
@@ -269,7 +273,7 @@ def search(connection: Connection, tenant_id: str, filters: Filters, *, before_i
     if filters.job_id is not None:
         query = query.where(pieces.c.job_id == filters.job_id).order_by(pieces.c.id.desc())
     elif filters.words:
-        query = words_of_pieces(connection).narrowed(query, tenant_id, filters.words)
+        query = dialect_of(connection).words.narrowed(query, tenant_id, filters.words)
     else:
         query = query.order_by(pieces.c.id.desc())
     return _pieces(connection, query.limit(limit))
@@ -318,8 +322,9 @@ def moved(connection: Connection, tenant_id: str, job_id: str, done: Sequence[Mo
             "object_offset": each.object_offset,
             "data_bytes": each.data_bytes,
         }
-        if connection.execute(update(pieces).where(pieces.c.id == each.ids[0]).values(**values)).rowcount:
-            index = words_of_pieces(connection)
+        is_there = connection.execute(update(pieces).where(pieces.c.id == each.ids[0]).values(**values)).rowcount
+        if is_there and each.words is not None:
+            index = dialect_of(connection).words
             index.forget(connection, each.ids[:1])
             index.add(connection, {each.ids[0]: as_words(tenant_id, each.words)})
     of_that = (table.c.tenant_id == tenant_id, table.c.job_id == job_id, table.c.next_seq == next_seq)
@@ -342,7 +347,7 @@ def remove(connection: Connection, tenant_id: str, job_id: str) -> bool:
 
 def forget_tenant(connection: Connection, tenant_id: str) -> None:
     """What does not go by itself with a tenant that is about to be deleted."""
-    words_of_pieces(connection).forget_tenant(connection, tenant_id)
+    dialect_of(connection).words.forget_tenant(connection, tenant_id)
 
 
 def sorts(connection: Connection) -> list[tuple[str, str]]:

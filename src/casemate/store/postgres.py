@@ -23,6 +23,7 @@ from casemate.service_limits import (
     RECORDS_CONNECT_TIMEOUT_S,
 )
 from casemate.store.dialect import OPTION
+from casemate.store.job_log_words import PostgresWords
 
 try:
     import psycopg
@@ -70,6 +71,10 @@ class Postgres:
     @property
     def place(self) -> str:
         return self._url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+    @property
+    def words(self) -> PostgresWords:
+        return PostgresWords()
 
     def make(self) -> None:
         """Nothing: whoever runs the server has made the database."""

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL
 from casemate.errors import CasemateError, InternalError, RecordsDamaged, RecordsUnavailable
 from casemate.service_limits import READ_LOOK_STEPS, READ_MAX_S, READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
 from casemate.store.dialect import OPTION
+from casemate.store.job_log_words import SqliteWords
 
 if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
@@ -48,6 +49,10 @@ class Sqlite:
     @property
     def place(self) -> str:
         return str(self.path)
+
+    @property
+    def words(self) -> SqliteWords:
+        return SqliteWords()
 
     def make(self) -> None:
         """Make the file before SQLite does, for its owner alone; its companions get the same mode."""

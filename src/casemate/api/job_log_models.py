@@ -1,0 +1,30 @@
+"""What is answered of jobs' logs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+from casemate.api.models import Page
+
+
+class JobLineOut(BaseModel):
+    """One line of a job's log. `partial`: it goes on in the next line of its stream."""
+
+    job_id: str
+    seq: int
+    attempt: int
+    stream: Literal["stdout", "stderr"]
+    level: Literal["debug", "info", "warning", "error"]
+    at: str
+    offset: int
+    text: str | None = None
+    base64: str | None = None
+    partial: bool = False
+
+
+class JobLinesOut(Page):
+    """A page of lines."""
+
+    items: list[JobLineOut]

@@ -1,0 +1,179 @@
+"""What becomes of logs when nobody writes them any more: they are moved to the objects, and at last forgotten.
+
+A log that is moved is a file of JSON lines in the job's area `logs`, compressed by gzip. Its rows in the records say
+where in it which lines are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final, Self
+
+from casemate import job_limits as limits
+from casemate.blobs.keys import LOGS, job_key
+from casemate.blobs.protocol import Blobs
+from casemate.errors import CasemateError
+from casemate.executions.book import now_us
+from casemate.jobs.log_attempt import Key
+from casemate.jobs.log_pieces import packed, size_of, unpacked, words_in
+from casemate.jobs.log_rules import LogRules
+from casemate.jobs.log_writer import LogWriter
+from casemate.jobs.logs import Logs
+from casemate.model.job_log import JobLine
+from casemate.model.units import SECOND_US
+from casemate.store import job_logs as rows
+from casemate.store.database import Database
+from casemate.store.job_logs import Moved, Piece
+
+_LOG: Final = logging.getLogger(__name__)
+_DAY_US: Final = 24 * 3600 * SECOND_US
+_PIECES_A_READ: Final = 8
+
+
+class LogKeeper:
+    """Moves and forgets, for as long as it is open."""
+
+    def __init__(self, database: Database, writer: LogWriter, blobs: Blobs, logs: Logs, rules: LogRules) -> None:
+        self._database = database
+        self._writer = writer
+        self._blobs = blobs
+        self._logs = logs
+        self._rules = rules
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="job-log-keeper")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        swept_s = -limits.LOG_SWEEP_PERIOD_S
+        while True:
+            try:
+                await self.move(before_us=now_us() - int(limits.LOG_MOVE_AFTER_S * SECOND_US))
+                if time.monotonic() - swept_s >= limits.LOG_SWEEP_PERIOD_S:
+                    swept_s = time.monotonic()
+                    await self.sweep(now_us())
+            except CasemateError as error:
+                _LOG.warning("keeping the logs of jobs failed: %s", error)
+            await asyncio.sleep(limits.LOG_MOVE_PERIOD_S)
+
+    # Forgetting -----------------------------------------------------------------------------------
+
+    async def sweep(self, at_us: int) -> int:
+        """Delete the logs that are older than they are to be kept, and say how many they were."""
+        count = 0
+        for runtime, kind in await self._database.read(rows.sorts):
+            before_us = at_us - self._rules.kept_days(runtime, kind) * _DAY_US
+            older = partial(rows.older, runtime=runtime, kind=kind, before_us=before_us)
+            while found := [key for key in await self._database.read(older) if not self._writer.is_open(key)]:
+                for tenant_id, job_id in found:
+                    await self._logs.delete(tenant_id, job_id)
+                count += len(found)
+        return count
+
+    # Moving ---------------------------------------------------------------------------------------
+
+    async def move(self, *, before_us: int) -> int:
+        """Move the logs to which nothing has come since that time, and say how many they were."""
+        count = 0
+        while True:
+            limit = limits.LOG_MOVES_A_TURN_MAX + self._writer.open_count
+            unmoved = partial(rows.unmoved, before_us=before_us, limit=limit)
+            found = [key for key in await self._database.read(unmoved) if not self._writer.is_open(key)]
+            moved = sum(await asyncio.gather(*map(self._move, found)))
+            count += moved
+            if not moved:
+                return count
+
+    async def _move(self, key: Key) -> bool:
+        """Move one log, as far as it is not moved yet."""
+        try:
+            log = await self._logs.find(*key)
+            if log is not None:
+                moving = _Moving(self._database, key)
+                await moving.put(self._blobs)
+                await self._database.write(
+                    partial(rows.moved, tenant_id=key[0], job_id=key[1], done=moving.done, next_seq=log.next_seq)
+                )
+        except CasemateError as error:
+            _LOG.warning("the log of job %s could not be moved: %s", key[1], error)
+            return False
+        return True
+
+
+class _Moving:
+    """One log on its way into an object, a segment at a time."""
+
+    def __init__(self, database: Database, key: Key) -> None:
+        self._database = database
+        self._key = key
+        self._object = ""
+        self._offset = 0
+        self._pieces: list[Piece] = []
+        self._lines: list[JobLine] = []
+        self.done: list[Moved] = []
+
+    async def put(self, blobs: Blobs) -> None:
+        """Write the object; nothing, if there is nothing to be moved."""
+        first = await self._read(after_seq=0, limit=1)
+        if first:
+            self._object = job_key(*self._key, LOGS, f"{first[0].first_seq:012d}.jsonl.gz")
+            await blobs.put(self._object, self._segments(), size_max_bytes=limits.LOG_OBJECT_MAX_BYTES)
+
+    async def _read(self, *, after_seq: int, limit: int) -> list[Piece]:
+        tenant_id, job_id = self._key
+        wanted = partial(rows.unmoved_pieces, tenant_id=tenant_id, job_id=job_id, after_seq=after_seq, limit=limit)
+        return await self._database.read(wanted)
+
+    async def _segments(self) -> AsyncIterator[bytes]:
+        after_seq = 0
+        while pieces := await self._read(after_seq=after_seq, limit=_PIECES_A_READ):
+            for piece in pieces:
+                after_seq = piece.first_seq
+                cost_bytes = sum(each.end_place - each.begin_place for each in [*self._pieces, piece])
+                if self._pieces and cost_bytes > limits.LOG_SEGMENT_MAX_BYTES:
+                    yield await asyncio.to_thread(self._segment)
+                self._pieces.append(piece)
+        if self._pieces:
+            yield await asyncio.to_thread(self._segment)
+
+    def _segment(self) -> bytes:
+        pieces, self._pieces = self._pieces, []
+        lines = [line for piece in pieces for line in unpacked(piece.data or b"")]
+        data = packed(lines, is_final=True)
+        self.done.append(
+            Moved(
+                ids=tuple(piece.id for piece in pieces),
+                lines=len(lines),
+                size_bytes=size_of(lines),
+                last=pieces[-1],
+                object_key=self._object,
+                object_offset=self._offset,
+                data_bytes=len(data),
+                words=words_in(lines),
+            )
+        )
+        self._offset += len(data)
+        return data
+
+
+@asynccontextmanager
+async def open_logs(
+    database: Database, blobs: Blobs, *, kept_max_bytes: int = limits.LOG_KEPT_MAX_BYTES, rules: LogRules | None = None
+) -> AsyncIterator[Logs]:
+    """The logs of all jobs, written down, moved and forgotten for as long as they are open."""
+    async with LogWriter(database, kept_max_bytes=kept_max_bytes) as writer:
+        logs = Logs(database, writer, blobs)
+        async with LogKeeper(database, writer, blobs, logs, rules or LogRules()):
+            yield logs
