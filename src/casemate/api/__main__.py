@@ -38,8 +38,12 @@ from casemate.functions.published import Functions
 from casemate.queue.gate import Gate
 from casemate.service_config import NODE_SOCKET, Service, load_service
 from casemate.store.database import Database
+from casemate.tenancy.budgets import Budgets
+from casemate.tenancy.delivery import Delivery
 from casemate.tenancy.secrets import open_signing
 from casemate.tenancy.tenants import Tenancy
+from casemate.tenancy.usage import BudgetWatch, Meter
+from casemate.tenancy.webhooks import Notices, Webhooks, configured
 
 RECORDS: Final = "records.sqlite"
 _OURS_ALONE: Final = 0o077
@@ -85,7 +89,10 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
     database = Database.open(data / RECORDS)
     try:
         epoch = now_us()
-        book = Book(database, epoch)
+        notices = Notices()
+        policy = configured(service.accounting.webhook_hosts)
+        meter = Meter(database, service.accounting, notices)
+        book = Book(database, epoch, meter=meter)
         left_behind = await book.end_those_left_behind()
         if left_behind:
             _LOG.warning("executions of a service that died are lost", count=left_behind)
@@ -107,8 +114,14 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                 ),
                 measures=measures,
                 load=Load(service.request_max_bytes),
+                meter=meter,
+                budgets=Budgets(database),
+                notices=notices,
+                webhooks=Webhooks(database, notices, policy),
             )
-            async with Upkeep(parts):
+            delivery = Delivery(database, parts.signing, policy)
+            notices.when_posted(delivery.wake)
+            async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of), delivery:
                 yield parts
     finally:
         await database.close()
