@@ -58,7 +58,7 @@ async def show_usage(
     if first > last_day:
         raise InvalidInput("since", "is after until")
     asked = Asked(
-        tenant_id=tenant if who.is_operator else who.tenant_id,
+        tenant_id=None if who.is_operator and tenant is None else await _whose(parts, who, tenant),
         first_day=first,
         last_day=last_day,
         kind=kind,
