@@ -28,9 +28,10 @@ from casemate.model.accounting import (
 from casemate.model.result import Usage
 from casemate.model.signature import sign
 from casemate.store.webhooks import Notice, Webhook
+from casemate.tenancy.addresses import configured, place_of
 from casemate.tenancy.delivery import pause_s, signed_headers
 from casemate.tenancy.secrets import Signing, webhook_text
-from casemate.tenancy.webhooks import check_events, configured, place_of
+from casemate.tenancy.webhooks import check_events
 
 NOWHERE = configured(())
 COUNTS = st.integers(0, 2**40)

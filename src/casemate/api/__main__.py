@@ -38,12 +38,13 @@ from casemate.functions.published import Functions
 from casemate.queue.gate import Gate
 from casemate.service_config import NODE_SOCKET, Service, load_service
 from casemate.store.database import Database
+from casemate.tenancy.addresses import configured
 from casemate.tenancy.budgets import Budgets
 from casemate.tenancy.delivery import Delivery
 from casemate.tenancy.secrets import open_signing
 from casemate.tenancy.tenants import Tenancy
 from casemate.tenancy.usage import BudgetWatch, Meter
-from casemate.tenancy.webhooks import Notices, Webhooks, configured
+from casemate.tenancy.webhooks import Notices, Webhooks
 
 RECORDS: Final = "records.sqlite"
 _OURS_ALONE: Final = 0o077

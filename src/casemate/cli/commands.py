@@ -444,6 +444,7 @@ COMMANDS: Final = {
     for command in (RUN, CHECK, EXEC, SHELL, SERVE, CONFIG, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
 }
 _SERVICE: Final = "casemate.cli.service_commands"
+_ACCOUNTS: Final = "casemate.cli.account_commands"
 GROUPS: Final = {
     group.name: group
     for group in (
@@ -451,6 +452,9 @@ GROUPS: Final = {
         Group(name="runs", module=_SERVICE, summary="list, show and cancel executions in a service"),
         Group(name="key", module=_SERVICE, summary="make, list, rotate and revoke keys of a service"),
         Group(name="tenant", module=_SERVICE, summary="make and list tenants of a service"),
+        Group(name="usage", module=_ACCOUNTS, summary="show what was used and what it costs"),
+        Group(name="budget", module=_ACCOUNTS, summary="bound what may be used"),
+        Group(name="webhook", module=_ACCOUNTS, summary="have events sent somewhere"),
     )
 }
 """Their commands are declared where only those who use them load them."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Un
 from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import calls
+from casemate.sdk import account_calls, calls
 from casemate.sdk.exchange import (
     Context,
     Effect,
@@ -227,6 +227,24 @@ class Keys(_Group):
     revoke = _blocking(calls.revoke_key)
 
 
+class Budgets(_Group):
+    """How much tenants may use."""
+
+    list = _listing(account_calls.list_budgets)
+    set = _blocking(account_calls.set_budget)
+    delete = _blocking(account_calls.delete_budget)
+
+
+class Webhooks(_Group):
+    """Where events are sent."""
+
+    list = _listing(account_calls.list_webhooks)
+    create = _blocking(account_calls.create_webhook)
+    delete = _blocking(account_calls.delete_webhook)
+    test = _blocking(account_calls.try_webhook)
+    notices = _listing(account_calls.list_notices)
+
+
 class ServiceStream:
     """Live output of one execution in a service: iterate over it for chunks; `result` is there when it has ended.
 
@@ -310,6 +328,8 @@ class Client(_Group):
         self.runners = Runners(driver)
         self.tenants = Tenants(driver)
         self.keys = Keys(driver)
+        self.budgets = Budgets(driver)
+        self.webhooks = Webhooks(driver)
 
     validate = _blocking(calls.validate)
     me = _blocking(calls.me)
@@ -317,6 +337,7 @@ class Client(_Group):
     worker_samples = _blocking(calls.worker_samples)
     runtimes = _blocking(calls.runtimes)
     metrics = _blocking(calls.metrics)
+    usage = _blocking(account_calls.usage)
 
     def run(
         self,

@@ -25,9 +25,9 @@ from casemate.model.units import SECOND_US
 from casemate.store import webhooks as rows
 from casemate.store.database import Database
 from casemate.store.webhooks import DELIVERED, FAILED, WAITING, Notice
+from casemate.tenancy.addresses import Place, place_of
 from casemate.tenancy.clock import now_us
 from casemate.tenancy.secrets import Signing, webhook_text
-from casemate.tenancy.webhooks import Place, place_of
 
 if TYPE_CHECKING:
     import httpx2
