@@ -80,7 +80,7 @@ def judged(listed: Mapping[str, Any], tests: Mapping[str, list[str]]) -> Iterato
 
 
 def _status(identity: str, chapter: str, listed: Mapping[str, Any], tests: list[str]) -> tuple[str, str]:
-    later = listed["later"].get(identity) or listed["later"].get(chapter)
+    later = listed["later"].get(identity) or (not tests and listed["later"].get(chapter))
     if later:
         return "later", later
     if not tests:
