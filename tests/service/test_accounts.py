@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
 def receiver(service: LiveService) -> Iterator[Receiver]:
     """On a port that the configuration of `service` allows."""
     with Receiver() as made:
-        thread = threading.Thread(target=made.serve_forever)
+        thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
         yield made
         made.shutdown()
