@@ -20,7 +20,6 @@ from casemate.model.signature import sign
 from casemate.store import webhooks
 from casemate.store.database import Database
 from casemate.store.webhooks import Notice, Webhook
-from casemate.tenancy import delivery
 from casemate.tenancy.addresses import configured
 from casemate.tenancy.delivery import Delivery
 from casemate.tenancy.secrets import Signing, webhook_text
@@ -325,7 +324,7 @@ def test_what_cannot_be_written_down_is_sent_again_though_not_at_once(
             raise failures.pop()
         return settle(*arguments, **named)
 
-    monkeypatch.setattr(delivery.rows, "settle", failing)
+    monkeypatch.setattr(webhooks, "settle", failing)
     world = World(database, f"http://127.0.0.1:{receiver.port}/")
     world.post()
     [notice] = delivered(world, f"127.0.0.1:{receiver.port}")

@@ -134,12 +134,12 @@ class Delivery:
     async def _begin_those_due(self) -> float:
         """Begin to send what there is room for, and say when to look again."""
         at_us = self._clock()
-        room = bound.NOTICES_AT_ONCE - len(self._sending)
+        busy = set(self._sending)  # before it is read: one that ends meanwhile still is waiting in what is read
         found = await self._database.read(
-            lambda records: rows.due(records, at_us=at_us, limit=bound.NOTICES_AT_ONCE + len(self._sending))
+            lambda records: rows.due(records, at_us=at_us, limit=bound.NOTICES_AT_ONCE + len(busy))
         )
-        waiting = [(notice, url) for notice, url in found if notice.id not in self._sending]
-        for notice, url in waiting[: max(0, room)]:
+        waiting = [(notice, url) for notice, url in found if notice.id not in busy]
+        for notice, url in waiting[: bound.NOTICES_AT_ONCE - len(busy)]:
             self._sending[notice.id] = asyncio.create_task(self._send(notice, url), name=notice.event_id)
         next_us = await self._database.read(rows.next_due_us)
         later_s = bound.NOTICE_LOOK_S if next_us is None or next_us <= at_us else (next_us - at_us) / SECOND_US
