@@ -33,11 +33,6 @@ BUDGET_NAME_MAX_CHARS: Final = 64
 BUDGET_LOOK_S: Final = 1.0
 """How long what runs may go on, at most, when a hard budget is used up."""
 
-BUDGET_RETRY_MIN_S: Final = 1.0
-BUDGET_RETRY_TOTAL_S: Final = 3600.0
-"""When to ask again where no time makes room: somebody may have raised the budget."""
-
-AMOUNT_STORED_MAX: Final = 2**63 - 1
 BUDGET_AMOUNT_MAX: Final = 2**62
 """In the smallest units, so that what is spent beyond it still is a number."""
 
@@ -55,14 +50,19 @@ NOTICES_AT_ONCE_A_TENANT: Final = 4
 NOTICE_TIMEOUT_S: Final = 10.0
 """Of one attempt, from the look-up of the name to the end of the answer's head."""
 
-NOTICE_ANSWER_MAX_BYTES: Final = 64 * 1024
+NOTICE_LOOKUPS_AT_ONCE: Final = 8
+"""Threads that look up names, which a slow answer may keep busy for long."""
+
 NOTICE_ATTEMPTS_MAX: Final = 12
 NOTICE_PAUSE_FIRST_S: Final = 5.0
 NOTICE_PAUSE_MAX_S: Final = 3600.0
 """Twelve attempts, each pause twice the one before, are about four hours."""
 
-NOTICE_LOOK_S: Final = 5.0
+NOTICE_LOOK_S: Final = 1.0
 """How late a notice may be that another process has written."""
+
+NOTICE_COMMITTED_S: Final = 0.05
+"""From its being posted to its being there for others, usually."""
 
 NOTICES_KEPT_S: Final = 7 * 24 * 3600.0
 """How long what became of a notice can be looked up."""

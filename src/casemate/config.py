@@ -178,6 +178,10 @@ def check_config(config: Config) -> None:
         from casemate.service_config import check_tables  # a run has nothing to do with it
 
         check_tables(config.service, config.languages)
+    if config.accounting:
+        from casemate.model.accounting import read_accounting
+
+        read_accounting(config.accounting)
 
 
 def _in_file(hint: str, name: str) -> str:

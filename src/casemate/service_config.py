@@ -17,6 +17,7 @@ import msgspec
 from casemate import service_limits as bound
 from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE, Config, data_directory
 from casemate.errors import ConfigError, InvalidInput
+from casemate.model.accounting import Accounting, read_accounting
 from casemate.model.resources import Limits
 from casemate.model.units import parse_bytes, parse_duration
 from casemate.object_config import PREFIX as OBJECTS_PREFIX
@@ -117,6 +118,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     patterns: dict[str, tuple[str, ...]]
     languages: dict[str, LanguageConfig]
     objects: ObjectsTerms
+    accounting: Accounting = Accounting()
 
 
 def load_service(config: Config, environment: Mapping[str, str] = os.environ) -> Service:
@@ -246,6 +248,7 @@ def _checked(
         patterns={name: tuple(each) for name, each in written.patterns.items()},
         languages=languages,
         objects=read_objects(config.objects),
+        accounting=read_accounting(config.accounting),
     )
 
 

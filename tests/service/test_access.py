@@ -27,6 +27,7 @@ OPERATORS: Final = {
     ("GET", "/metrics"),
 }
 NOTHING: Final = {
+    "webhook_id": "whk_" + 26 * "a",
     "execution_id": "exe_" + 26 * "a",
     "name": "no-such-function",
     "key_id": "key_" + 26 * "a",
@@ -68,6 +69,9 @@ class World(NamedTuple):
 
 
 BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("PUT", "/v1/budgets/{budget}"): {"unit": "cost", "hard": 1000},
+    ("POST", "/v1/webhooks"): {"url": "https://example.com/"},
+    ("POST", "/v1/webhooks/{webhook_id}/test"): {},
     ("POST", "/v1/executions"): {"code": "pass"},
     ("POST", "/v1/validate"): {"code": "pass"},
     ("PUT", "/v1/functions/{name}"): {"runtime": "python", "code": "output = 1", "check": False},
@@ -89,6 +93,9 @@ BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
 def world(service: LiveService) -> World:
     first, second = service.tenant(), service.tenant()
     execution = answered(first.http.post("/v1/executions", json={"code": "pass"}))
+    webhook = answered(
+        first.http.post("/v1/webhooks", json={"url": "https://example.com/", "events": ["job.dead"]}), 201
+    )
     function = {"runtime": "python", "code": "output = 1"}
     answered(first.http.put("/v1/functions/its-own", json=function), 201)
     things = {
@@ -100,6 +107,8 @@ def world(service: LiveService) -> World:
         "key_id": service.new_key(first.id, UNUSED_SCOPE)["id"],
         "tenant_id": first.id,
         "worker_id": "worker-1",
+        "budget": "its-own",
+        "webhook_id": webhook["id"],
     }
     return World(service, first, second, things)
 
@@ -118,7 +127,7 @@ def failures(problems: list[tuple[Operation, Any]]) -> list[str]:
 
 def without_ids(text: str) -> str:
     """A problem without what differs between any two requests: ids, and names that were asked for."""
-    return re.sub(r"req_\w+|(exe|key|ten)_[a-z2-7]{26}|its-own|no-such-function", "ID", text)
+    return re.sub(r"req_\w+|(exe|key|ten|whk)_[a-z2-7]{26}|its-own|no-such-function", "ID", text)
 
 
 def test_every_operation_is_known_here(operations: list[Operation], world: World) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casemate.errors import Unauthenticated
-from casemate.functions.webhook import Verified, canonical, sign, signed_headers, verify
+from casemate.functions.webhook import Verified, canonical, signed_headers, verify
+from casemate.model.signature import sign
 
 SECRET = b"a secret of the tests"
 NOW_S = 1_700_000_000.0

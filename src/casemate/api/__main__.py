@@ -27,9 +27,6 @@ from casemate.api.protocol import BoundedProtocol
 from casemate.api.state import State
 from casemate.api.storage import open_storage
 from casemate.api.upkeep import Upkeep
-from casemate.blobs.envelope import open_keys
-from casemate.blobs.local import LocalBlobs
-from casemate.blobs.protocol import Blobs
 from casemate.cluster.lifeline import watch
 from casemate.cluster.local import LocalBus
 from casemate.config import load_config
@@ -43,8 +40,13 @@ from casemate.jobs.log_keeper import open_logs
 from casemate.queue.gate import Gate
 from casemate.service_config import NODE_SOCKET, Service, load_service
 from casemate.store.database import Database
+from casemate.tenancy.budgets import Budgets
+from casemate.tenancy.delivery import Delivery
+from casemate.tenancy.destinations import configured
 from casemate.tenancy.secrets import open_signing
 from casemate.tenancy.tenants import Tenancy
+from casemate.tenancy.usage import BudgetWatch, Meter
+from casemate.tenancy.webhooks import Notices, Webhooks
 
 RECORDS: Final = "records.sqlite"
 _OURS_ALONE: Final = 0o077
@@ -90,15 +92,19 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
     database = Database.open(service.database or data / RECORDS)
     try:
         epoch = now_us()
-        book = Book(database, epoch)
+        notices = Notices()
+        policy = configured(service.accounting.webhook_hosts)
+        meter = Meter(database, service.accounting, notices)
+        book = Book(database, epoch, meter=meter)
         left_behind = await book.end_those_left_behind()
         if left_behind:
             _LOG.warning("executions of a service that died are lost", count=left_behind)
-        async with LocalBus(data / NODE_SOCKET) as bus, open_logs(database, _blobs(data)) as logs:
+        tenancy, signing = Tenancy(database), open_signing(data)
+        storage = await open_storage(service.objects, data, database, signing, tenancy)
+        async with LocalBus(data / NODE_SOCKET) as bus, open_logs(database, storage.blobs) as logs:
             measures = Measures()
             gate = Gate(service.concurrency, waiting_max=service.queue)
             executions = Executions(book, bus, gate, maximum=service.maximum, on_end=measures.observe_end)
-            tenancy, signing = Tenancy(database), open_signing(data)
             parts = State(
                 config=service,
                 logs=logs,
@@ -114,16 +120,18 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
                 ),
                 measures=measures,
                 load=Load(service.request_max_bytes),
-                storage=await open_storage(service.objects, data, database, signing, tenancy),
+                storage=storage,
+                meter=meter,
+                budgets=Budgets(database),
+                notices=notices,
+                webhooks=Webhooks(database, notices, policy),
             )
-            async with Upkeep(parts):
+            delivery = Delivery(database, parts.signing, policy)
+            notices.when_posted(delivery.wake)
+            async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of), delivery:
                 yield parts
     finally:
         await database.close()
-
-
-def _blobs(data: Path) -> Blobs:
-    return LocalBlobs(data / "objects", open_keys(data, os.environ, is_needed=(data / "objects").exists()))
 
 
 class Server(uvicorn.Server):

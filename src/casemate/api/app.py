@@ -15,7 +15,19 @@ from casemate.api.body import BadBody
 from casemate.api.edge import Edge
 from casemate.api.models import Problem
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
-from casemate.api.routes import batches, executions, functions, health, job_logs, operation, runners, tenants, validate
+from casemate.api.routes import (
+    accounts,
+    batches,
+    executions,
+    functions,
+    health,
+    job_logs,
+    operation,
+    runners,
+    tenants,
+    validate,
+    webhooks,
+)
 from casemate.api.state import State
 from casemate.dashboard.mount import mount
 
@@ -29,11 +41,14 @@ ROUTERS: Final = (
     operation.router,
     job_logs.router,
     tenants.router,
+    accounts.router,
+    webhooks.router,
 )
 """In the order in which they are looked through: what is asked for most comes first."""
 
 _ERRORS: Final = {
     "401": "No key, or none that is known.",
+    "402": "A budget of the tenant is used up.",
     "403": "The key lacks a scope.",
     "404": "There is no such thing, or it is another tenant's.",
     "409": "It contradicts what is there already.",

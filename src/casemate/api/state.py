@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import msgspec
@@ -18,8 +19,11 @@ from casemate.functions.published import Functions
 from casemate.jobs.logs import Logs
 from casemate.service_config import Service
 from casemate.store.database import Database
+from casemate.tenancy.budgets import Budgets
 from casemate.tenancy.secrets import Signing
 from casemate.tenancy.tenants import Tenancy
+from casemate.tenancy.usage import Meter
+from casemate.tenancy.webhooks import Notices, Webhooks
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -38,6 +42,14 @@ class State(msgspec.Struct, kw_only=True):
     measures: Measures
     load: Load
     storage: Storage
+    meter: Meter
+    budgets: Budgets
+    notices: Notices
+    webhooks: Webhooks
+
+    async def deny_all_of(self, tenant_id: str, why: str) -> None:
+        """End whatever a tenant has running that may not go on; its Results are to say why."""
+        await asyncio.gather(self.executions.deny_all_of(tenant_id, why), self.calls.deny_all_of(tenant_id, why))
 
 
 def state_of(request: Request) -> State:

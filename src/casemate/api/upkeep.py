@@ -11,11 +11,13 @@ from typing import Any, Final, Self
 import structlog
 
 from casemate import service_limits as limits
+from casemate.account_limits import NOTICES_KEPT_S
 from casemate.api.state import State
 from casemate.errors import CasemateError
 from casemate.executions.book import now_us
+from casemate.model.accounting import day_of
 from casemate.model.units import SECOND_US
-from casemate.store import executions, idempotency, logs, nonces, samples
+from casemate.store import executions, idempotency, logs, nonces, samples, usage, webhooks
 from casemate.store.stored import count_bytes
 
 _LOG: Final = structlog.get_logger("casemate.upkeep")
@@ -62,6 +64,8 @@ async def sweep(parts: State, at_us: int) -> None:
         lambda connection: samples.sweep(connection, before_us=at_us - kept_us),
         lambda connection: idempotency.sweep(connection, before_us=at_us - idempotency_us),
         lambda connection: nonces.sweep(connection, at_us=at_us),
+        lambda connection: usage.fold(connection, before_day=day_of(at_us) - parts.config.accounting.kept_days),
+        lambda connection: webhooks.sweep(connection, before_us=at_us - int(NOTICES_KEPT_S * SECOND_US)),
     ):
         await _all(parts, delete)
 

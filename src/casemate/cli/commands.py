@@ -454,6 +454,7 @@ COMMANDS: Final = {
 }
 _SERVICE: Final = "casemate.cli.service_commands"
 _JOB_LOGS: Final = "casemate.cli.job_log_commands"
+_ACCOUNTS: Final = "casemate.cli.account_commands"
 GROUPS: Final = {
     group.name: group
     for group in (
@@ -462,6 +463,9 @@ GROUPS: Final = {
         Group(name="jobs", module=_JOB_LOGS, summary="show and search what jobs have printed"),
         Group(name="key", module=_SERVICE, summary="make, list, rotate and revoke keys of a service"),
         Group(name="tenant", module=_SERVICE, summary="make and list tenants of a service"),
+        Group(name="usage", module=_ACCOUNTS, summary="show what was used and what it costs"),
+        Group(name="budget", module=_ACCOUNTS, summary="bound what may be used"),
+        Group(name="webhook", module=_ACCOUNTS, summary="have events sent somewhere"),
     )
 }
 """Their commands are declared where only those who use them load them."""

@@ -13,6 +13,7 @@ from casemate.cli.serve import environment_with
 from casemate.config import load_config
 from casemate.jobs.config import load_jobs
 from casemate.service_config import load_service, masked
+from casemate.tenancy.destinations import configured
 
 ACTIONS: Final = ("show", "check")
 
@@ -28,7 +29,8 @@ def command(parsed: Parsed) -> int:
     shown: dict[str, Any] = msgspec.to_builtins(config, enc_hook=str)
     jobs = load_jobs(config, environment)
     shown |= msgspec.to_builtins({"service": service, "languages": service.languages, "jobs": jobs}, enc_hook=str)
-    del shown["service"]["languages"]
+    del shown["service"]["languages"], shown["service"]["accounting"]
+    configured(service.accounting.webhook_hosts)
     if action == "check":
         _confirm(parsed)
     elif parsed.flag("json"):

@@ -12,6 +12,7 @@ from casemate.cli.messages import say
 from casemate.config import CONFIG_VARIABLE, load_config
 from casemate.jobs.config import load_jobs
 from casemate.service_config import SERVICE_PREFIX, Service, load_service
+from casemate.tenancy.destinations import configured
 
 AS_VARIABLES: Final = {
     "data": f"{SERVICE_PREFIX}DATA",
@@ -28,6 +29,7 @@ def command(parsed: Parsed) -> int:
     config = load_config(environment)
     service = load_service(config, environment)
     load_jobs(config, environment)
+    configured(service.accounting.webhook_hosts)
     if parsed.flag("check"):
         say("the configuration is right")
         return 0

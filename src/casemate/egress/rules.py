@@ -82,7 +82,7 @@ def parse_rule(text: str) -> HostRule:
         name, digits = text, str(HTTPS_PORT)
     below = name.startswith(_ANY_BELOW)
     host = normal_host(name[2:] if below else name)
-    if not host or (below and _is_address(host)) or not _is_port(digits):
+    if not host or (below and is_address(host)) or not _is_port(digits):
         raise InvalidInput("allow", f"{text[:80]!r} is no host", hint="write it as HOST, HOST:PORT or *.SUFFIX")
     return HostRule(f"{_ANY_BELOW}{host}" if below else host, int(digits))
 
@@ -91,7 +91,8 @@ def _is_port(digits: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) <= len(str(PORT_MAX)) and 0 < int(digits) <= PORT_MAX
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
+    """Whether a host is written as an address."""
     try:
         ip_address(host)
     except ValueError:

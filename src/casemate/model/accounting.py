@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import date, timedelta
+from decimal import Decimal
 from fractions import Fraction
 from math import lcm
 from typing import Any, Final
@@ -158,14 +158,10 @@ def decimal_of(written: object, field: str) -> Decimal:
     if isinstance(written, bool) or not isinstance(written, int | float | str):
         raise InvalidInput(field, "must be a number", hint="write small ones as text: '0.00001'")
     text = format(Decimal(repr(written)), "f") if isinstance(written, float) else str(written).strip()
-    text = text[: bound.AMOUNT_MAX_CHARS]
-    try:
-        if not _AMOUNT.fullmatch(text):
-            raise InvalidOperation
-        return Decimal(text)
-    except InvalidOperation as error:
-        problem = f"{text!r} is no number of at most {bound.PRICE_DIGITS_MAX} digits after the point"
-        raise InvalidInput(field, problem) from error
+    if not _AMOUNT.fullmatch(text):
+        shown = text[: bound.AMOUNT_MAX_CHARS]
+        raise InvalidInput(field, f"{shown!r} is no number of at most {bound.PRICE_DIGITS_MAX} digits after the point")
+    return Decimal(text)
 
 
 BUDGET_UNITS: Final[Mapping[str, int]] = {
@@ -201,6 +197,7 @@ def day_of(at_us: int) -> int:
 
 
 def date_of(day: int) -> date:
+    """The same day for people."""
     return EPOCH + timedelta(days=day)
 
 
@@ -211,11 +208,9 @@ def first_day(period: str, day: int) -> int:
     return day - (date_of(day).day - 1) if period == "month" else 0
 
 
-def seconds_left(period: str, at_us: int) -> float | None:
-    """How long the period goes on; None for one without an end."""
-    if period == "total":
-        return None
-    now = datetime.fromtimestamp(at_us // SECOND_US, UTC)
-    begin = now.replace(hour=0, minute=0, second=0)
-    end = begin + timedelta(days=1) if period == "day" else (begin.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return (end - now).total_seconds()
+def next_period(period: str, at_us: int) -> date | None:
+    """When the next one begins; None: this one has no end."""
+    today = date_of(day_of(at_us))
+    if period == "day":
+        return today + timedelta(days=1)
+    return (today.replace(day=1) + timedelta(days=32)).replace(day=1) if period == "month" else None

@@ -13,7 +13,7 @@ from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.job_log import LogEntry
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import calls, job_logs
+from casemate.sdk import account_calls, calls, job_logs
 from casemate.sdk.exchange import (
     Context,
     Effect,
@@ -245,6 +245,24 @@ class AsyncKeys(_Group):
     revoke = _awaited(calls.revoke_key)
 
 
+class AsyncBudgets(_Group):
+    """How much tenants may use."""
+
+    list = _listing(account_calls.list_budgets)
+    set = _awaited(account_calls.set_budget)
+    delete = _awaited(account_calls.delete_budget)
+
+
+class AsyncWebhooks(_Group):
+    """Where events are sent."""
+
+    list = _listing(account_calls.list_webhooks)
+    create = _awaited(account_calls.create_webhook)
+    delete = _awaited(account_calls.delete_webhook)
+    test = _awaited(account_calls.try_webhook)
+    notices = _listing(account_calls.list_notices)
+
+
 class AsyncServiceStream:
     """As `ServiceStream`, for asyncio: `async with` it, or close it, to be sure that leaving early ends the run."""
 
@@ -316,6 +334,8 @@ class AsyncClient(_Group):
         self.logs = AsyncLogs(driver)
         self.tenants = AsyncTenants(driver)
         self.keys = AsyncKeys(driver)
+        self.budgets = AsyncBudgets(driver)
+        self.webhooks = AsyncWebhooks(driver)
 
     validate = _awaited(calls.validate)
     me = _awaited(calls.me)
@@ -323,6 +343,7 @@ class AsyncClient(_Group):
     worker_samples = _awaited(calls.worker_samples)
     runtimes = _awaited(calls.runtimes)
     metrics = _awaited(calls.metrics)
+    usage = _awaited(account_calls.usage)
 
     async def run(
         self,

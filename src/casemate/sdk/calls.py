@@ -48,9 +48,10 @@ from casemate.sdk.requests import (
 from casemate.service_limits import SDK_WAIT_MAX_S
 
 
-def _sent(
+def sent(
     method: str, where: str, body: Mapping[str, object], *, key: str | None = None, waits: bool = False
 ) -> Request:
+    """A request with a body. `waits`: the answer comes when something has run."""
     encoded = encode("body", body)
     request_key = check_key(key) if key is not None else ""
     if not waits:
@@ -58,7 +59,8 @@ def _sent(
     return Request(method=method, path=where, body=encoded, idempotency_key=request_key, silence_max_s=SDK_WAIT_MAX_S)
 
 
-def _asked(where: str, **values: object) -> Request:
+def asked(where: str, **values: object) -> Request:
+    """A request for something, narrowed to what is given."""
     return Request(method="GET", path=where, query=query(**values))
 
 
@@ -82,7 +84,7 @@ def list_executions(
 
     `kind` is `code`, `function` or `batch`, `label` is written `name=value`.
     """
-    request = _asked(
+    request = asked(
         path("executions"),
         state=state,
         status=status,
@@ -90,7 +92,7 @@ def list_executions(
         kind=kind,
         runtime=runtime,
         function=function,
-        label=_several(label),
+        label=several(label),
         since=since,
         until=until,
     )
@@ -99,7 +101,7 @@ def list_executions(
 
 def get_execution(execution_id: str) -> Call[Execution]:
     """One execution, with its Result if it has ended."""
-    return Call(_asked(path("executions", execution_id)), read_execution)
+    return Call(asked(path("executions", execution_id)), read_execution)
 
 
 def cancel_execution(execution_id: str) -> Call[Execution]:
@@ -116,7 +118,7 @@ def validate(
 ) -> Call[Validation]:
     """What is wrong with code, without running it."""
     body = given(runtime=runtime, code=code, patterns=patterns, sanitize=sanitize)
-    return Call(_sent("POST", path("validate"), body, waits=True), reader(Validation))
+    return Call(sent("POST", path("validate"), body, waits=True), reader(Validation))
 
 
 # Functions -----------------------------------------------------------------------------------------
@@ -154,17 +156,17 @@ def publish(
         normalise=normalise,
         check=check,
     )
-    return Call(_sent("PUT", path("functions", name), {**body, "alias": alias}, waits=True), reader(FunctionVersion))
+    return Call(sent("PUT", path("functions", name), {**body, "alias": alias}, waits=True), reader(FunctionVersion))
 
 
 def list_functions(*, label: str | Sequence[str] | None = None, limit: int | None = None) -> Listing[Function]:
     """The functions, youngest first. `label` is written `name=value`."""
-    return Listing(_asked(path("functions"), label=_several(label)), Function, limit)
+    return Listing(asked(path("functions"), label=several(label)), Function, limit)
 
 
 def get_function(name: str) -> Call[Function]:
     """One function, with its aliases."""
-    return Call(_asked(path("functions", name)), reader(Function))
+    return Call(asked(path("functions", name)), reader(Function))
 
 
 def delete_function(name: str) -> Call[None]:
@@ -174,12 +176,12 @@ def delete_function(name: str) -> Call[None]:
 
 def list_versions(name: str, *, limit: int | None = None) -> Listing[FunctionVersion]:
     """The versions of a function, youngest first."""
-    return Listing(_asked(path("functions", name, "versions")), FunctionVersion, limit)
+    return Listing(asked(path("functions", name, "versions")), FunctionVersion, limit)
 
 
 def get_version(name: str, version: int) -> Call[FunctionVersion]:
     """One version, with its source."""
-    return Call(_asked(path("functions", name, "versions", str(version))), reader(FunctionVersion))
+    return Call(asked(path("functions", name, "versions", str(version))), reader(FunctionVersion))
 
 
 def diff(name: str, from_version: int, to_version: int) -> Call[Diff]:
@@ -194,18 +196,18 @@ def diff(name: str, from_version: int, to_version: int) -> Call[Diff]:
 
 def move_alias(name: str, alias: str, version: int) -> Call[Alias]:
     """Have an alias mean another version, at once; calls that run go on with theirs."""
-    return Call(_sent("PUT", path("functions", name, "aliases", alias), {"version": version}), reader(Alias))
+    return Call(sent("PUT", path("functions", name, "aliases", alias), {"version": version}), reader(Alias))
 
 
 def roll_back(name: str, alias: str = "live", *, idempotency_key: str | None = None) -> Call[Alias]:
     """Have an alias mean what it did before."""
     where = path("functions", name, "aliases", alias, "rollback")
-    return Call(_sent("POST", where, {}, key=idempotency_key), reader(Alias))
+    return Call(sent("POST", where, {}, key=idempotency_key), reader(Alias))
 
 
 def history(name: str, alias: str = "live", *, limit: int | None = None) -> Listing[AliasMove]:
     """What an alias has meant, youngest first."""
-    return Listing(_asked(path("functions", name, "aliases", alias, "history")), AliasMove, limit, in_pages=False)
+    return Listing(asked(path("functions", name, "aliases", alias, "history")), AliasMove, limit, in_pages=False)
 
 
 def list_logs(
@@ -216,7 +218,7 @@ def list_logs(
     limit: int | None = None,
 ) -> Listing[LogLine]:
     """What the calls of a function have printed, youngest first."""
-    return Listing(_asked(path("functions", name, "logs"), version=version, since=since), LogLine, limit)
+    return Listing(asked(path("functions", name, "logs"), version=version, since=since), LogLine, limit)
 
 
 def invoke(
@@ -231,7 +233,7 @@ def invoke(
 ) -> Call[Invocation]:
     """Call a function once. How the call ended is in what comes back; only what cannot be done is raised."""
     body: dict[str, object] = {"data": data, **given(context=context, timeout=_seconds(timeout))}
-    request = _sent("POST", path("functions", name, "invoke"), body, key=idempotency_key, waits=True)
+    request = sent("POST", path("functions", name, "invoke"), body, key=idempotency_key, waits=True)
     return Call(_at(request, version, alias), reader(Invocation))
 
 
@@ -256,7 +258,8 @@ def batch_request(
     return _at(request, version, alias)
 
 
-def _several(words: str | Sequence[str] | None) -> list[str]:
+def several(words: str | Sequence[str] | None) -> list[str]:
+    """One word, several, or none."""
     return [] if words is None else [words] if isinstance(words, str) else list(words)
 
 
@@ -274,7 +277,7 @@ def _at(request: Request, version: int | None, alias: str | None) -> Request:
 
 def list_runners() -> Listing[Runner]:
     """The runners, one for each language of the configuration."""
-    return Listing(_asked(path("runners")), Runner, in_pages=False)
+    return Listing(asked(path("runners")), Runner, in_pages=False)
 
 
 def invoke_runner(
@@ -282,7 +285,7 @@ def invoke_runner(
 ) -> Call[dict[str, Any]]:
     """Hand a runner an event (`script` in base64, `items`, `timeout`); its envelope comes back."""
     where = path("runners", language, "invoke")
-    return Call(_sent("POST", where, event, key=idempotency_key, waits=True), read_document)
+    return Call(sent("POST", where, event, key=idempotency_key, waits=True), read_document)
 
 
 # Tenants and keys ----------------------------------------------------------------------------------
@@ -290,12 +293,12 @@ def invoke_runner(
 
 def list_tenants(*, limit: int | None = None) -> Listing[Tenant]:
     """The tenants, youngest first."""
-    return Listing(_asked(path("tenants")), Tenant, limit)
+    return Listing(asked(path("tenants")), Tenant, limit)
 
 
 def get_tenant(tenant_id: str) -> Call[Tenant]:
     """One tenant."""
-    return Call(_asked(path("tenants", tenant_id)), reader(Tenant))
+    return Call(asked(path("tenants", tenant_id)), reader(Tenant))
 
 
 def create_tenant(
@@ -308,7 +311,7 @@ def create_tenant(
 ) -> Call[Tenant]:
     """A new tenant."""
     body = given(name=name, concurrency_max=concurrency_max, queue_max=queue_max, labels=labels)
-    return Call(_sent("POST", path("tenants"), body, key=idempotency_key), reader(Tenant))
+    return Call(sent("POST", path("tenants"), body, key=idempotency_key), reader(Tenant))
 
 
 def change_tenant(
@@ -322,7 +325,7 @@ def change_tenant(
 ) -> Call[Tenant]:
     """Change what is given."""
     body = given(name=name, state=state, concurrency_max=concurrency_max, queue_max=queue_max, labels=labels)
-    return Call(_sent("PATCH", path("tenants", tenant_id), body), reader(Tenant))
+    return Call(sent("PATCH", path("tenants", tenant_id), body), reader(Tenant))
 
 
 def delete_tenant(tenant_id: str) -> Call[None]:
@@ -332,7 +335,7 @@ def delete_tenant(tenant_id: str) -> Call[None]:
 
 def list_keys(*, limit: int | None = None) -> Listing[Key]:
     """What is known of the keys, youngest first; for the operator of those of all tenants."""
-    return Listing(_asked(path("keys")), Key, limit)
+    return Listing(asked(path("keys")), Key, limit)
 
 
 def create_key(
@@ -355,13 +358,13 @@ def create_key(
         burst=burst,
         lifetime_s=lifetime_s,
     )
-    return Call(_sent("POST", path("keys"), body, key=idempotency_key), reader(Key))
+    return Call(sent("POST", path("keys"), body, key=idempotency_key), reader(Key))
 
 
 def rotate_key(key_id: str, *, grace_s: float = 0.0, idempotency_key: str | None = None) -> Call[Key]:
     """A new key in the place of one that ends at once, or after `grace_s`."""
     where = path("keys", key_id, "rotate")
-    return Call(_sent("POST", where, {"grace_s": grace_s}, key=idempotency_key), reader(Key))
+    return Call(sent("POST", where, {"grace_s": grace_s}, key=idempotency_key), reader(Key))
 
 
 def revoke_key(key_id: str) -> Call[Key]:
@@ -374,17 +377,17 @@ def revoke_key(key_id: str) -> Call[Key]:
 
 def me() -> Call[Me]:
     """Whose key this is, and what it may do."""
-    return Call(_asked(path("me")), reader(Me))
+    return Call(asked(path("me")), reader(Me))
 
 
 def workers() -> Call[dict[str, Any]]:
     """What runs, waits and is kept ready on the node."""
-    return Call(_asked(path("workers")), read_document)
+    return Call(asked(path("workers")), read_document)
 
 
 def runtimes() -> Call[dict[str, Any]]:
     """The languages and package sets of the node, as `items`."""
-    return Call(_asked(path("runtimes")), read_document)
+    return Call(asked(path("runtimes")), read_document)
 
 
 def metrics(
@@ -395,7 +398,7 @@ def metrics(
     tenant: str | None = None,
 ) -> Call[dict[str, Any]]:
     """What executions of a range of time came to: `total`, and `groups` by `runtime`, `function` or `tenant`."""
-    request = _asked(path("metrics"), since=since, until=until, group_by=group_by, tenant=tenant)
+    request = asked(path("metrics"), since=since, until=until, group_by=group_by, tenant=tenant)
     return Call(request, read_document)
 
 
@@ -403,4 +406,4 @@ def worker_samples(
     worker_id: str, *, since: datetime | str | None = None, until: datetime | str | None = None
 ) -> Call[dict[str, Any]]:
     """What a worker held after each of its executions, as `items`."""
-    return Call(_asked(path("workers", worker_id, "samples"), since=since, until=until), read_document)
+    return Call(asked(path("workers", worker_id, "samples"), since=since, until=until), read_document)

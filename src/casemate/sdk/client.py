@@ -13,7 +13,7 @@ from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.job_log import LogEntry
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import calls, job_logs
+from casemate.sdk import account_calls, calls, job_logs
 from casemate.sdk.exchange import (
     Context,
     Effect,
@@ -240,6 +240,24 @@ class Keys(_Group):
     revoke = _blocking(calls.revoke_key)
 
 
+class Budgets(_Group):
+    """How much tenants may use."""
+
+    list = _listing(account_calls.list_budgets)
+    set = _blocking(account_calls.set_budget)
+    delete = _blocking(account_calls.delete_budget)
+
+
+class Webhooks(_Group):
+    """Where events are sent."""
+
+    list = _listing(account_calls.list_webhooks)
+    create = _blocking(account_calls.create_webhook)
+    delete = _blocking(account_calls.delete_webhook)
+    test = _blocking(account_calls.try_webhook)
+    notices = _listing(account_calls.list_notices)
+
+
 class ServiceStream:
     """Live output of one execution in a service: iterate over it for chunks; `result` is there when it has ended.
 
@@ -324,6 +342,8 @@ class Client(_Group):
         self.logs = Logs(driver)
         self.tenants = Tenants(driver)
         self.keys = Keys(driver)
+        self.budgets = Budgets(driver)
+        self.webhooks = Webhooks(driver)
 
     validate = _blocking(calls.validate)
     me = _blocking(calls.me)
@@ -331,6 +351,7 @@ class Client(_Group):
     worker_samples = _blocking(calls.worker_samples)
     runtimes = _blocking(calls.runtimes)
     metrics = _blocking(calls.metrics)
+    usage = _blocking(account_calls.usage)
 
     def run(
         self,

@@ -14,18 +14,19 @@ from sqlalchemy.exc import IntegrityError
 from casemate.account_limits import BUDGETS_A_TENANT_MAX
 from casemate.errors import Conflict, NotFound
 from casemate.model.accounting import first_day
-from casemate.store import usage
+from casemate.store.prepared import Prepared
 from casemate.store.schema import budgets as table
+from casemate.store.schema import usage
 from casemate.store.usage import Used
 
 NEVER: Final = -1
 _COLUMNS: Final = {
-    "cost": usage.table.c.cost_nano,
-    "runs": usage.table.c.runs,
-    "cpu_s": usage.table.c.cpu_us,
-    "wall_s": usage.table.c.wall_us,
-    "memory_gib_s": usage.table.c.memory_kib_ms,
-    "network_gib": usage.table.c.sent_bytes + usage.table.c.received_bytes,
+    "cost": usage.c.cost_nano,
+    "runs": usage.c.runs,
+    "cpu_s": usage.c.cpu_us,
+    "wall_s": usage.c.wall_us,
+    "memory_gib_s": usage.c.memory_kib_ms,
+    "network_gib": usage.c.sent_bytes + usage.c.received_bytes,
 }
 
 
@@ -79,7 +80,7 @@ _DAY: Final = case(
     value=table.c.period,
     else_=0,
 )
-_SPEND: Final = (
+_SPEND: Final = Prepared(
     update(table)
     .where(table.c.tenant_id == bindparam("of_tenant"))
     .values(
@@ -93,6 +94,9 @@ _CROSSED: Final = _OF.where(
     | ((table.c.hard <= table.c.spent) & (table.c.hard_told != table.c.first_day))
 )
 _LIMITING: Final = _OF.where(table.c.hard <= table.c.spent)
+_IS_LIMITED: Final = Prepared(
+    select(table.c.id).where(table.c.tenant_id == bindparam("of_tenant"), table.c.hard <= table.c.spent).limit(1)
+)
 
 
 def spend(connection: Connection, used: Used) -> tuple[Budget, ...]:
@@ -100,7 +104,7 @@ def spend(connection: Connection, used: Used) -> tuple[Budget, ...]:
     begun = {f"begun_{period}": first_day(period, used.day) for period in ("day", "month", "total")}
     more = {f"more_{unit}": amount for unit, amount in amounts_of(used).items()}
     values = {"of_tenant": used.tenant_id, "more_of_none": 0, **begun, **more}
-    if not connection.execute(_SPEND, values).rowcount:
+    if not _SPEND.run(connection, values).rowcount:
         return ()
     return _found(connection, _CROSSED, used.tenant_id)
 
@@ -113,6 +117,8 @@ def told(connection: Connection, budget: Budget, bound: str) -> None:
 
 def used_up(connection: Connection, tenant_id: str, day: int) -> Budget | None:
     """A hard budget of the tenant that has nothing left, if there is one."""
+    if _IS_LIMITED.run(connection, {"of_tenant": tenant_id}).first() is None:
+        return None
     found = (each.at(day) for each in _found(connection, _LIMITING, tenant_id))
     return next((each for each in found if each.is_used_up), None)
 
@@ -160,8 +166,7 @@ def put(connection: Connection, budget: Budget, *, day: int) -> Budget:
 
 
 def _spent_since(connection: Connection, tenant_id: str, unit: str, begun: int) -> int:
-    used = usage.table
-    within: list[ColumnElement[bool]] = [used.c.tenant_id == tenant_id, used.c.day >= begun]
+    within: list[ColumnElement[bool]] = [usage.c.tenant_id == tenant_id, usage.c.day >= begun]
     return int(connection.execute(select(func.coalesce(func.sum(_COLUMNS[unit]), 0)).where(*within)).scalar_one())
 
 

@@ -14,6 +14,7 @@ from casemate.account_limits import USAGE_FOLDED_MAX_COUNT, USAGE_READ_MAX_COUNT
 from casemate.errors import InvalidInput
 from casemate.model.accounting import first_day
 from casemate.store.pages import has_labels
+from casemate.store.prepared import Prepared
 from casemate.store.schema import usage as table
 
 NO_LABELS: Final = ""
@@ -64,7 +65,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 _THIS: Final = tuple(
     table.c[name] == bindparam(f"of_{name}") for name in ("tenant_id", "day", "kind", "key_id", "labels_digest")
 )
-_ADD: Final = update(table).where(*_THIS).values({name: table.c[name] + bindparam(f"more_{name}") for name in AMOUNTS})
+_ADD: Final = Prepared(
+    update(table).where(*_THIS).values({name: table.c[name] + bindparam(f"more_{name}") for name in AMOUNTS})
+)
 _SUMS: Final = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in AMOUNTS]
 
 
@@ -94,7 +97,7 @@ def _place(used: Used, digest: str) -> dict[str, Any]:
 
 def _added(connection: Connection, used: Used, place: dict[str, Any]) -> bool:
     more = {f"more_{name}": getattr(used, name) for name in AMOUNTS}
-    return connection.execute(_ADD, {**place, **more}).rowcount == 1
+    return _ADD.run(connection, {**place, **more}).rowcount == 1
 
 
 def _digest(labels: dict[str, str]) -> str:

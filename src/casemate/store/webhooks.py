@@ -13,6 +13,7 @@ from casemate.account_limits import NOTICES_AT_ONCE_A_TENANT, NOTICES_WAITING_A_
 from casemate.errors import Conflict, NotFound
 from casemate.service_limits import PAGE_DEFAULT_COUNT, SWEEP_MAX_COUNT
 from casemate.store.pages import Page, check_limit, cursor_of, newest_first, page_of, place_of
+from casemate.store.prepared import Prepared
 from casemate.store.schema import notices, webhooks
 
 WAITING: Final = "waiting"
@@ -52,6 +53,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _OF: Final = select(webhooks).where(webhooks.c.tenant_id == bindparam("of_tenant"))
+_HAS: Final = Prepared(select(webhooks.c.id).where(webhooks.c.tenant_id == bindparam("of_tenant")).limit(1))
 
 
 # Subscriptions ------------------------------------------------------------------------------------
@@ -69,7 +71,9 @@ def insert_webhook(connection: Connection, webhook: Webhook) -> None:
 
 
 def of_tenant(connection: Connection, tenant_id: str) -> tuple[Webhook, ...]:
-    """All that a tenant has."""
+    """All that a tenant has; most have none."""
+    if _HAS.run(connection, {"of_tenant": tenant_id}).first() is None:
+        return ()
     return tuple(Webhook(**row) for row in connection.execute(_OF, {"of_tenant": tenant_id}).mappings())
 
 

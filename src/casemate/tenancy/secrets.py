@@ -37,6 +37,10 @@ class Signing:
         """What a key signs addresses with, the present secret first."""
         return self._derived(f"address:{key_id}".encode())
 
+    def notice_secrets(self, webhook_id: str) -> tuple[bytes, ...]:
+        """What notices to a webhook are signed with: by the present secret first, then by the one before."""
+        return self._derived(f"notice:{webhook_id}".encode())
+
     def sign_session(self, payload: bytes) -> bytes:
         """The code that shows that a session is one of ours."""
         return _code(self._derived(b"session")[0], payload)

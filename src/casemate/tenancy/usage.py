@@ -15,7 +15,7 @@ import structlog
 
 from casemate import account_limits as bound
 from casemate.errors import BudgetExceeded, CasemateError
-from casemate.model.accounting import BUDGET_UNITS, Accounting, Spent, day_of, seconds_left, spent_by, text_of_amount
+from casemate.model.accounting import BUDGET_UNITS, Accounting, Spent, day_of, next_period, spent_by, text_of_amount
 from casemate.model.job import Job
 from casemate.model.result import Reason, Result
 from casemate.store import budgets as rows
@@ -181,14 +181,14 @@ def counts(result: Result, spent: Spent) -> bool:
 
 def exceeded(budget: Budget, at_us: int) -> BudgetExceeded:
     """That a budget is used up, and when there is another period."""
-    left_s = seconds_left(budget.period, at_us)
     amount = text_of_amount(budget.hard or 0, BUDGET_UNITS[budget.unit])
     whose = "the operator" if budget.is_imposed else "whoever may manage budgets"
     period = "in all" if budget.period == "total" else f"a {budget.period}"
+    end = next_period(budget.period, at_us)
     return BudgetExceeded(
         f"the budget {budget.name!r} of {amount} {budget.unit} {period} is used up",
-        retry_after_s=bound.BUDGET_RETRY_TOTAL_S if left_s is None else max(left_s, bound.BUDGET_RETRY_MIN_S),
-        hint=f"{whose} can raise it",
+        hint=f"{whose} can raise it"
+        + ("" if end is None else f"; the next {budget.period} begins at {end.isoformat()}"),
     )
 
 

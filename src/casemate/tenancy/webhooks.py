@@ -1,24 +1,108 @@
-"""Notices: what happens is written into an outbox in the transaction in which it happens, for whoever has subscribed."""
+"""Webhooks: subscriptions of tenants, and the notices that are posted to them.
+
+What happens is written into an outbox in the transaction in which it happens; `delivery` sends it from there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
 from casemate import account_limits as bound
+from casemate.egress.rules import (
+    Policy,
+)
+from casemate.errors import InvalidInput
 from casemate.model.ids import new_id
 from casemate.model.result import JsonValue
 from casemate.model.units import SECOND_US
 from casemate.store import webhooks as rows
-from casemate.store.database import Records
-from casemate.store.webhooks import Notice
+from casemate.store.database import Database, Records
+from casemate.store.pages import Page
+from casemate.store.webhooks import Notice, Webhook
 from casemate.tenancy.clock import now_us
+from casemate.tenancy.destinations import place_of
+
+EVENTS: Final = (
+    "job.queued",
+    "job.running",
+    "job.succeeded",
+    "job.failed",
+    "job.dead",
+    "job.cancelled",
+    "budget.soft",
+    "budget.hard",
+)
+TEST: Final = "test"
+_PATTERNS: Final = frozenset({*EVENTS, "*", *(f"{kind.partition('.')[0]}.*" for kind in EVENTS)})
+
+
+def check_events(events: Iterable[str]) -> None:
+    """Raises InvalidInput for what nothing ever tells."""
+    for each in events:
+        if each not in _PATTERNS:
+            raise InvalidInput("events", f"{each[:80]!r} is no event", hint="known: " + ", ".join(sorted(_PATTERNS)))
+
+
+# Subscriptions ------------------------------------------------------------------------------------
+
+
+class Webhooks:
+    """Subscriptions of all tenants. Each method takes the tenant: another's are not found."""
+
+    def __init__(self, database: Database, notices: Notices, policy: Policy, clock: Callable[[], int] = now_us) -> None:
+        self._database = database
+        self._notices = notices
+        self._policy = policy
+        self._clock = clock
+
+    async def create(self, tenant_id: str, url: str, events: Iterable[str]) -> Webhook:
+        """Raises InvalidInput, Conflict."""
+        wanted = list(dict.fromkeys(events))
+        check_events(wanted)
+        place_of(url, self._policy)
+        made = Webhook(id=new_id("whk"), tenant_id=tenant_id, url=url, events=wanted, created_us=self._clock())
+        await self._database.write(lambda records: rows.insert_webhook(records, made))
+        return made
+
+    async def list_webhooks(self, tenant_id: str, *, limit: int, cursor: str | None) -> Page[Webhook]:
+        return await self._database.read(
+            lambda records: rows.list_webhooks(records, tenant_id, limit=limit, cursor=cursor)
+        )
+
+    async def get(self, tenant_id: str, webhook_id: str) -> Webhook:
+        """Raises NotFound."""
+        return await self._database.read(lambda records: rows.get(records, tenant_id, webhook_id))
+
+    async def delete(self, tenant_id: str, webhook_id: str) -> None:
+        """Raises NotFound. What is on its way there is not sent any more."""
+        await self._database.write(lambda records: rows.remove(records, tenant_id, webhook_id))
+
+    async def list_notices(
+        self, tenant_id: str, webhook_id: str, *, state: str | None, limit: int, cursor: str | None
+    ) -> Page[Notice]:
+        """Raises NotFound."""
+
+        def found(records: Records) -> Page[Notice]:
+            rows.get(records, tenant_id, webhook_id)
+            return rows.list_notices(records, tenant_id, webhook_id=webhook_id, state=state, limit=limit, cursor=cursor)
+
+        return await self._database.read(found)
+
+    async def test(self, tenant_id: str, webhook_id: str) -> str:
+        """Send it an event that says nothing, and return the event's id. Raises NotFound."""
+
+        def post(records: Records) -> str:
+            return self._notices.post_to(records, [rows.get(records, tenant_id, webhook_id)], TEST, {})
+
+        return await self._database.write(post)
 
 
 class Notices:
-    """Posts them. `on_post` is called in the thread that writes, and before the transaction has ended."""
+    """Posts what happens. `when_posted` is told in the thread that writes, before the transaction has ended."""
 
     def __init__(self, clock: Callable[[], int] = now_us) -> None:
         self._clock = clock
@@ -31,27 +115,29 @@ class Notices:
     def post(self, records: Records, tenant_id: str, kind: str, payload: Mapping[str, JsonValue]) -> None:
         """Put an event, such as `job.succeeded`, where it is sent from. One statement where nobody has subscribed."""
         wanting = [each for each in rows.of_tenant(records, tenant_id) if each.wants(kind)]
-        if not wanting:
-            return
+        if wanting:
+            self.post_to(records, wanting, kind, payload)
+
+    def post_to(self, records: Records, webhooks: list[Webhook], kind: str, payload: Mapping[str, JsonValue]) -> str:
+        """The same for these, which are of one tenant. The event's id."""
         at_us = self._clock()
         event_id = new_id("evt")
-        body = body_of(event_id, tenant_id, kind, payload, at_us)
-        rows.post(
-            records,
-            [
-                Notice(
-                    tenant_id=tenant_id,
-                    webhook_id=each.id,
-                    event_id=event_id,
-                    kind=kind,
-                    body=body,
-                    created_us=at_us,
-                    due_us=at_us,
-                )
-                for each in wanting
-            ],
-        )
+        body = body_of(event_id, webhooks[0].tenant_id, kind, payload, at_us)
+        rows.post(records, [_notice(each, event_id, kind, body, at_us) for each in webhooks])
         self._on_post()
+        return event_id
+
+
+def _notice(webhook: Webhook, event_id: str, kind: str, body: str, at_us: int) -> Notice:
+    return Notice(
+        tenant_id=webhook.tenant_id,
+        webhook_id=webhook.id,
+        event_id=event_id,
+        kind=kind,
+        body=body,
+        created_us=at_us,
+        due_us=at_us,
+    )
 
 
 def body_of(event_id: str, tenant_id: str, kind: str, payload: Mapping[str, JsonValue], at_us: int) -> str:
