@@ -36,7 +36,7 @@ FIELDS: Final = tuple(name for name in Job.__struct_fields__ if name != "result"
 MOVED: Final = [table.c[name] for name in FIELDS]
 """All of a job but the document of its result, which may be large."""
 
-_INSERT_MOVES: Final = insert(moves)
+_INSERT_MOVES: Final = insert(moves).inline()
 _SPEC: Final = msgspec.json.Decoder(JobSpec)
 
 
@@ -94,6 +94,11 @@ def transitions(connection: Connection, tenant_id: str, job_id: str) -> tuple[Tr
     return tuple(Transition(**{**row, "state": JobState(row["state"])}) for row in reversed(rows))
 
 
+def one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
+    """As a statement takes them: many are a way of their own to the database, which takes longer for one."""
+    return rows[0] if len(rows) == 1 else rows
+
+
 def insert_transitions(connection: Connection, jobs: list[tuple[Job, str]], *, at_us: int) -> None:
     """Note the states that jobs have come to, each with a word about it."""
     rows = [
@@ -107,16 +112,15 @@ def insert_transitions(connection: Connection, jobs: list[tuple[Job, str]], *, a
         }
         for job, detail in jobs
     ]
-    connection.execute(_INSERT_MOVES, rows)
+    connection.execute(_INSERT_MOVES, one_or_many(rows))
 
 
 def insert_steps(connection: Connection, job: Job, steps: Sequence[Transition]) -> None:
     """Note states that a job came to earlier, each at its own time."""
     place = {"tenant_id": job.tenant_id, "job_id": job.id}
     if steps:
-        connection.execute(
-            _INSERT_MOVES, [msgspec.structs.asdict(step) | {"state": step.state.value} | place for step in steps]
-        )
+        rows = [msgspec.structs.asdict(step) | {"state": step.state.value} | place for step in steps]
+        connection.execute(_INSERT_MOVES, one_or_many(rows))
 
 
 def delete_job(connection: Connection, tenant_id: str, job_id: str) -> Job:

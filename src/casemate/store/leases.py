@@ -18,7 +18,7 @@ from casemate.job_limits import DUE_MAX, EXPIRED_MAX, QUEUE_RETRY_S
 from casemate.model.job import Job, Standing
 from casemate.store import settings
 from casemate.store.dialect import dialect_of
-from casemate.store.jobs import MOVED, insert_transitions, job_of, row_of
+from casemate.store.jobs import MOVED, insert_transitions, job_of, one_or_many, row_of
 from casemate.store.schema import JOB_IS_DELAYED, JOB_IS_LEASED, JOB_IS_READY, QUEUE_IS_READY, job_queues, tenants
 from casemate.store.schema import jobs as table
 from casemate.store.tenants import ACTIVE
@@ -246,10 +246,10 @@ def record(connection: Connection, changes: Sequence[Change], *, at_us: int, ser
     """
     if not changes:
         return
-    connection.execute(_CHANGE, [_changed(change.now) for change in changes])
+    connection.execute(_CHANGE, one_or_many([_changed(change.now) for change in changes]))
     kept = [_result(change.now.job) for change in changes if change.ends]
     if kept:
-        connection.execute(_KEEP, kept)
+        connection.execute(_KEEP, one_or_many(kept))
     told = [(change.now.job, change.detail) for change in changes if change.now.job.state is not change.was.job.state]
     if told:
         insert_transitions(connection, told, at_us=at_us)
