@@ -468,6 +468,6 @@ async def test_a_suspended_tenant_runs_nothing_more(desk: Desk) -> None:
     async with desk.serving() as jobs:
         job = await desk.submit(jobs, who)
         await desk.begun.wait()
-        await jobs.end_all_of(who.tenant_id)
+        jobs.end_all_of(who.tenant_id)
         ended = await jobs.ended(who.tenant_id, job.id)
     assert (ended.status, ended.reason) == (Status.FAILED, Reason.DENIED)
