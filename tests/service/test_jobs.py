@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -209,7 +208,7 @@ def test_a2_8_of_another_tenants_job_nothing_can_be_known_or_done(service: LiveS
         ("POST", "/retry"),
         ("DELETE", ""),
     ):
-        body = {"json": {}} if method == "POST" else {}
+        body: dict[str, Any] = {"json": {}} if method == "POST" else {}
         refused(other.http.request(method, f"/v1/jobs/{job['id']}{path}", **body), 404, "not_found")
     assert job["id"] not in [each["id"] for each in answered(other.http.get("/v1/jobs"))["items"]]
 
@@ -228,7 +227,7 @@ def test_a2_8_of_another_tenants_job_nothing_can_be_known_or_done(service: LiveS
 )
 def test_each_route_needs_its_scope(service: LiveService, tenant: Tenant, scope: str, method: str, path: str) -> None:
     http = service.client(service.key(tenant.id, "*", deny=(scope,)))
-    body = {"json": {"command": "true"} if path == "/v1/jobs" else {}} if method == "POST" else {}
+    body: dict[str, Any] = {"json": {"command": "true"} if path == "/v1/jobs" else {}} if method == "POST" else {}
     assert scope in refused(http.request(method, path, **body), 403, "permission_denied")["message"]
 
 
@@ -252,17 +251,6 @@ def test_a_paused_queue_begins_nothing_and_has_a_bound(service: LiveService) -> 
     refused(tenant.http.post("/v1/queue/pause", params={"all": "true"}, json={}), 422)
     answered(tenant.http.post("/v1/queue/resume", json={}))
     assert [ended(tenant, job)["state"] for job in jobs] == ["succeeded", "succeeded"]
-
-
-def test_s2_22_a_job_is_made_from_a_template(tenant: Tenant) -> None:
-    template = {"command": "printenv GREETING", "environment": {"GREETING": "hello"}, "labels": {"from": "template"}}
-    put = tenant.http.put("/v1/objects/templates/greet", content=json.dumps(template).encode())
-    assert put.status_code in {200, 201}, put.text
-    job = run(tenant, template="greet")
-    assert job["result"]["stdout"]["text"] == "hello\n"
-    assert (job["template"], job["labels"]) == ("greet", {"from": "template"})
-    other = run(tenant, template="greet", environment={"GREETING": "bye"})
-    assert other["result"]["stdout"]["text"] == "bye\n"
 
 
 def test_s2_67_s2_69_s2_70_jobs_are_counted(service: LiveService, tenant: Tenant) -> None:
