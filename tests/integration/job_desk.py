@@ -95,6 +95,7 @@ class Desk:
         self.metered: list[tuple[str, Result]] = []
         self.notices: list[tuple[str, str]] = []
         self.ended: list[tuple[str, str]] = []
+        self.waited: list[int] = []
         self.secrets: dict[str, str] = {}
         self.budget_is_used_up = False
         self.begun = asyncio.Event()
@@ -194,6 +195,7 @@ class Desk:
             secrets=self,
             changes=self.changes,
             beside=self.beside,
+            on_begin=lambda _, at_us: self.waited.append(at_us),
             on_end=self.on_end,
             spawn=self.background.spawn,
         )

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +20,13 @@ import uvicorn
 
 from casemate import service_limits as limits
 from casemate.api.app import create_app
+from casemate.api.job_parts import Needed, NoFlows, opened_jobs
 from casemate.api.load import Load
 from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures
 from casemate.api.protocol import BoundedProtocol
 from casemate.api.state import State
-from casemate.api.storage import open_storage
+from casemate.api.storage import Storage, open_storage
 from casemate.api.upkeep import Upkeep
 from casemate.cluster.lifeline import watch
 from casemate.cluster.local import LocalBus
@@ -36,7 +37,9 @@ from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
 from casemate.functions.calls import Calls, log_to
 from casemate.functions.published import Functions
+from casemate.jobs.config import JobSettings, load_jobs
 from casemate.jobs.log_keeper import open_logs
+from casemate.jobs.logs import Logs
 from casemate.queue.gate import Gate
 from casemate.service_config import NODE_SOCKET, Service, load_service
 from casemate.store.database import Database
@@ -63,17 +66,18 @@ def main() -> None:
     arguments = parser.parse_args()
     os.umask(_OURS_ALONE)
     try:
-        service = load_service(load_config())
+        config = load_config()
+        service, settings = load_service(config), load_jobs(config)
         log_to_stderr(service.log_level)
-        asyncio.run(serve(service, arguments))
+        asyncio.run(serve(service, settings, arguments))
     except CasemateError as error:
         _LOG.critical("cannot serve", code=error.code, reason=str(error))
         sys.exit(1)
 
 
-async def serve(service: Service, arguments: argparse.Namespace) -> None:
+async def serve(service: Service, settings: JobSettings, arguments: argparse.Namespace) -> None:
     """Answer until a signal or the end of the lifeline; what runs has its Result when this returns."""
-    async with opened(service, arguments.data) as parts:
+    async with opened(service, settings, arguments.data) as parts:
         key = await parts.tenancy.first_start()
         _announce(arguments.announce_fd, operator_key=key or "")
         server = Server(parts, service, lambda: _announce(arguments.announce_fd, ready=True))
@@ -87,7 +91,7 @@ async def serve(service: Service, arguments: argparse.Namespace) -> None:
 
 
 @asynccontextmanager
-async def opened(service: Service, data: Path) -> AsyncIterator[State]:
+async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIterator[State]:
     """The parts of the service, closed in the reverse of the order in which they need each other."""
     database = Database.open(service.database or data / RECORDS)
     try:
@@ -101,37 +105,53 @@ async def opened(service: Service, data: Path) -> AsyncIterator[State]:
             _LOG.warning("executions of a service that died are lost", count=left_behind)
         tenancy, signing = Tenancy(database), open_signing(data)
         storage = await open_storage(service.objects, data, database, signing, tenancy)
-        async with LocalBus(data / NODE_SOCKET) as bus, open_logs(database, storage.blobs) as logs:
+        async with LocalBus(data / NODE_SOCKET) as bus, _logs(settings, database, storage) as logs:
             measures = Measures()
             gate = Gate(service.concurrency, waiting_max=service.queue)
-            executions = Executions(book, bus, gate, maximum=service.maximum, on_end=measures.observe_end)
-            parts = State(
-                config=service,
-                logs=logs,
+            needed = Needed(
                 database=database,
                 bus=bus,
-                tenancy=tenancy,
-                signing=signing,
-                executions=executions,
-                checks=Checks(bus, gate, service.patterns),
-                functions=Functions(database),
-                calls=Calls(
-                    book, bus, gate, maximum=service.maximum, log=log_to(database), on_end=measures.observe_end
-                ),
-                measures=measures,
-                load=Load(service.request_max_bytes),
                 storage=storage,
+                logs=logs,
                 meter=meter,
-                budgets=Budgets(database),
                 notices=notices,
-                webhooks=Webhooks(database, notices, policy),
+                flows=NoFlows(),
+                measures=measures.jobs,
             )
-            delivery = Delivery(database, parts.signing, policy)
+            delivery = Delivery(database, signing, policy)
             notices.when_posted(delivery.wake)
-            async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of), delivery:
-                yield parts
+            async with opened_jobs(settings, service.maximum, data, needed) as jobs:
+                parts = State(
+                    config=service,
+                    logs=logs,
+                    database=database,
+                    bus=bus,
+                    tenancy=tenancy,
+                    signing=signing,
+                    executions=Executions(book, bus, gate, maximum=service.maximum, on_end=measures.observe_end),
+                    checks=Checks(bus, gate, service.patterns),
+                    functions=Functions(database),
+                    calls=Calls(
+                        book, bus, gate, maximum=service.maximum, log=log_to(database), on_end=measures.observe_end
+                    ),
+                    measures=measures,
+                    load=Load(service.request_max_bytes),
+                    storage=storage,
+                    jobs=jobs.jobs,
+                    schedules=jobs.schedules,
+                    meter=meter,
+                    budgets=Budgets(database),
+                    notices=notices,
+                    webhooks=Webhooks(database, notices, policy),
+                )
+                async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of), delivery:
+                    yield parts
     finally:
         await database.close()
+
+
+def _logs(settings: JobSettings, database: Database, storage: Storage) -> AbstractAsyncContextManager[Logs]:
+    return open_logs(database, storage.blobs, kept_max_bytes=settings.log_max_bytes, rules=settings.log_rules)
 
 
 class Server(uvicorn.Server):
@@ -180,6 +200,7 @@ class Server(uvicorn.Server):
         async with asyncio.TaskGroup() as group:
             group.create_task(self._parts.executions.close(self._drain_s))
             group.create_task(self._parts.calls.drain(self._drain_s))
+            group.create_task(self._parts.jobs.dispatcher.close(self._drain_s))
         self.should_exit = True
 
 

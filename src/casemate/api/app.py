@@ -22,8 +22,10 @@ from casemate.api.routes import (
     functions,
     health,
     job_logs,
+    jobs,
     operation,
     runners,
+    schedules,
     tenants,
     validate,
     webhooks,
@@ -34,6 +36,7 @@ from casemate.dashboard.mount import mount
 ROUTERS: Final = (
     functions.router,
     executions.router,
+    jobs.router,
     health.router,
     validate.router,
     batches.router,
@@ -43,6 +46,7 @@ ROUTERS: Final = (
     tenants.router,
     accounts.router,
     webhooks.router,
+    schedules.router,
 )
 """In the order in which they are looked through: what is asked for most comes first."""
 

@@ -72,10 +72,12 @@ def spec_document(spec: JobSpec) -> dict[str, Any]:
 
 
 def transition_document(each: Transition) -> dict[str, Any]:
+    """One change of state."""
     return {"state": each.state, "at": moment(each.at_us), "attempt": each.attempt, "detail": each.detail}
 
 
 def usage_document(usage: Sampled) -> dict[str, Any]:
+    """What is used just now."""
     return {
         "cpu_s": usage.cpu_s,
         "memory_bytes": usage.memory_bytes,
@@ -85,6 +87,7 @@ def usage_document(usage: Sampled) -> dict[str, Any]:
 
 
 def schedule_document(row: Schedule) -> dict[str, Any]:
+    """A schedule and its job."""
     return {
         "id": row.id,
         "name": row.name,

@@ -6,6 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from casemate.api.job_measures import JobMeasures
 from casemate.model.units import SECOND_US
 from casemate.store.executions import Execution
 
@@ -57,6 +58,7 @@ class Measures:
         )
         self.running = Gauge("casemate_executions_running", "Executions that have their turn", registry=self.registry)
         self.node_up = Gauge("casemate_node_up", "Whether there is a connection to the node", registry=self.registry)
+        self.jobs = JobMeasures(self.registry)
         self._known_runtimes: set[str] = set()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -17,6 +17,8 @@ from casemate.executions.service import Executions
 from casemate.functions.calls import Calls
 from casemate.functions.published import Functions
 from casemate.jobs.logs import Logs
+from casemate.jobs.schedules import Schedules
+from casemate.jobs.service import Jobs
 from casemate.service_config import Service
 from casemate.store.database import Database
 from casemate.tenancy.budgets import Budgets
@@ -42,6 +44,8 @@ class State(msgspec.Struct, kw_only=True):
     measures: Measures
     load: Load
     storage: Storage
+    jobs: Jobs
+    schedules: Schedules
     meter: Meter
     budgets: Budgets
     notices: Notices
@@ -49,6 +53,7 @@ class State(msgspec.Struct, kw_only=True):
 
     async def deny_all_of(self, tenant_id: str, why: str) -> None:
         """End whatever a tenant has running that may not go on; its Results are to say why."""
+        self.jobs.end_all_of(tenant_id, why)
         await asyncio.gather(self.executions.deny_all_of(tenant_id, why), self.calls.deny_all_of(tenant_id, why))
 
 

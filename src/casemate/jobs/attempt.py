@@ -60,6 +60,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     secrets: SecretValues
     changes: Changes
     beside: Beside
+    on_begin: Callable[[Job, int], None]
     on_end: Callable[[Job, Ending, Result], None]
     spawn: Callable[[Coroutine[Any, Any, object]], object]
     maximum: dict[str, Any] = {}
@@ -257,7 +258,10 @@ class Attempt:
 
     def _step(self, state: JobState, detail: str = "") -> None:
         """Note how far it is: soon, or with the end if that comes sooner."""
-        self._steps.append(Transition(state=state, at_us=now_us(), attempt=self.job.attempt, detail=detail))
+        at_us = now_us()
+        if state is JobState.RUNNING:
+            self._ports.on_begin(self.job, at_us)
+        self._steps.append(Transition(state=state, at_us=at_us, attempt=self.job.attempt, detail=detail))
         if self._noting is None and detail != CLEANED_UP:
             self._noting = asyncio.get_running_loop().call_later(limits.STEP_NOTED_S, self._note_steps)
 

@@ -190,9 +190,9 @@ class Jobs:
         self.changes.tell(key_of(job))
         return job
 
-    async def end_all_of(self, tenant_id: str) -> None:
+    def end_all_of(self, tenant_id: str, why: str = "the tenant may run nothing now") -> None:
         """End whatever a tenant has running, that may not go on."""
-        self.dispatcher.end_all_of(tenant_id, "the tenant may run nothing now")
+        self.dispatcher.end_all_of(tenant_id, why)
 
 
 def _new_id(tenant_id: str) -> str:

@@ -14,6 +14,8 @@ from casemate.api.models import HealthOut
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.errors import CasemateError
+from casemate.model.job import ACTIVE, JobState
+from casemate.store import jobs
 from casemate.tenancy.terms import Principal
 
 router = APIRouter(route_class=CheckedRoute, tags=["operation"])
@@ -66,4 +68,14 @@ async def metrics(parts: Parts, _: Annotated[Principal, Depends(operators("metri
     statistics = parts.executions.gate.statistics()
     parts.measures.waiting.set(statistics.waiting)
     parts.measures.running.set(statistics.running)
+    await _count_jobs(parts)
     return Response(parts.measures.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _count_jobs(parts: State) -> None:
+    found = await parts.database.read(jobs.counts)
+    measures = parts.measures.jobs
+    measures.waiting.set(sum(each.get(JobState.QUEUED, 0) for each in found.values()))
+    measures.active.set(sum(each.get(state, 0) for each in found.values() for state in ACTIVE))
+    measures.dead.set(sum(each.get(JobState.DEAD, 0) for each in found.values()))
+    measures.slots_taken.set(parts.jobs.dispatcher.in_progress)

@@ -134,6 +134,7 @@ async def change_tenant(tenant_id: str, body: TenantChangeIn, parts: Parts, _: T
 
 
 async def _end_all_of(parts: State, tenant_id: str) -> None:
+    parts.jobs.end_all_of(tenant_id)
     await asyncio.gather(parts.executions.end_all_of(tenant_id), parts.calls.end_all_of(tenant_id))
 
 
