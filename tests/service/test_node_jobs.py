@@ -215,7 +215,7 @@ def test_a_job_whose_files_are_not_there_does_not_begin(check: Check) -> None:
     async def test(node: Jobber) -> None:
         refusal = await node.refusal("true", staged=1)
         assert (refusal.code, refusal.message) == (
-            "conflict",
+            "node_unavailable",
             "1 files were staged for the run, and 0 are there",
         )
 
