@@ -28,6 +28,7 @@ from casemate.cluster.messages import (
     Refused,
     RunCode,
     RunItems,
+    RunJob,
     Started,
 )
 from casemate.cluster.refusals import error_of
@@ -69,6 +70,11 @@ class Node:
                 ended = ItemResult(id=item.id, success=True, reason=Reason.EXIT, output="x" * len(PIECE))
                 yield ItemEnded(id=question.id, index=index, result=ended)
             yield ItemsEnded(id=question.id)
+        elif isinstance(question, RunJob):
+            for number in range(int(question.argv[0])):
+                self.pieces += 1
+                yield Output(id=question.id, chunk=Chunk("stdout", PIECE, number * len(PIECE)))
+            yield Ended(id=question.id, result=result(None))
         elif isinstance(question, RunCode):
             async for answer in self._run(question, stop):
                 yield answer
@@ -328,6 +334,22 @@ def test_output_that_nobody_takes_is_dropped_and_its_offsets_tell(check: Check) 
         assert isinstance(rest[-1], Ended)
         assert 0 < len(chunks) * len(PIECE) <= limits.CALL_WINDOW_BYTES + len(PIECE)
         assert chunks[0].offset == 0
+
+    check(test)
+
+
+def test_output_of_a_job_waits_for_a_slow_taker_and_none_is_lost(check: Check) -> None:
+    async def test(opened: Open) -> None:
+        asked = RunJob(id=next(ids), tenant="t", request_id="r", argv=("200",))
+        async with aclosing(opened.bus.call(asked)) as answers:
+            first = await anext(answers)
+            for _ in range(20):  # others are not held up meanwhile
+                await all_of(opened.bus.call(run("")))
+            assert opened.node.pieces * len(PIECE) < limits.CALL_WINDOW_BYTES + 4 * len(PIECE)
+            rest = [answer async for answer in answers]
+        assert isinstance(rest.pop(), Ended)
+        offsets = [answer.chunk.offset for answer in (first, *rest) if isinstance(answer, Output)]
+        assert offsets == [number * len(PIECE) for number in range(200)]
 
     check(test)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +14,19 @@ from tests.faults.leftovers import Census, assert_nothing_left, assert_settles, 
 
 import casemate
 from casemate.engine import drive
+from casemate.engine.job import run_job, with_inputs
 from casemate.engine.run import prepare_code, prepare_command, run_alone
 from casemate.engine.session import Session
+from casemate.engine.valve import Valve
 from casemate.isolation.native import NativeSandbox
 from casemate.isolation.waiting import Ready, Steps, Wait
 from casemate.model.result import Chunk
-from casemate.model.spec import SandboxSpec
+from casemate.model.spec import Mount, SandboxSpec
 
 WAITS_MAX = 60
 """More than any scenario here has."""
 
+THIS = Path(__file__).name
 SOON = {"timeout": "50ms"}
 CODE = "import sys\nprint(sys.stdin.read())\nopen('out', 'w').write('x')\noutput = input"
 
@@ -45,6 +49,12 @@ def endless_run(engine: casemate.Engine) -> Steps[Any]:
 
 def late_run(engine: casemate.Engine) -> Steps[Any]:
     return run_alone(engine, prepare_command(engine, ["sleep", "1000"], limits={"timeout": "50ms"}))
+
+
+def job_run(engine: casemate.Engine) -> Steps[Any]:
+    run = prepare_command(engine, ["sh", "-c", "echo a; sleep 0.01; echo x > output/f; cat data"])
+    with_files = with_inputs(run, [Mount(str(Path(__file__).parent), "/work/input")], [("data", f"input/{THIS}")])
+    return run_job(engine, with_files, casemate.CancelToken(), Valve(), ("*.txt",))  # type: ignore[return-value]
 
 
 def close(steps: Steps[Any]) -> None:
@@ -84,7 +94,7 @@ def start(engine: casemate.Engine) -> Steps[Any]:
 
 @pytest.mark.parametrize("leave", [close, interrupt], ids=lambda leave: leave.__name__)
 @pytest.mark.parametrize(
-    "scenario", [start, code_run, command_run, endless_run, late_run], ids=lambda scenario: scenario.__name__
+    "scenario", [start, code_run, command_run, endless_run, late_run, job_run], ids=lambda scenario: scenario.__name__
 )
 def test_steps_left_at_each_wait(engine: casemate.Engine, before: Census, scenario: Scenario, leave: Leave) -> None:
     left = 0

@@ -215,7 +215,7 @@ def test_a_job_whose_files_are_not_there_does_not_begin(check: Check) -> None:
     async def test(node: Jobber) -> None:
         refusal = await node.refusal("true", staged=1)
         assert (refusal.code, refusal.message) == (
-            "conflict",
+            "node_unavailable",
             "1 files were staged for the run, and 0 are there",
         )
 
@@ -475,6 +475,41 @@ def test_s2_11_the_limit_on_time_holds_while_nobody_takes_the_output(
                 seen.take(answer)
         assert seen.ended.reason is Reason.TIMEOUT
         assert len(seen.output["stdout"]) == seen.ended.stdout.total_bytes
+
+    check(test)
+
+
+def test_a_job_that_is_cancelled_among_its_files_ends_and_the_last_is_not_whole(check: Check) -> None:
+    script = "echo x > output/a; head -c 67108864 /dev/zero > output/b"
+
+    async def test(node: Jobber) -> None:
+        seen = Seen()
+        limits = {"disk": "128Mi", "memory": "256Mi"}
+        async with aclosing(node.bus.call(job("sh", "-c", script, limits=limits))) as answers:
+            async for answer in answers:
+                seen.take(answer)
+                if isinstance(answer, FilePiece) and answer.path == "output/b" and answer.offset == 0:
+                    async for _ in node.bus.call(Cancel(id="j")):
+                        pass
+        assert seen.ended.reason is Reason.CANCELLED
+        assert list(seen.digests) == ["output/a"]
+
+    check(test)
+
+
+def test_a_job_whose_files_nobody_takes_is_given_up(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bound, "OUTBOX_STALL_MAX_S", 0.01)
+    script = "head -c 67108864 /dev/zero > output/b"
+
+    async def test(node: Jobber) -> None:
+        has_ended = noted(monkeypatch, Outbox, "end")
+        limits = {"disk": "128Mi", "memory": "256Mi"}
+        async with aclosing(node.bus.call(job("sh", "-c", script, limits=limits))) as answers:
+            assert isinstance(await anext(answers), Phase)
+            await has_ended.wait()
+            last = [each async for each in answers][-1]
+        assert isinstance(last, Refused)
+        assert last.code == "no_capacity"
 
     check(test)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casemate import job_limits as bound
-from casemate.errors import CapacityError, Conflict, InvalidInput
+from casemate.errors import CapacityError, Conflict, InvalidInput, NodeUnavailable
 from casemate.node import spool as module
 from casemate.node.spool import AREAS, Spool, Staged, staged_parts
 
@@ -129,11 +129,13 @@ def test_there_are_no_more_links_than_a_plan_has_room_for(spool: Spool) -> None:
 
 
 def test_a_run_does_not_begin_without_what_was_staged_for_it(spool: Spool) -> None:
-    with pytest.raises(Conflict, match="1 files were staged for the run, and 0 are there"):
+    with pytest.raises(NodeUnavailable, match="1 files were staged for the run, and 0 are there"):
         spool.take("r", 1)
+    with pytest.raises(NodeUnavailable, match="not there any more"):
+        put(spool, "a", run="other", offset=1)
     assert spool.take("r", 0) == ([], [])
     put(spool, "a")
-    with pytest.raises(Conflict):
+    with pytest.raises(NodeUnavailable):
         spool.take("r", 2)
     spool.take("r", 1)
 

@@ -19,11 +19,13 @@ from typing import Final
 
 from casemate import job_limits as bound
 from casemate import limits
-from casemate.errors import CapacityError, Conflict, InvalidInput
+from casemate.errors import CapacityError, Conflict, InvalidInput, NodeUnavailable
 from casemate.kernel.openat2 import open_beneath
 from casemate.model.spec import WORK_DIRECTORY, Mount
 
 AREAS: Final = ("input", "shared")
+GONE: Final = "what was staged before is not there any more"
+STAGE_AGAIN: Final = "nothing has run; stage all of it again"
 RESERVED: Final = frozenset({*AREAS, "output"})
 """Names in the work directory that are no links to inputs."""
 
@@ -86,8 +88,10 @@ class Staged:
         return found
 
     def write(self, parts: tuple[str, ...], offset: int, data: bytes, mode: int) -> int:
-        """One piece. Raises InvalidInput, Conflict or CapacityError."""
+        """One piece. Raises InvalidInput, Conflict or CapacityError, and NodeUnavailable if earlier ones are gone."""
         size_bytes, _ = self._files.get(parts, (0, 0))
+        if offset and parts not in self._files:
+            raise NodeUnavailable(GONE, hint=STAGE_AGAIN)
         if offset not in {0, size_bytes}:
             raise Conflict(f"the next piece of that file begins at {size_bytes}, not at {offset}")
         self._check_bounds(parts, len(data) - (size_bytes if offset == 0 else 0))
@@ -183,16 +187,16 @@ class Spool:
             return run in self._runs
 
     def check_count(self, run: str, count: int | None) -> None:
-        """Raise Conflict if other than so many files are there; None: any number will do."""
+        """Raise NodeUnavailable if other than so many files are there; None: any number will do."""
         with self._lock:
             there = self._runs[run].count if run in self._runs else 0
         if count is not None and count != there:
-            raise Conflict(f"{count} files were staged for the run, and {there} are there", hint="stage them again")
+            raise NodeUnavailable(f"{count} files were staged for the run, and {there} are there", hint=STAGE_AGAIN)
 
     def take(self, run: str, count: int | None) -> tuple[list[Mount], list[tuple[str, str]]]:
-        """The directories that a run gets, and its links; from now on nothing is added. Raises Conflict.
+        """The directories that a run gets, and its links; from now on nothing is added.
 
-        `count`: how many files there have to be.
+        `count`: how many files there have to be. Raises NodeUnavailable, or Conflict.
         """
         self.check_count(run, count)
         with self._lock:
