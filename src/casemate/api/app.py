@@ -17,14 +17,19 @@ from casemate.api.models import Problem
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
 from casemate.api.routes import (
     accounts,
+    audit,
     batches,
     executions,
     functions,
     health,
+    job_files,
     job_logs,
+    objects,
     operation,
     runners,
+    secrets,
     tenants,
+    uploads,
     validate,
     webhooks,
 )
@@ -43,6 +48,12 @@ ROUTERS: Final = (
     tenants.router,
     accounts.router,
     webhooks.router,
+    objects.router,
+    objects.signed_router,
+    uploads.router,
+    job_files.router,
+    secrets.router,
+    audit.router,
 )
 """In the order in which they are looked through: what is asked for most comes first."""
 
@@ -59,7 +70,7 @@ _ERRORS: Final = {
     "503": "A part of the service is down.",
 }
 _SCHEME: Final = "HTTPBearer"
-_OPEN: Final = frozenset({"/healthz", "/readyz"})
+_OPEN: Final = frozenset({"/healthz", "/readyz", "/v1/signed/{token}"})
 """Addresses that ask for no key."""
 
 
@@ -73,6 +84,7 @@ def create_app(parts: State) -> FastAPI:
         Edge,
         observe=parts.measures.observe_request,
         body_max_bytes=parts.config.request_max_bytes,
+        upload_max_bytes=parts.config.objects.object_max_bytes,
         leave=parts.load.leave,
     )
     document = _openapi(app)
