@@ -147,7 +147,7 @@ def test_objects_are_listed_by_their_keys_page_by_page(service: LiveService) -> 
     assert listed(tenant) == named
     found, cursor = [], None
     while True:
-        query = {"limit": 2, "prefix": "shared/", **({"cursor": cursor} if cursor else {})}
+        query: dict[str, Any] = {"limit": 2, "prefix": "shared/", **({"cursor": cursor} if cursor else {})}
         page = answered(tenant.http.get("/v1/objects", params=query))
         found += [item["key"] for item in page["items"]]
         cursor = page["next_cursor"]
