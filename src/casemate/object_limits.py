@@ -34,6 +34,9 @@ TENANT_OBJECTS_DEFAULT_BYTES: Final = 100 * GIB
 OBJECTS_RECOUNT_S: Final = 3600.0
 """How often what tenants keep is counted anew, and what is too old is looked for."""
 
+ORPHAN_KEPT_US: Final = 24 * 3600 * 1_000_000
+"""How old an object of a tenant has to be that is no more, before it goes."""
+
 RETENTION_MAX_DAYS: Final = 36_500
 OBJECTS_A_PAGE_MAX: Final = 1000
 TEMPLATE_MAX_BYTES: Final = 1 * MIB

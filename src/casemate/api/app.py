@@ -17,16 +17,21 @@ from casemate.api.models import Problem
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
 from casemate.api.routes import (
     accounts,
+    audit,
     batches,
     executions,
     functions,
     health,
+    job_files,
     job_logs,
     jobs,
+    objects,
     operation,
     runners,
     schedules,
+    secrets,
     tenants,
+    uploads,
     validate,
     webhooks,
 )
@@ -47,6 +52,12 @@ ROUTERS: Final = (
     accounts.router,
     webhooks.router,
     schedules.router,
+    objects.router,
+    objects.signed_router,
+    uploads.router,
+    job_files.router,
+    secrets.router,
+    audit.router,
 )
 """In the order in which they are looked through: what is asked for most comes first."""
 
@@ -63,7 +74,7 @@ _ERRORS: Final = {
     "503": "A part of the service is down.",
 }
 _SCHEME: Final = "HTTPBearer"
-_OPEN: Final = frozenset({"/healthz", "/readyz"})
+_OPEN: Final = frozenset({"/healthz", "/readyz", "/v1/signed/{token}"})
 """Addresses that ask for no key."""
 
 
@@ -77,6 +88,7 @@ def create_app(parts: State) -> FastAPI:
         Edge,
         observe=parts.measures.observe_request,
         body_max_bytes=parts.config.request_max_bytes,
+        upload_max_bytes=parts.config.objects.object_max_bytes,
         leave=parts.load.leave,
     )
     document = _openapi(app)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casemate import service_limits as limits
 from casemate.api.problems import TOO_LARGE, http_problem, unexpected
+from casemate.api.transfer import is_upload
 
 _REQUEST_ID: Final = rf"[A-Za-z0-9._~+=:@-]{{1,{limits.REQUEST_ID_MAX_CHARS}}}"
 _LOG: Final = structlog.get_logger("casemate.access")
@@ -50,10 +51,18 @@ class _Body:
 class Edge:
     """ASGI middleware, without a task of its own for each request."""
 
-    def __init__(self, app: ASGIApp, observe: Observe, body_max_bytes: int, leave: Callable[[Scope], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        observe: Observe,
+        body_max_bytes: int,
+        upload_max_bytes: int,
+        leave: Callable[[Scope], None],
+    ) -> None:
         self._app = app
         self._observe = observe
         self._body_max_bytes = body_max_bytes
+        self._upload_max_bytes = upload_max_bytes
         self._leave = leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,7 +77,7 @@ class Edge:
     async def _answered(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         began_s = time.monotonic()
         status = 0
-        body = _Body(Headers(scope=scope), self._body_max_bytes)
+        body = _Body(Headers(scope=scope), self._upload_max_bytes if is_upload(scope) else self._body_max_bytes)
 
         async def received() -> Message:
             return body.checked(await receive())

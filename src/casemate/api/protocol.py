@@ -10,9 +10,25 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from casemate import object_limits
 from casemate import service_limits as limits
+from casemate.api.transfer import is_upload
 
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class _Upload:
+    """A body that may take long, as long as it comes at some pace."""
+
+    def __init__(self, began_s: float) -> None:
+        self._began_s = began_s
+        self.came_bytes = 0
+
+    def may_go_on(self, now_s: float, *, is_paused: bool) -> bool:
+        """Whether enough has come since the last time, if it was not we who did not take it."""
+        came_bytes, self.came_bytes = self.came_bytes, 0
+        is_timely = now_s - self._began_s < object_limits.UPLOAD_MAX_S
+        return is_timely and (is_paused or came_bytes >= object_limits.UPLOAD_STEP_MIN_BYTES)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -21,6 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._head_bytes = 0
+        self._upload: _Upload | None = None
         self._owed: asyncio.TimerHandle | None = None
         self._untaken: asyncio.TimerHandle | None = None
 
@@ -50,15 +67,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_bytes = 0
-        self._expect(limits.BODY_TIMEOUT_S)
         super().on_headers_complete()
+        self._upload = _Upload(self.loop.time()) if is_upload(self.scope) else None
+        self._expect(limits.BODY_TIMEOUT_S if self._upload is None else object_limits.UPLOAD_STEP_S)
 
     def on_body(self, body: bytes) -> None:
         self._head_bytes = 0
+        if self._upload is not None:
+            self._upload.came_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head_bytes = 0
+        self._upload = None
         super().on_message_complete()
         self._expect(limits.HEAD_TIMEOUT_S if self._is_idle() else None)
 
@@ -74,7 +95,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_late(self) -> None:
         self._owed = None
-        if self.flow.read_paused:  # it is we who do not take what comes
+        if self._upload is not None and self._upload.may_go_on(self.loop.time(), is_paused=self.flow.read_paused):
+            self._expect(object_limits.UPLOAD_STEP_S)
+        elif self._upload is None and self.flow.read_paused:  # it is we who do not take what comes
             self._expect(limits.HEAD_TIMEOUT_S)
         else:
             self.transport.abort()

@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response, StreamingResponse
 
 from casemate import service_limits as limits
+from casemate.api.audited import note
 from casemate.api.auth import principal
 from casemate.api.body import CheckedRequest
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
@@ -41,7 +42,7 @@ _TOO_MANY: Final = 429
 
 
 class CheckedRoute(APIRoute):
-    """A route whose requests are `CheckedRequest`s, and whose POSTs take an idempotency key.
+    """A route whose requests are `CheckedRequest`s, and whose POSTs take an idempotency key; see also `audited`.
 
     Who may not ask at all is told so before a byte of the body is read.
     """
@@ -53,6 +54,15 @@ class CheckedRoute(APIRoute):
 
         async def checked(request: Request) -> Response:
             request = CheckedRequest(request.scope, request.receive)
+            try:
+                response = await answered(request)
+            except Exception as error:
+                await note(request, None, error)
+                raise
+            await note(request, response, None)
+            return response
+
+        async def answered(request: Request) -> Response:
             if asks_who:
                 await principal(request)
             _check_names(request, known)

@@ -12,6 +12,7 @@ from casemate.blobs.envelope import open_keys
 from casemate.blobs.objects import Objects
 from casemate.blobs.opening import needs_keys, open_blobs
 from casemate.blobs.protocol import Blobs
+from casemate.blobs.uploads import Uploads
 from casemate.jobs.objects import ObjectsOfJobs
 from casemate.object_config import ObjectsTerms
 from casemate.store import secrets
@@ -30,6 +31,7 @@ class Storage(msgspec.Struct, kw_only=True):
     objects: Objects
     job_objects: ObjectsOfJobs
     addresses: Addresses
+    uploads: Uploads
     vault: Vault
     audit: AuditLog
 
@@ -50,6 +52,7 @@ async def open_storage(
         objects=objects,
         job_objects=ObjectsOfJobs(objects, addresses),
         addresses=addresses,
+        uploads=Uploads(objects),
         vault=Vault(database, keys),
         audit=audit,
     )

@@ -13,11 +13,13 @@ import structlog
 from casemate import service_limits as limits
 from casemate.account_limits import NOTICES_KEPT_S
 from casemate.api.state import State
+from casemate.blobs import retention
 from casemate.errors import CasemateError
 from casemate.executions.book import now_us
 from casemate.model.accounting import day_of
 from casemate.model.units import SECOND_US
-from casemate.store import executions, idempotency, logs, nonces, samples, usage, webhooks
+from casemate.object_limits import OBJECTS_RECOUNT_S
+from casemate.store import executions, idempotency, logs, nonces, samples, tenants, usage, webhooks
 from casemate.store.stored import count_bytes
 
 _LOG: Final = structlog.get_logger("casemate.upkeep")
@@ -29,17 +31,20 @@ class Upkeep:
 
     def __init__(self, parts: State) -> None:
         self._parts = parts
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="upkeep")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="upkeep"),
+            asyncio.create_task(self._look_after_objects(), name="upkeep of objects"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
     async def _run(self) -> None:
         counted_s = -limits.STORED_RECOUNT_S
@@ -52,6 +57,25 @@ class Upkeep:
             except CasemateError as error:
                 _LOG.warning("sweeping failed", code=error.code, reason=str(error))
             await asyncio.sleep(limits.UPKEEP_PERIOD_S)
+
+    async def _look_after_objects(self) -> None:
+        while True:
+            try:
+                await sweep_objects(self._parts, now_us())
+            except CasemateError as error:
+                _LOG.warning("sweeping objects failed", code=error.code, reason=str(error))
+            await asyncio.sleep(OBJECTS_RECOUNT_S)
+
+
+async def sweep_objects(parts: State, at_us: int) -> None:
+    """Remove objects that have expired, and records of the audit log."""
+    known = await parts.database.read(tenants.all_ids)
+    swept = await retention.sweep(parts.storage.objects, known, at_us=at_us)
+    if swept.removed:
+        _LOG.info("objects have expired", count=swept.removed)
+    kept_us = parts.config.objects.audit_us
+    while kept_us and await parts.storage.audit.sweep(at_us - kept_us):
+        pass
 
 
 async def sweep(parts: State, at_us: int) -> None:

@@ -55,12 +55,20 @@ class Objects:
         most = most if size_max_bytes is None else min(most, size_max_bytes)
         tenant = place_of(key).tenant
         taken = await self.room.taking(tenant)
+        replaced_bytes = await self._size_of(key)
         try:
             blob = await self.blobs.put(key, taken.counted(checked(data, digest)), size_max_bytes=most)
         except BaseException:
             taken.give_back()
             raise
+        self.room.give_back(tenant, replaced_bytes)
         return blob
+
+    async def _size_of(self, key: str) -> int:
+        try:
+            return (await self.blobs.head(key)).size_bytes
+        except NotFound:
+            return 0
 
     async def head(self, tenant: str, name: str) -> Blob:
         """What is known of it. Raises InvalidInput for a wrong name, and NotFound."""
@@ -92,21 +100,28 @@ class Objects:
 
     async def delete(self, tenant: str, name: str) -> bool:
         """False: it was not there. Raises InvalidInput for a wrong name."""
-        return await self.blobs.delete(key_of(tenant, name))
+        key = key_of(tenant, name)
+        size_bytes = await self._size_of(key)
+        is_gone = await self.blobs.delete(key)
+        self.room.give_back(tenant, size_bytes if is_gone else 0)
+        return is_gone
 
     async def delete_job(self, tenant: str, job: str) -> None:
         """All files of a job. Idempotent."""
-        await self._delete_all(job_prefix(tenant, job))
+        await self.delete_all(job_prefix(tenant, job))
 
     async def delete_tenant(self, tenant: str) -> None:
         """All that a tenant has. Idempotent."""
-        await self._delete_all(prefix_of(tenant))
+        await self.delete_all(prefix_of(tenant))
         self.room.forget(tenant)
 
-    async def _delete_all(self, prefix: str) -> None:
+    async def delete_all(self, prefix: str) -> None:
+        """Whatever has a key with that beginning. Idempotent."""
+        tenant = prefix.partition("/")[0]
         async with aclosing(self.blobs.list(prefix)) as blobs:  # type: ignore[type-var]
             async for blob in blobs:
-                await self.blobs.delete(blob.key)
+                if await self.blobs.delete(blob.key):
+                    self.room.give_back(tenant, blob.size_bytes)
 
 
 async def checked(data: AsyncIterator[bytes], digest: str) -> AsyncIterator[bytes]:
@@ -152,7 +167,8 @@ class Room:
 
     def give_back(self, tenant: str, count: int) -> None:
         """Have so much less."""
-        self._held[tenant] = max(0, self._held.get(tenant, 0) - count)
+        if tenant in self._held:
+            self._held[tenant] = max(0, self._held[tenant] - count)
 
     def held_by(self, tenant: str) -> int:
         """How much that is, as far as it is known."""

@@ -164,10 +164,7 @@ class _Collecting:
 
     async def _clean(self) -> None:
         for area in (OUTPUT, ARTIFACTS):
-            prefix = job_prefix(self._job.tenant_id, self._job.id, area)
-            async with aclosing(self._objects.blobs.list(prefix)) as blobs:  # type: ignore[type-var]
-                async for blob in blobs:
-                    await self._objects.blobs.delete(blob.key)
+            await self._objects.delete_all(job_prefix(self._job.tenant_id, self._job.id, area))
         self._is_clean = True
 
 

@@ -60,6 +60,11 @@ def list_tenants(connection: Connection, *, limit: int = PAGE_DEFAULT_COUNT, cur
     return page_of(rows, limit, [(row.created_us, row.id) for row in rows])
 
 
+def all_ids(connection: Connection) -> set[str]:
+    """Of all tenants, suspended ones among them."""
+    return set(connection.execute(select(table.c.id)).scalars())
+
+
 def change(connection: Connection, tenant_id: str, values: dict[str, Any]) -> Tenant:
     """Change some fields. Raises NotFound, and Conflict where a new name is taken."""
     try:

@@ -93,6 +93,10 @@ class AuditLog:
             return self._broken(before, last, (last.seq, "is not the one that was last"))
         return Verdict(count=last.seq - before.seq, last_seq=last.seq, last_digest=last.digest.hex())
 
+    async def sweep(self, before_us: int) -> int:
+        """Forget some of the oldest that are older than that, and say how many; 0: there are no more."""
+        return await self._database.write(partial(rows.sweep, seal_end=self.seal_end, before_us=before_us))
+
     def _broken(self, before: End, last: End, broken: tuple[int, str]) -> Verdict:
         return Verdict(
             count=last.seq - before.seq,

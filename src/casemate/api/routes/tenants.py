@@ -140,9 +140,10 @@ async def _end_all_of(parts: State, tenant_id: str) -> None:
 
 @router.delete("/tenants/{tenant_id}", status_code=204, summary="Delete a tenant", response_class=Response)
 async def delete_tenant(tenant_id: str, parts: Parts, _: TenantWriter) -> Response:
-    """For the operator: with its keys, functions and records."""
+    """For the operator: with its keys, functions, records and objects."""
     await parts.tenancy.delete_tenant(tenant_id)
     await _end_all_of(parts, tenant_id)
+    await parts.storage.objects.delete_tenant(tenant_id)
     return Response(status_code=204)
 
 
