@@ -64,7 +64,7 @@ def with_proxy(policy: NetworkPolicy | None, env: Mapping[str, str] | None) -> M
 def _policy(wanted: Mapping[str, Any] | Iterable[str] | None) -> NetworkPolicy | None:
     if wanted is None:
         return None
-    if isinstance(wanted, str | bytes):
+    if isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable):
         raise InvalidInput("network", "must be a list of hosts, or a mapping", hint=f"write network=[{wanted!r:.80}]")
     fields = {"outbound": True, **(wanted if isinstance(wanted, Mapping) else {"allowed_hosts": tuple(wanted)})}
     if BANDWIDTH in fields:
