@@ -19,6 +19,7 @@ from casemate.cluster.messages import (
     Ended,
     FileEnded,
     FilePiece,
+    FlowSeen,
     Output,
     Phase,
     Refused,
@@ -28,6 +29,7 @@ from casemate.cluster.messages import (
     Unstage,
 )
 from casemate.cluster.server import NodeServer
+from casemate.model.flow import Flow
 from casemate.node.daemon import Node
 
 TIMEOUT_S: Final = 120.0
@@ -41,6 +43,7 @@ class Seen(msgspec.Struct, kw_only=True):
     digests: dict[str, str] = {}
     phases: list[str] = []
     samples: list[Sampled] = []
+    flows: list[Flow] = []
     output: dict[str, bytes] = msgspec.field(default_factory=lambda: {"stdout": b"", "stderr": b""})
     result: casemate.Result | None = None
 
@@ -57,6 +60,8 @@ class Seen(msgspec.Struct, kw_only=True):
             self.phases.append(answer.phase)
         elif isinstance(answer, Sampled):
             self.samples.append(answer)
+        elif isinstance(answer, FlowSeen):
+            self.flows.append(answer.flow)
         elif isinstance(answer, FilePiece):
             have = self.files.setdefault(answer.path, b"")
             assert answer.offset == len(have)

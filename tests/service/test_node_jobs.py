@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 from tests.machine import left_running
+from tests.networks import lacks_egress
 from tests.service.jobbing import Check, Jobber, Seen, jobber
 from tests.warm import open_engine
 
@@ -23,6 +24,7 @@ from casemate import job_limits as bound
 from casemate import service_limits
 from casemate.cluster.messages import Answered, Cancel, FilePiece, Output, Phase, Refused, RunJob, Sampled
 from casemate.limits import MIB
+from casemate.model.network import NetworkPolicy
 from casemate.model.result import Reason
 from casemate.node.outbox import Outbox
 from casemate.node.spool import Spool
@@ -378,6 +380,68 @@ def test_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
             limits={"processes": 8, "timeout": 3},
         )
         assert "process-limit" in [event.kind for event in seen.ended.events]
+
+    check(test)
+
+
+# Networks --------------------------------------------------------------------------------------------
+
+REACH: Final = """
+import socket, sys
+for place in sys.argv[1:]:
+    try:
+        socket.create_connection(place.split(","), timeout=10).recv(1)
+    except OSError as error:
+        print(place, error.strerror, flush=True)
+sys.stdin.read(1)
+"""
+
+
+def test_s2_50_s2_61_a_job_with_a_network_tells_what_it_tries_to_reach(check: Check, engine: casemate.Engine) -> None:
+    if lacks_egress(engine):
+        pytest.skip("layer egress: this kernel has no nf_tables with tproxy")
+    policy = NetworkPolicy(outbound=True, allowed_hosts=("server.test",))
+
+    async def test(node: Jobber) -> None:
+        seen = Seen()
+        argv = ("python3", "-c", REACH, "10.0.0.1,80", "169.254.169.254,80")
+        async for answer in node.bus.call(job(*argv, network=policy)):
+            seen.take(answer)
+        assert [(flow.host, flow.allowed, flow.reason) for flow in seen.flows] == [
+            ("10.0.0.1", False, "address"),
+            ("169.254.169.254", False, "address"),
+        ]
+        assert seen.ended.flows == tuple(seen.flows)
+        assert [event.kind for event in seen.ended.events] == ["network-refused"]
+
+    check(test)
+
+
+def test_s2_61_a_running_job_s_flows_come_while_it_runs(check: Check, engine: casemate.Engine) -> None:
+    if lacks_egress(engine):
+        pytest.skip("layer egress: this kernel has no nf_tables with tproxy")
+    policy = NetworkPolicy(outbound=True)
+
+    async def test(node: Jobber) -> None:
+        seen = Seen()
+        argv = ("python3", "-c", REACH + "import time; time.sleep(1000)", "10.0.0.1,80")
+        async for answer in node.bus.call(job(*argv, network=policy)):
+            seen.take(answer)
+            if seen.flows and seen.result is None:
+                async for _ in node.bus.call(Cancel(id="j")):
+                    pass
+        assert seen.ended.reason is Reason.CANCELLED
+        assert [flow.host for flow in seen.flows] == ["10.0.0.1"]
+
+    check(test)
+
+
+def test_s2_51_a_job_without_a_policy_has_no_network(check: Check) -> None:
+    async def test(node: Jobber) -> None:
+        for policy in (NetworkPolicy(), NetworkPolicy(allowed_hosts=("*",))):
+            seen = await node.run("python3", "-c", REACH, "10.0.0.1,80", network=policy)
+            assert seen.output["stdout"] == b"10.0.0.1,80 Network is unreachable\n"
+            assert seen.flows == []
 
     check(test)
 

@@ -64,7 +64,7 @@ def with_proxy(policy: NetworkPolicy | None, env: Mapping[str, str] | None) -> M
 def _policy(wanted: Mapping[str, Any] | Iterable[str] | None) -> NetworkPolicy | None:
     if wanted is None:
         return None
-    if isinstance(wanted, str | bytes):
+    if isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable):
         raise InvalidInput("network", "must be a list of hosts, or a mapping", hint=f"write network=[{wanted!r:.80}]")
     fields = {"outbound": True, **(wanted if isinstance(wanted, Mapping) else {"allowed_hosts": tuple(wanted)})}
     if BANDWIDTH in fields:
@@ -114,11 +114,12 @@ class Network:
                 self._fresh.append(flow)
                 os.eventfd_write(self.fd, 1)
 
-    def fresh(self) -> list[Any]:
-        """The flows since the last call, for whoever takes them among other things."""
+    def fresh(self) -> Generator[Any, Ready, None]:
+        """The flows since the last call, among the other items of steps."""
         with self._lock:
             found, self._fresh = self._fresh, []
-            return found
+        for flow in found:  # noqa: UP028 - whoever takes them sends something back, which no list can take
+            yield flow
 
     def close(self) -> Steps[None]:
         """End it, without blocking; then its totals are there."""
@@ -189,7 +190,8 @@ def connected(
         yield from until_cancelled(network.open(engine, policy, sandbox), cancel)
         result = yield from _with_flows(steps, network) if run.tells_flows else steps
         yield from network.close()
-        yield from network.fresh() if run.tells_flows else ()
+        if run.tells_flows:
+            yield from network.fresh()
         return network.told(result)
 
 
