@@ -13,6 +13,7 @@ POLICY_PATTERNS_MAX: Final = 1000
 POLICY_HEADERS_MAX: Final = 64
 """Headers that one policy may have stripped or injected."""
 
+SECRET_MAX_CHARS: Final = 8192
 POLICY_MAX_BYTES: Final = 96 * KIB
 """As it is handed to the gateway, with the values of its secrets."""
 
@@ -67,6 +68,9 @@ HELLO_MAX_BYTES: Final = 64 * KIB
 
 HEAD_MAX_BYTES: Final = 32 * KIB
 HEADERS_MAX: Final = 128
+BODY_AFTER_ANSWER_S: Final = 1.0
+"""What is left of a request's body may take so long once the answer is there; then the connection ends."""
+
 COPY_BYTES: Final = 256 * KIB
 """What is read at once. One buffer serves all connections."""
 

@@ -16,6 +16,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import dns.message
+import dns.rcode
+
 from casemate.egress.gateway import COMMAND, Gateways, Sockets, Way
 from casemate.egress.wire import Settings
 from casemate.model.flow import Flow
@@ -30,7 +33,8 @@ OTHER = "93.184.215.15"
 PUBLIC6 = "2606:2800::14"
 PRIVATE = "10.1.2.3"
 METADATA = "169.254.169.254"
-IN_WORLD = (PUBLIC, OTHER, PRIVATE, METADATA)
+RESOLVER = "93.184.215.53"
+IN_WORLD = (PUBLIC, OTHER, RESOLVER, PRIVATE, METADATA)
 TCP_PORT = 15001
 DNS_PORT = 53
 PROXY_PORT = 3128
@@ -94,7 +98,7 @@ class Namespace:
 class Server:
     """Serves connections of one listening socket, each with `serve` in a thread of its own."""
 
-    def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
+    def __init__(self, listener: socket.socket, serve: Callable[[socket.socket], object]) -> None:
         self._listener = listener
         self._listener.settimeout(None)
         self._serve = serve
@@ -122,6 +126,35 @@ class Server:
         self._thread.join(TIMEOUT_S)
 
 
+class NameServer:
+    """Knows of no name, and remembers which it was asked for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.bind((RESOLVER, DNS_PORT))
+        sock.settimeout(None)
+        self._sock = sock
+        self.asked: list[str] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                data, sender = self._sock.recvfrom(65536)
+                if not data:
+                    return
+                question = dns.message.from_wire(data)
+                self.asked.append(question.question[0].name.to_text())
+                answer = dns.message.make_response(question)
+                answer.set_rcode(dns.rcode.NXDOMAIN)
+                self._sock.sendto(answer.to_wire(), sender)
+
+    def close(self) -> None:
+        self._sock.sendto(b"", (RESOLVER, DNS_PORT))
+        self._thread.join(TIMEOUT_S)
+        self._sock.close()
+
+
 class World:
     """The gateway's machine, and behind it hosts with addresses and names of their own."""
 
@@ -134,8 +167,10 @@ class World:
         self.outside = self.machine.beside()
         self._stack.callback(self.outside.close)
         self._link()
+        self.name_server = NameServer(self.outside.socket(kind=socket.SOCK_DGRAM))
+        self._stack.callback(self.name_server.close)
         command = ("nsenter", "-t", str(self.machine.pid), "-U", "-n", "--preserve-credentials", *COMMAND)
-        self.gateways = Gateways(Settings(hosts=str(self.hosts)), command=command)
+        self.gateways = Gateways(Settings(hosts=str(self.hosts), resolvers=(RESOLVER,)), command=command)
         self._stack.callback(self.gateways.close)
 
     def _link(self) -> None:
@@ -162,7 +197,7 @@ class World:
         lines = [f"{address} {name.replace('_', '.')}" for name, text in names.items() for address in text.split()]
         self.hosts.write_text("\n".join(lines) + "\n")
 
-    def serve(self, address: str, port: int, serve: Callable[[socket.socket], None], *, here: bool = False) -> Server:
+    def serve(self, address: str, port: int, serve: Callable[[socket.socket], object], *, here: bool = False) -> Server:
         """A server in the world, or with `here` on the gateway's own machine."""
         place = self.machine if here else self.outside
         listener = place.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
@@ -221,13 +256,26 @@ class Guest:
 
     def flow(self, index: int = 0) -> Flow:
         """The flow of that index, as soon as it is known."""
+        return self.first(index + 1)[index]
+
+    def first(self, count: int) -> list[Flow]:
+        """So many flows, as soon as they are known; then there are no others."""
         with self._seen:
-            assert self._seen.wait_for(lambda: len(self.flows) > index, TIMEOUT_S), self.flows
-            return self.flows[index]
+            assert self._seen.wait_for(lambda: len(self.flows) >= count, TIMEOUT_S), self.flows
+            return list(self.flows)
+
+    def wait_for(self, is_it: Callable[[Flow], bool]) -> None:
+        """Wait until there is such a flow."""
+        with self._seen:
+            assert self._seen.wait_for(lambda: any(map(is_it, self.flows)), TIMEOUT_S), self.flows
 
     def connect(self, address: str, port: int) -> socket.socket:
         made = self._namespace.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
-        made.connect((address, port))
+        try:
+            made.connect((address, port))
+        except OSError:
+            made.close()
+            raise
         return made
 
     def proxy(self) -> socket.socket:
@@ -237,7 +285,21 @@ class Guest:
         return self._namespace.socket(family, socket.SOCK_DGRAM)
 
     def talk(self, address: str, port: int, *pieces: bytes) -> bytes:
-        return talk(self.connect(address, port), *pieces)
+        """What comes back; nothing where the connection was cut off."""
+        try:
+            return talk(self.connect(address, port), *pieces)
+        except ConnectionResetError:
+            return b""
+
+    def look_up(self, name: str, kind: str = "A") -> dns.message.Message:
+        """The answer to a question, from whichever server is asked."""
+        with self.datagram() as asking:
+            asking.connect(("8.8.8.8", DNS_PORT))
+            asking.send(dns.message.make_query(name, kind).to_wire())
+            return dns.message.from_wire(asking.recv(65536))
+
+    def addresses(self, name: str, kind: str = "A") -> list[str]:
+        return [str(record) for each in self.look_up(name, kind).answer for record in each]
 
     def ask(self, *pieces: bytes) -> bytes:
         """What the proxy answers."""

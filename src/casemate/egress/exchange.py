@@ -176,6 +176,8 @@ class Exchanges:
         body = asyncio.create_task(self._send_body(upstream))
         try:
             switched = await self._send_answer(upstream)
+            if not switched:  # an answer may come before the body has gone, and stay the only one
+                await asyncio.wait({body}, timeout=bound.BODY_AFTER_ANSWER_S)
         finally:
             was_sent = body.done() and not body.cancelled() and body.exception() is None
             body.cancel()

@@ -21,7 +21,7 @@ from casemate.egress.names import Names
 from casemate.egress.policy import Rules, address_of
 from casemate.egress.reading import Paced, Stream, Totals
 from casemate.egress.relay import Relay
-from casemate.egress.sniff import Kind, Seen, sniff
+from casemate.egress.sniff import Kind, Seen, settle, sniff
 from casemate.egress.wire import Closed
 from casemate.model.flow import Flow
 from casemate.model.network import NetworkPolicy
@@ -207,8 +207,9 @@ class Way:
         except (Refused, Unreachable, OSError) as error:
             attempt.went_wrong(error)
             await self._turn_away(client, seen)
-        if seen.kind is not Kind.HTTP:
-            self.record(attempt)
+        finally:  # also when all is closed
+            if seen.kind is not Kind.HTTP:
+                self.record(attempt)
 
     async def _exchange(self, client: Stream, place: Place) -> None:
         await Exchanges(self, client, place).run()
@@ -221,22 +222,20 @@ class Way:
 
     async def _sniffed(self, client: Stream, place: Place) -> Seen:
         """What the first bytes are; they stay in front of the stream."""
-        data, silent = b"", may_be_raw(self.rules, place)
+        data, raw = b"", may_be_raw(self.rules, place)
         try:
-            async with asyncio.timeout(bound.SILENCE_S if silent else bound.HEAD_TIMEOUT_S):
-                while (seen := sniff(data)).kind is Kind.MORE:
+            async with asyncio.timeout(bound.SILENCE_S if raw else bound.HEAD_TIMEOUT_S):
+                while (seen := sniff(data, raw=raw)).kind is Kind.MORE:
                     piece = await client.read(bound.HEAD_TIMEOUT_S, bound.HELLO_MAX_BYTES)
                     if not piece:
                         break
                     data += piece
         except TimeoutError:
-            if not silent:
+            if not raw:
                 raise
-            seen = sniff(data)
+            seen = Seen(Kind.MORE)
         client.unread(data)
-        if seen.kind is Kind.MORE:
-            return Seen(Kind.RAW)
-        return seen
+        return settle(data) if seen.kind is Kind.MORE else seen
 
     async def _turn_away(self, client: Stream, seen: Seen) -> None:
         if seen.kind is Kind.TLS:

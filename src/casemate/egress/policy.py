@@ -7,6 +7,7 @@ named, so no names allow nothing; a blocked port is refused on every host.
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -15,12 +16,17 @@ import msgspec
 from casemate import network_limits as bound
 from casemate.egress.rules import PORT_MAX, is_public, normal_host
 from casemate.errors import InvalidInput
-from casemate.model.network import NetworkPolicy
+from casemate.model.network import Injection, NetworkPolicy
 
 EVERY: Final = "*"
 BELOW: Final = "*."
 WEB_PORTS: Final = frozenset({80, 443, 8000, 8008, 8080, 8443})
 """Ports on which servers of many hosts listen: only what names its host is let through to a host by name."""
+
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", re.ASCII)
+_VALUE: Final = re.compile(r"[\x20-\x7e\t]*", re.ASCII)
+_FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "upgrade"})
+"""Headers that say where a message goes and where it ends."""
 
 _METADATA: Final = IPv6Address("fd00:ec2::254")
 _HINT: Final = "write it as HOST, HOST:PORT, *.SUFFIX, an address, a network such as 203.0.113.0/24, or *"
@@ -115,10 +121,27 @@ def check_bounds(policy: NetworkPolicy) -> None:
     for field, ports in (("allowed_ports", policy.allowed_ports), ("blocked_ports", policy.blocked_ports)):
         if len(ports) > PORT_MAX or not all(0 < port <= PORT_MAX for port in ports):
             raise InvalidInput(field, f"must be ports, from 1 to {PORT_MAX}")
+    for name in policy.strip_headers:
+        _check_header("strip_headers", name)
+    for each in policy.inject:
+        _check_injection(each)
     rate = policy.bandwidth_bytes_per_s
     if rate is not None and not bound.BANDWIDTH_MIN_BYTES_PER_S <= rate <= bound.BANDWIDTH_MAX_BYTES_PER_S:
         least, most = bound.BANDWIDTH_MIN_BYTES_PER_S, bound.BANDWIDTH_MAX_BYTES_PER_S
         raise InvalidInput("bandwidth", f"must be from {least} to {most} bytes a second")
+
+
+def _check_header(field: str, name: str) -> None:
+    if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
+        raise InvalidInput(field, f"{name[:80]!r} is no header that may be changed")
+
+
+def _check_injection(injection: Injection) -> None:
+    _check_header("inject.header", injection.header)
+    host = normal_host(injection.host)
+    if not host or len(injection.value) > bound.SECRET_MAX_CHARS or not _VALUE.fullmatch(injection.value):
+        field = "inject.secret" if host else "inject.host"
+        raise InvalidInput(field, f"cannot be sent as {injection.header!r}" if host else "is no host")
 
 
 def parse_pattern(text: str, field: str = "allowed_hosts") -> Pattern:

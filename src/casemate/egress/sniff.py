@@ -30,6 +30,7 @@ _ENCRYPTED_HELLO: Final = frozenset({0xFE0D, 0xFFCE, 0xFE08, 0xFE09, 0xFE0A})
 
 _METHOD_MAX: Final = 32
 _REQUEST: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}[ \t]")
+_REQUEST_LINE: Final = re.compile(_REQUEST.pattern + rb"[^\r\n]*[ \t]HTTP/")
 _REQUEST_BEGUN: Final = re.compile(rb"[\r\n]*[!#$%&'*+.^_`|~0-9A-Za-z-]{0,32}")
 
 
@@ -59,16 +60,30 @@ class _Short(Exception):
     """There is more to come."""
 
 
-def sniff(data: bytes) -> Seen:
-    """What these bytes, the first of a connection, say; `MORE` while they may still become something."""
+def sniff(data: bytes, *, raw: bool = False) -> Seen:
+    """What these bytes, the first of a connection, say; `MORE` while they may still become something.
+
+    `raw`: any protocol is allowed here, and a line of another one may begin like a request.
+    """
     if not data:
         return Seen(Kind.MORE)
     if data[0] == _HANDSHAKE:
         return _sniff_tls(data)
     if _REQUEST.match(data):
-        return Seen(Kind.HTTP)
+        return Seen(_judge_line(data) if raw else Kind.HTTP)
     begun = _REQUEST_BEGUN.fullmatch(data)
     return Seen(Kind.MORE if begun and len(data) <= 2 * _METHOD_MAX else Kind.RAW)
+
+
+def settle(data: bytes) -> Seen:
+    """What bytes are that could still have become something, once it is known that nothing more comes."""
+    return Seen(Kind.MALFORMED if data[:1] == bytes([_HANDSHAKE]) else Kind.RAW)
+
+
+def _judge_line(data: bytes) -> Kind:
+    if _REQUEST_LINE.match(data):
+        return Kind.HTTP
+    return Kind.RAW if b"\n" in data.lstrip(b"\r\n") or len(data) > bound.HEAD_MAX_BYTES else Kind.MORE
 
 
 def _sniff_tls(data: bytes) -> Seen:
