@@ -29,6 +29,9 @@ _LEVELS: Final[dict[str, Level]] = {
     "panic": "error",
 }
 _WORD: Final = re.compile(r"\w+")
+_CONTROL: Final = re.compile(r"\x1b\[[0-?]{0,32}[ -/]{0,8}[@-~]")
+"""Of a terminal, such as a colour; a word may stand just behind it."""
+
 _SAID_WITHIN_CHARS: Final = 80
 """A line says its level at its beginning, or not at all."""
 
@@ -109,13 +112,17 @@ def line_of(data: bytes, *, seq: int, attempt: int, stream: str, at_us: int, off
 
 def said_level(text: str) -> Level | None:
     """The level that a line names at its beginning, or as a member of JSON."""
-    found = _SAID_IN_JSON.search(text) if text.startswith("{") else _SAID.search(text[:_SAID_WITHIN_CHARS])
+    if text.startswith("{"):
+        found = _SAID_IN_JSON.search(text)
+    else:
+        found = _SAID.search(_CONTROL.sub("", text[:_SAID_WITHIN_CHARS]))
     return _LEVELS[found[1].lower()] if found else None
 
 
 def words_of(text: str) -> set[str]:
     """The words by which a text is found: letters, digits and underscores, without regard to case."""
-    return {word[:LOG_WORD_MAX_CHARS] for word in _WORD.findall(text.lower())}
+    plain = _CONTROL.sub(" ", text) if "\x1b" in text else text
+    return {word[:LOG_WORD_MAX_CHARS] for word in _WORD.findall(plain.lower())}
 
 
 def asked_words(text: str) -> tuple[str, ...]:
@@ -133,5 +140,5 @@ def has_words(text: str, wanted: tuple[str, ...]) -> bool:
     lowered = text.lower()
     if not all(word in lowered for word in wanted):
         return False
-    found = words_of(lowered)
+    found = words_of(text)
     return all(any(each.startswith(word) for each in found) for word in wanted)
