@@ -87,7 +87,7 @@ class Meter:
             key_id=ended.key_id,
             labels=dict(ended.labels),
             runs=1,
-            failed=not ended.is_success,
+            failed=int(not ended.is_success),
             cost_nano=self.prices.cost_nano(ended.spent),
             **msgspec.structs.asdict(ended.spent),
         )
