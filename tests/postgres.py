@@ -17,8 +17,9 @@ from typing import Final
 
 import psycopg
 
+from casemate.store.columns import metadata
 from casemate.store.database import Database
-from casemate.store.schema import REVISIONS, metadata
+from casemate.store.schema import REVISIONS
 
 PROGRAMS: Final = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 USER: Final = "casemate"

@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.records import opened, with_tenant
+from tests.integration.records import with_tenant
 
 from casemate import account_limits as bound
 from casemate.model.signature import sign
@@ -72,12 +71,6 @@ def receiver() -> Iterator[Receiver]:
         yield made
         made.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "records.db") as found:
-        yield found
 
 
 @pytest.fixture(autouse=True)

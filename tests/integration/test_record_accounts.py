@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -28,12 +27,6 @@ from casemate.tenancy.webhooks import Notices
 DAY = 20_000
 DAY_US = 86_400 * 10**6
 ISOLATION = Isolation(backend="native", layers=())
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with opened(tmp_path / "records.db") as found:
-        yield found
 
 
 class Clock:
@@ -280,14 +273,14 @@ def test_a_used_up_budget_is_named_when_more_is_asked_for(database: Database) ->
     database.read_now(partial(meter.check_in, tenant_id=owner))
 
 
-def test_a_budget_survives_its_process(tmp_path: Path) -> None:
+def test_a_budget_survives_its_process(place: str | Path) -> None:
     clock = Clock()
-    with opened(tmp_path / "records.db") as database:
+    with opened(place) as database:
         owner = with_tenant(database)
         put(database, owner, unit="cost", hard=2)
         for _ in range(2):
             count(database, metered(database, clock), owner)
-    with opened(tmp_path / "records.db") as database, pytest.raises(BudgetExceeded):
+    with opened(place) as database, pytest.raises(BudgetExceeded):
         database.read_now(partial(metered(database, clock).check_in, tenant_id=owner))
 
 

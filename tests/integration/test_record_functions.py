@@ -14,7 +14,7 @@ from sqlalchemy import Connection, create_engine, func, select
 from tests.integration.records import tenant, with_tenant
 
 from casemate.errors import Conflict, InvalidInput, NotFound
-from casemate.store import functions, schema, tenants
+from casemate.store import columns, functions, schema, tenants
 from casemate.store.database import Database
 from casemate.store.functions import Alias, Function, Move, NewVersion, Version
 
@@ -352,7 +352,7 @@ class Anything(RuleBasedStateMachine):
         super().__init__()
         self.engine = create_engine("sqlite://")
         self.connection = self.engine.connect()
-        schema.metadata.create_all(self.connection)
+        columns.metadata.create_all(self.connection)
         self.tenant = tenant()
         tenants.insert_tenant(self.connection, self.tenant)
         self.numbers: dict[str, int] = {}

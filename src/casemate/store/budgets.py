@@ -14,9 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from casemate.account_limits import BUDGETS_A_TENANT_MAX
 from casemate.errors import Conflict, NotFound
 from casemate.model.accounting import first_day
+from casemate.store.account_schema import budgets as table
+from casemate.store.account_schema import usage
 from casemate.store.prepared import Prepared
-from casemate.store.schema import budgets as table
-from casemate.store.schema import usage
 from casemate.store.usage import Used
 
 NEVER: Final = -1

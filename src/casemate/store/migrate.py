@@ -8,8 +8,9 @@ from typing import Final
 from sqlalchemy import Column, Connection, MetaData, String, Table, insert, inspect, select
 
 from casemate.errors import ConfigError
+from casemate.store.columns import metadata
 from casemate.store.dialect import dialect_of
-from casemate.store.schema import REVISIONS, metadata
+from casemate.store.schema import REVISIONS
 
 SCRIPTS: Final = Path(__file__).with_name("migrations")
 _stamps = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))

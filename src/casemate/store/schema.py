@@ -5,7 +5,7 @@ Whoever changes a table adds a migration (`migrations/versions`) and its name to
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     DDL,
@@ -13,14 +13,12 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
@@ -28,6 +26,17 @@ from sqlalchemy import (
     event,
     literal_column,
 )
+
+from casemate.store import account_schema
+from casemate.store.columns import identity as _id
+from casemate.store.columns import metadata
+from casemate.store.columns import moment as _time
+from casemate.store.columns import serial as _serial
+from casemate.store.columns import tenant as _tenant
+from casemate.store.columns import where as _where
+
+PARTS: Final = (account_schema,)
+"""Modules with more tables."""
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Of the schema, oldest first. The last is that of the tables below."""
@@ -44,39 +53,6 @@ WORDS_TABLE: Final = {
     ),
 }
 """The words of each piece of a job's log, of which neither database's table can be described here."""
-
-NAMES: Final = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
-"""Constraints have names, or no migration could speak of them."""
-
-metadata = MetaData(naming_convention=NAMES)
-
-
-def _id() -> Column[str]:
-    return Column("id", String(40), primary_key=True)
-
-
-def _tenant(*, primary_key: bool = False) -> Column[str]:
-    return Column("tenant_id", ForeignKey("tenants.id", ondelete="CASCADE"), nullable=False, primary_key=primary_key)
-
-
-def _time(name: str, *, nullable: bool = False) -> Column[int]:
-    return Column(name, BigInteger, nullable=nullable)
-
-
-def _where(condition: ColumnElement[bool]) -> dict[str, Any]:
-    """For an index of some rows alone; statements say the same of the rows they want, or it is not used."""
-    return {"sqlite_where": condition, "postgresql_where": condition}
-
-
-def _serial() -> Column[int]:
-    """A number that the database gives; SQLite does that for INTEGER alone."""
-    return Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
-
 
 tenants = Table(
     "tenants",
@@ -402,80 +378,6 @@ schedules = Table(
     Index(None, "tenant_id", "created_us", "id"),
     Index(None, "next_us"),
 )
-
-usage = Table(
-    "usage",
-    metadata,
-    _tenant(primary_key=True),
-    Column("day", Integer, primary_key=True, autoincrement=False),
-    Column("kind", String(16), primary_key=True),
-    Column("key_id", String(40), primary_key=True),
-    Column("labels_digest", String(32), primary_key=True),
-    Column("labels", JSON, nullable=False),
-    Column("runs", BigInteger, nullable=False),
-    Column("failed", BigInteger, nullable=False),
-    Column("cpu_us", BigInteger, nullable=False),
-    Column("wall_us", BigInteger, nullable=False),
-    Column("memory_kib_ms", BigInteger, nullable=False),
-    Column("disk_bytes", BigInteger, nullable=False),
-    Column("sent_bytes", BigInteger, nullable=False),
-    Column("received_bytes", BigInteger, nullable=False),
-    Column("cost_nano", BigInteger, nullable=False),
-    Index(None, "day"),
-)
-
-budgets = Table(
-    "budgets",
-    metadata,
-    _id(),
-    _tenant(),
-    Column("name", String(64), nullable=False),
-    Column("unit", String(16), nullable=False),
-    Column("period", String(16), nullable=False),
-    Column("soft", BigInteger, nullable=True),
-    Column("hard", BigInteger, nullable=True),
-    Column("is_imposed", Boolean(create_constraint=False), nullable=False),
-    Column("first_day", Integer, nullable=False),
-    Column("spent", BigInteger, nullable=False),
-    Column("soft_told", Integer, nullable=False),
-    Column("hard_told", Integer, nullable=False),
-    _time("created_us"),
-    UniqueConstraint("tenant_id", "name"),
-)
-
-webhooks = Table(
-    "webhooks",
-    metadata,
-    _id(),
-    _tenant(),
-    Column("url", Text, nullable=False),
-    Column("events", JSON, nullable=False),
-    _time("created_us"),
-    Index(None, "tenant_id", "created_us", "id"),
-)
-
-notices = Table(
-    "notices",
-    metadata,
-    _serial(),
-    _tenant(),
-    Column("webhook_id", ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
-    Column("event_id", String(40), nullable=False),
-    Column("kind", String(32), nullable=False),
-    Column("body", Text, nullable=False),
-    Column("state", String(16), nullable=False),
-    Column("attempts", Integer, nullable=False),
-    Column("problem", Text, nullable=False),
-    _time("created_us"),
-    _time("due_us"),
-    _time("ended_us", nullable=True),
-    Index(None, "state", "due_us"),
-    Index(None, "tenant_id", "id"),
-    Index(None, "webhook_id"),
-    Index(None, "ended_us"),
-)
-
-# What jobs print: see job_logs; its index of words, which is made differently in each database, is in job_log_words.
 
 job_logs = Table(
     "job_logs",

@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 from casemate.account_limits import USAGE_FOLDED_MAX_COUNT, USAGE_READ_MAX_COUNT, USAGE_ROWS_A_DAY_MAX
 from casemate.errors import InvalidInput
 from casemate.model.accounting import first_day
+from casemate.store.account_schema import usage as table
 from casemate.store.pages import has_labels
 from casemate.store.prepared import Prepared
-from casemate.store.schema import usage as table
 
 NO_LABELS: Final = ""
 AMOUNTS: Final = (

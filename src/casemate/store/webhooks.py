@@ -12,9 +12,9 @@ from sqlalchemy.exc import IntegrityError
 from casemate.account_limits import NOTICES_AT_ONCE_A_TENANT, NOTICES_WAITING_A_TENANT_MAX, WEBHOOKS_A_TENANT_MAX
 from casemate.errors import Conflict, NotFound
 from casemate.service_limits import PAGE_DEFAULT_COUNT, SWEEP_MAX_COUNT
+from casemate.store.account_schema import notices, webhooks
 from casemate.store.pages import Page, check_limit, cursor_of, newest_first, page_of, place_of
 from casemate.store.prepared import Prepared
-from casemate.store.schema import notices, webhooks
 
 WAITING: Final = "waiting"
 DELIVERED: Final = "delivered"

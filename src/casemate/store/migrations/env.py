@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from casemate.store.schema import metadata
+from casemate.store.columns import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
