@@ -13,10 +13,14 @@ from casemate.tenancy.scopes import SCOPES
 
 OPEN: Final = {("GET", "/healthz"), ("GET", "/readyz")}
 SIGNED: Final = {("POST", "/v1/webhooks/batch")}
+BY_ADDRESS: Final = {(method, "/v1/signed/{token}") for method in ("GET", "HEAD", "PUT")}
+"""Whoever has one needs no key."""
+
 ANY_KEY: Final = {("GET", "/v1/me"), ("GET", "/v1/runtimes"), ("GET", "/v1/runners"), ("POST", "/v1/batch")}
 """These tell every key about itself, and what it may have; each item of a batch is asked for on its own."""
 
-WITHOUT_SCOPE: Final = OPEN | SIGNED | ANY_KEY
+READING: Final = {"GET", "HEAD", "DELETE"}
+WITHOUT_SCOPE: Final = OPEN | BY_ADDRESS | SIGNED | ANY_KEY
 
 OPERATORS: Final = {
     ("POST", "/v1/tenants"),
@@ -27,6 +31,10 @@ OPERATORS: Final = {
     ("GET", "/metrics"),
 }
 NOTHING: Final = {
+    "job_id": "job_" + 26 * "a",
+    "schedule_id": "sch_" + 26 * "a",
+    "upload_id": "upl_" + 26 * "a",
+    "key": "shared/no-such-object",
     "webhook_id": "whk_" + 26 * "a",
     "execution_id": "exe_" + 26 * "a",
     "name": "no-such-function",
@@ -58,10 +66,10 @@ class World(NamedTuple):
     second: Tenant
     things: dict[str, str]
 
-    def ask(self, operation: Operation, key: str | None, **other: str) -> Any:
+    def ask(self, operation: Operation, key: str | None, /, **other: str) -> Any:
         """The answer to an operation on the first tenant's things, or on others."""
         url = operation.path.format(**{**self.things, **other})
-        body = None if operation.method in {"GET", "DELETE"} else BODIES[operation]
+        body = None if operation.method in READING else BODIES[operation]
         query = {"from": 1, "to": 1} if url.endswith("/diff") else {}
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         with self.service.client() as client:
@@ -69,6 +77,21 @@ class World(NamedTuple):
 
 
 BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("POST", "/v1/jobs"): {"command": "true"},
+    ("POST", "/v1/jobs/{job_id}/cancel"): {},
+    ("POST", "/v1/jobs/{job_id}/rerun"): {},
+    ("POST", "/v1/jobs/{job_id}/retry"): {},
+    ("POST", "/v1/queue/pause"): {},
+    ("POST", "/v1/queue/resume"): {},
+    ("PATCH", "/v1/schedules/{schedule_id}"): {"paused": True},
+    ("PUT", "/v1/objects/{key}"): {},
+    ("POST", "/v1/objects/sign"): {"key": "shared/its-own", "method": "GET"},
+    ("PUT", "/v1/signed/{token}"): {},
+    ("PUT", "/v1/jobs/{job_id}/files/{area}/{path}"): {},
+    ("POST", "/v1/uploads"): {"key": "shared/its-own"},
+    ("PUT", "/v1/uploads/{upload_id}/parts/{number}"): {},
+    ("POST", "/v1/uploads/{upload_id}/complete"): {},
+    ("PUT", "/v1/secrets/{name}"): {"value": "a-secret"},
     ("PUT", "/v1/budgets/{budget}"): {"unit": "cost", "hard": 1000},
     ("POST", "/v1/webhooks"): {"url": "https://example.com/"},
     ("POST", "/v1/webhooks/{webhook_id}/test"): {},
@@ -98,7 +121,18 @@ def world(service: LiveService) -> World:
     )
     function = {"runtime": "python", "code": "output = 1"}
     answered(first.http.put("/v1/functions/its-own", json=function), 201)
+    job = answered(first.http.post("/v1/jobs", json={"command": "true"}), 202)
+    schedule = answered(first.http.post("/v1/jobs", json={"command": "true", "schedule": "0 0 1 1 *"}), 201)
+    upload = answered(first.http.post("/v1/uploads", json={"key": "shared/its-own"}), 201)
+    answered(first.http.put("/v1/objects/shared/its-own", content=b"its own"), 201)
     things = {
+        "job_id": job["id"],
+        "schedule_id": schedule["id"],
+        "upload_id": upload["id"],
+        "key": "shared/its-own",
+        "token": "its-own",
+        "area": "artifacts",
+        "path": "its-own",
         "execution_id": execution["id"],
         "name": "its-own",
         "number": "1",
@@ -127,11 +161,11 @@ def failures(problems: list[tuple[Operation, Any]]) -> list[str]:
 
 def without_ids(text: str) -> str:
     """A problem without what differs between any two requests: ids, and names that were asked for."""
-    return re.sub(r"req_\w+|(exe|key|ten|whk)_[a-z2-7]{26}|its-own|no-such-function", "ID", text)
+    return re.sub(r"req_\w+|(exe|key|ten|whk|job|sch|upl)_[a-z2-7]{26}|its-own|no-such-(function|object)", "ID", text)
 
 
 def test_every_operation_is_known_here(operations: list[Operation], world: World) -> None:
-    writing = {operation for operation in operations if operation.method not in {"GET", "DELETE"}}
+    writing = {operation for operation in operations if operation.method not in READING}
     assert writing == BODIES.keys()
     named = set().union(*(operation.names for operation in operations))
     assert named == world.things.keys()
@@ -139,12 +173,18 @@ def test_every_operation_is_known_here(operations: list[Operation], world: World
 
 @pytest.mark.parametrize("key", [None, "?", "cm_nothing", "cm_" + "A" * 43 + "_000000"])
 def test_without_a_key_nothing_is_answered(operations: list[Operation], world: World, key: str | None) -> None:
-    asked = [(each, world.ask(each, key)) for each in operations if each not in OPEN]
+    asked = [(each, world.ask(each, key)) for each in operations if each not in OPEN | BY_ADDRESS]
     assert failures([(each, answer) for each, answer in asked if answer.status_code != 401]) == []
-    for _, answer in asked:
-        refused(answer, 401, "unauthenticated")
+    for operation, answer in asked:
+        if operation.method != "HEAD":  # of which nothing but the headers is answered
+            refused(answer, 401, "unauthenticated")
     for _, answer in asked:
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_an_address_that_is_none_of_ours_is_refused(world: World) -> None:
+    for operation in BY_ADDRESS:
+        assert world.ask(Operation(*operation), None).status_code == 403
 
 
 def test_without_a_key_no_body_is_looked_at(service: LiveService) -> None:
@@ -183,7 +223,8 @@ def test_s0_24_a_key_without_the_scope_is_refused(operations: list[Operation], w
     asked = [(each, world.ask(each, key)) for each in operations if each not in WITHOUT_SCOPE]
     assert failures([(each, answer) for each, answer in asked if answer.status_code != 403]) == []
     for operation, answer in asked:
-        assert "`" not in refused(answer, 403, "permission_denied")["message"], operation
+        if operation.method != "HEAD":
+            assert "`" not in refused(answer, 403, "permission_denied")["message"], operation
 
 
 def test_s0_24_a_denial_counts_more_than_any_permission(operations: list[Operation], world: World) -> None:
@@ -196,7 +237,7 @@ def test_s0_24_a_denial_counts_more_than_any_permission(operations: list[Operati
 def test_x6_x10_things_of_another_tenant_are_not_there(operations: list[Operation], world: World) -> None:
     """Neither to be seen nor to be cancelled; and what is said of them is what is said of things that do not exist."""
     for operation in operations:
-        if not (operation.names & NOTHING.keys()) or operation == PUBLISHING:
+        if not (operation.names & NOTHING.keys()) or operation in OWN_NAMES:
             continue
         others = world.ask(operation, world.second.key)
         nothing = world.ask(operation, world.second.key, **NOTHING)
@@ -205,7 +246,11 @@ def test_x6_x10_things_of_another_tenant_are_not_there(operations: list[Operatio
         assert others.headers.keys() == nothing.headers.keys(), operation
 
 
-PUBLISHING: Final = ("PUT", "/v1/functions/{name}")
+OWN_NAMES: Final = {
+    ("PUT", "/v1/functions/{name}"),
+    ("PUT", "/v1/objects/{key}"),
+    ("PUT", "/v1/secrets/{name}"),
+}
 """A name that another tenant has is as free as any other."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -74,8 +75,13 @@ _ERRORS: Final = {
     "503": "A part of the service is down.",
 }
 _SCHEME: Final = "HTTPBearer"
-_OPEN: Final = frozenset({"/healthz", "/readyz", "/v1/signed/{token}"})
+_SIGNED: Final = "/v1/signed/{token}"
+_OPEN: Final = frozenset({"/healthz", "/readyz", _SIGNED})
 """Addresses that ask for no key."""
+
+_OF_HEALTH: Final = frozenset({"500"})
+_OF_SIGNED: Final = frozenset({"403", "404", "413", "422", "429", "500", "503"})
+"""The errors of those."""
 
 
 def create_app(parts: State) -> FastAPI:
@@ -131,11 +137,16 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for path, operations in document["paths"].items():
         for each in operations.values():
-            errors = {"500": _ERRORS["500"]} if path in _OPEN else _ERRORS
             answers = each["responses"]
             answers.pop("422", None)
             if path not in _OPEN:
                 each.setdefault("security", [{_SCHEME: []}])
-            for status, description in errors.items():
-                answers.setdefault(status, {"description": description, "content": content})
+            for status in _errors_at(path):
+                answers.setdefault(status, {"description": _ERRORS[status], "content": content})
     return document
+
+
+def _errors_at(path: str) -> Iterable[str]:
+    if path == _SIGNED:
+        return _OF_SIGNED
+    return _OF_HEALTH if path in _OPEN else _ERRORS
