@@ -538,7 +538,7 @@ def test_a_list_comes_in_pages(desk: Desk) -> None:
     run(scenario())
 
 
-def test_s2_70_jobs_are_counted_by_state(desk: Desk) -> None:
+def test_jobs_are_counted_by_state(desk: Desk) -> None:
     async def scenario() -> None:
         owner = await desk.tenant()
         for number in range(6):

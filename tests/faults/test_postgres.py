@@ -23,6 +23,7 @@ from casemate.queue.leases import RecordsQueue
 from casemate.service_limits import RECORDS_BUSY_TIMEOUT_S
 from casemate.store import postgres as dialect
 from casemate.store.database import Database
+from casemate.store.migrate import upgrade
 from casemate.store.schema import settings
 
 STEP_TIMEOUT_S = 30
@@ -261,3 +262,35 @@ def test_somebody_elses_database_is_refused(address: str, tmp_path: Path) -> Non
         other.execute("create table theirs (x int)")
     with pytest.raises(ConfigError, match="of something else"):
         Database.open(address)
+
+
+def described(address: str) -> list[tuple[object, ...]]:
+    """Columns, constraints and indexes."""
+    queries = (
+        (
+            "select table_name, column_name, data_type, is_nullable, character_maximum_length, column_default "
+            "from information_schema.columns where table_schema = 'public' order by 1, 2"
+        ),
+        "select tablename, indexname, indexdef from pg_indexes where schemaname = 'public' order by 1, 2",
+        (
+            "select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint "
+            "where connamespace = 'public'::regnamespace order by 1, 2"
+        ),
+    )
+    with psycopg.connect(address) as connection:
+        return [row for query in queries for row in connection.execute(query.encode()).fetchall()]
+
+
+def test_migrations_make_the_same_tables_as_a_new_database_has(own: Server, address: str) -> None:
+    with opened(address):
+        pass
+    migrated = own.new()
+    server = dialect.Postgres(migrated)
+    engine = server.open_engine(writes=True)
+    with server.changing_tables(engine) as connection:
+        upgrade(connection)
+    engine.dispose()
+    new = [row for row in described(address) if row[0] != "alembic_version"]
+    assert [row for row in described(migrated) if row[0] != "alembic_version"] == new != []
+    with opened(migrated) as database:
+        database.write_now(partial(put, name="a"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -145,10 +146,14 @@ def counts(connection: Connection) -> dict[str, dict[JobState, int]]:
     waiting = select(job_queues.c.tenant_id, job_queues.c.ready + job_queues.c.delayed)
     for tenant_id, count in connection.execute(waiting):
         found[tenant_id] = {JobState.QUEUED: count}
-    for which in (JOB_IS_LEASED, JOB_IS_DEAD):
-        query = select(table.c.tenant_id, table.c.state, func.count()).where(which)
-        for tenant_id, state, count in connection.execute(query.group_by(table.c.tenant_id, table.c.state)):
-            found.setdefault(tenant_id, {})[JobState(state)] = count
+    dead = select(table.c.tenant_id, func.count()).where(JOB_IS_DEAD).group_by(table.c.tenant_id)
+    for tenant_id, count in connection.execute(dead):
+        found.setdefault(tenant_id, {})[JobState.DEAD] = count
+    leased = select(table.c.tenant_id, table.c.state).where(
+        JOB_IS_LEASED
+    )  # few, and grouped would be looked for in all
+    for (tenant_id, state), count in Counter(tuple(row) for row in connection.execute(leased)).items():
+        found.setdefault(tenant_id, {})[JobState(state)] = count
     return found
 
 
