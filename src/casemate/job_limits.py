@@ -63,6 +63,9 @@ RETRIES_MAX: Final = 100
 BACKOFF_S: Final = 1.0
 BACKOFF_WRITTEN_MAX_S: Final = 3600.0
 JOB_CONCURRENCY_MAX: Final = 1024
+JOBS_A_PROCESSOR: Final = 2
+"""At a time, where nothing else is configured: each gets half of one."""
+
 JOB_RETENTION_DAYS: Final = 30
 JOB_RETENTION_MAX_DAYS: Final = 3650
 LEASE_MIN_S: Final = 1.0

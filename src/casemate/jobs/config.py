@@ -164,7 +164,7 @@ def _checked(written: JobsConfig) -> JobSettings:
         refuse_dangerous=written.refuse_dangerous,
         allowed_hosts=tuple(written.allowed_hosts),
         blocked_ports=tuple(written.blocked_ports),
-        concurrency=written.concurrency or max(2, len(os.sched_getaffinity(0))),
+        concurrency=written.concurrency or bound.JOBS_A_PROCESSOR * len(os.sched_getaffinity(0)),
         lease_s=lease_s,
         retention_days=written.retention_days,
         log_max_bytes=log_max_bytes,
