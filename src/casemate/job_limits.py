@@ -169,6 +169,9 @@ SAMPLE_PERIOD_S: Final = 1.0
 OUTBOX_BYTES: Final = 1 * MIB
 """What a node keeps of one run for whoever takes it; when there is more the program waits."""
 
+ANSWER_BYTES: Final = 512
+"""What one counts for that is neither output nor of a file."""
+
 OUTBOX_STALL_MAX_S: Final = 600.0
 """A run whose files nobody takes for so long is given up."""
 

@@ -745,7 +745,10 @@ def test_s2_30_a_greedy_job_is_ended_and_others_are_not(check: Check) -> None:
         both = [node.run(*argv, limits=limits) for argv in greedy.values()]
         both += [node.run("sh", "-c", "echo done > output/f", limits=limits) for _ in greedy]
         seen = await asyncio.gather(*both)
-        assert {each.ended.reason for each in seen[: len(greedy)]} == set(greedy)
+        ended = [each.ended for each in seen[: len(greedy)]]
+        assert not any(each.ok for each in ended)
+        if not ended[0].isolation.approximate:  # otherwise a refused allocation is the program's own error
+            assert [each.reason for each in ended] == list(greedy)
         assert [each.files for each in seen[len(greedy) :]] == [{"output/f": b"done\n"}] * len(greedy)
 
     check(test)

@@ -23,10 +23,10 @@ def test_answers_come_in_their_order_and_then_none() -> None:
         outbox = Outbox()
         taking = asyncio.create_task(outbox.take())
         await asyncio.sleep(0)
-        outbox.put(answer("a"))
-        outbox.put(answer("b"))
+        outbox.put(answer("a"), 1)
+        outbox.put(answer("b"), 1)
         assert [await taking, await outbox.take()] == [answer("a"), answer("b")]
-        outbox.put(answer("c"))
+        outbox.put(answer("c"), 1)
         outbox.end()
         assert await outbox.take() == answer("c")
         assert await outbox.take() is None
@@ -41,6 +41,7 @@ def test_a_full_one_shuts_its_valve_until_something_is_taken() -> None:
         assert outbox.valve.is_open
         outbox.put(answer(), 1)
         assert outbox.is_full
+        assert not outbox.is_overfull
         waiting = asyncio.create_task(outbox.room())
         await asyncio.sleep(0)
         assert not waiting.done()
@@ -59,6 +60,17 @@ def test_what_nobody_takes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         outbox.put(answer(), bound.OUTBOX_BYTES)
         with pytest.raises(CapacityError, match="nobody takes"):
             await outbox.room()
+
+    asyncio.run(main())
+
+
+def test_what_cannot_wait_is_left_out_beyond_twice_the_bound() -> None:
+    async def main() -> None:
+        outbox = Outbox()
+        while not outbox.is_overfull:
+            outbox.put(answer(), bound.ANSWER_BYTES)
+        await outbox.take()
+        assert (outbox.is_full, outbox.is_overfull) == (True, False)
 
     asyncio.run(main())
 

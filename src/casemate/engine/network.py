@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
@@ -219,5 +220,6 @@ def _awaited(wait: Wait, network: Network) -> Generator[Wait | Any, Ready, Ready
             return ready
         os.eventfd_read(network.fd)
         yield from network.fresh()
-        if len(ready) > 1:
+        is_late = wait.deadline_s is not None and time.monotonic() >= wait.deadline_s  # also while flows come and come
+        if len(ready) > 1 or is_late:
             return ready - {network.fd}

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from casemate import job_limits as bound
 from casemate.cluster.messages import (
     Answer,
     Answered,
@@ -112,8 +113,9 @@ async def _told(call_id: str, steps: JobSteps[Result], outbox: Outbox) -> Result
         async for each in news:
             if isinstance(each, Sample) and outbox.is_full:
                 continue  # the next one says more
-            answer = _answer(call_id, each)
-            outbox.put(answer, len(each.data) if isinstance(each, Chunk) else 0)
+            if isinstance(each, Flow) and outbox.is_overfull:
+                continue  # the Result has those that are kept
+            outbox.put(_answer(call_id, each), len(each.data) if isinstance(each, Chunk) else bound.ANSWER_BYTES)
             if isinstance(each, FileChunk):
                 await outbox.room()
     return results[0]

@@ -27,7 +27,12 @@ class Outbox:
     def is_full(self) -> bool:
         return not self.valve.is_open
 
-    def put(self, answer: Answer, size_bytes: int = 0) -> None:
+    @property
+    def is_overfull(self) -> bool:
+        """Whether even that is to be left out which cannot be made to wait, and of which there may be much."""
+        return self._bytes >= 2 * bound.OUTBOX_BYTES
+
+    def put(self, answer: Answer, size_bytes: int) -> None:
         """Keep one more, whether there is room for it or not."""
         self._answers.append((answer, size_bytes))
         self._bytes += size_bytes
