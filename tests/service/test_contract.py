@@ -45,7 +45,7 @@ EXAMPLES: Final = 6
 
 
 OPERATIONS: Final = sorted(
-    (route.path, method.lower())
+    (route.path_format, method.lower())
     for router in ROUTERS
     for route in router.routes
     if isinstance(route, APIRoute)

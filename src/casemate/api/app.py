@@ -74,8 +74,10 @@ _ERRORS: Final = {
     "503": "A part of the service is down.",
 }
 _SCHEME: Final = "HTTPBearer"
-_OPEN: Final = frozenset({"/healthz", "/readyz", "/v1/signed/{token}"})
+_OPEN: Final = frozenset({"/healthz", "/readyz"})
 """Addresses that ask for no key."""
+_SIGNED: Final = "/v1/signed/{token}"
+"""And one whose last part stands for a key."""
 
 
 def create_app(parts: State) -> FastAPI:
@@ -134,7 +136,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             errors = {"500": _ERRORS["500"]} if path in _OPEN else _ERRORS
             answers = each["responses"]
             answers.pop("422", None)
-            if path not in _OPEN:
+            if path not in _OPEN and path != _SIGNED:
                 each.setdefault("security", [{_SCHEME: []}])
             for status, description in errors.items():
                 answers.setdefault(status, {"description": description, "content": content})
