@@ -351,4 +351,7 @@ SDK_BATCH_ITEMS_MAX: Final = 5000
 """Items of one request; more of them are sent in several."""
 
 SDK_BATCH_BODY_MAX_BYTES: Final = 16 * MIB
+SDK_UPLOAD_PART_BYTES: Final = 8 * MIB
+"""Of an object that is sent: so much of it is in memory, and is sent again when it is lost."""
+
 SDK_KEY_FILE_MAX_BYTES: Final = 4 * KIB

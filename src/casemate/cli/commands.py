@@ -455,6 +455,7 @@ COMMANDS: Final = {
 _SERVICE: Final = "casemate.cli.service_commands"
 _JOB_LOGS: Final = "casemate.cli.job_log_commands"
 _ACCOUNTS: Final = "casemate.cli.account_commands"
+_OBJECTS: Final = "casemate.cli.object_commands"
 GROUPS: Final = {
     group.name: group
     for group in (
@@ -465,6 +466,9 @@ GROUPS: Final = {
         Group(name="tenant", module=_SERVICE, summary="make and list tenants of a service"),
         Group(name="usage", module=_ACCOUNTS, summary="show what was used and what it costs"),
         Group(name="budget", module=_ACCOUNTS, summary="bound what may be used"),
+        Group(name="objects", module=_OBJECTS, summary="list, send, get, sign and delete objects"),
+        Group(name="secrets", module=_OBJECTS, summary="set what jobs are given and nobody is shown"),
+        Group(name="audit", module=_OBJECTS, summary="show who has done what, and whether that log is whole"),
         Group(name="webhook", module=_ACCOUNTS, summary="have events sent somewhere"),
     )
 }

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Un
 
 from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.job_log import LogEntry
+from casemate.model.objects import StoredObject
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import account_calls, calls, job_logs
+from casemate.sdk import account_calls, calls, job_logs, object_calls, transfers
 from casemate.sdk.exchange import (
     Context,
     Effect,
     Emit,
     End,
     Following,
+    Kept,
     Open,
     Pause,
     Reply,
@@ -263,6 +265,60 @@ class AsyncWebhooks(_Group):
     notices = _listing(account_calls.list_notices)
 
 
+class AsyncObjects(_Group):
+    """Files that the tenant keeps, and those of its jobs."""
+
+    list = _listing(object_calls.list_objects)
+    files = _listing(object_calls.list_files)
+    delete = _awaited(object_calls.delete_object)
+    sign = _awaited(object_calls.sign)
+
+    async def upload(self, key: str, source: transfers.Source, *, progress: Progress = False) -> StoredObject:
+        """Send bytes, a file by its path, or what a file object gives. A large one goes in parts."""
+        with transfers.parts_of(source) as (parts, size_bytes), telling(progress, size_bytes, "bytes") as tell:
+            steps = Kept(transfers.upload(self._driver.context, key, parts))
+            async with aclosing(self._driver.iterate(steps.run())) as told:
+                async for arrived in told:
+                    tell(arrived)
+            return steps.value
+
+    def iterate(self, key: str) -> AsyncGenerator[bytes]:
+        """The bytes of an object as they come, from any number of connections."""
+        return self._driver.iterate(transfers.download(self._driver.context, object_calls.object_path(key)))
+
+    async def read(self, key: str) -> bytes:
+        """An object, in memory."""
+        async with aclosing(self.iterate(key)) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    async def download(self, key: str, target: str | os.PathLike[str], *, progress: Progress = False) -> int:
+        """Write an object into a file, which is there when all of it has come; how many bytes that are."""
+        done = 0
+        with transfers.Target(target) as file, telling(progress, None, "bytes") as tell:
+            async with aclosing(self.iterate(key)) as pieces:
+                async for piece in pieces:
+                    await asyncio.to_thread(file.write, piece)
+                    done += len(piece)
+                    tell(done)
+            file.keep()
+        return done
+
+
+class AsyncSecrets(_Group):
+    """What jobs are given and nobody is shown."""
+
+    list = _listing(object_calls.list_secrets)
+    set = _awaited(object_calls.set_secret)
+    delete = _awaited(object_calls.delete_secret)
+
+
+class AsyncAudit(_Group):
+    """Who has done what."""
+
+    list = _listing(object_calls.list_audit)
+    verify = _awaited(object_calls.verify_audit)
+
+
 class AsyncServiceStream:
     """As `ServiceStream`, for asyncio: `async with` it, or close it, to be sure that leaving early ends the run."""
 
@@ -336,6 +392,9 @@ class AsyncClient(_Group):
         self.keys = AsyncKeys(driver)
         self.budgets = AsyncBudgets(driver)
         self.webhooks = AsyncWebhooks(driver)
+        self.objects = AsyncObjects(driver)
+        self.secrets = AsyncSecrets(driver)
+        self.audit = AsyncAudit(driver)
 
     validate = _awaited(calls.validate)
     me = _awaited(calls.me)

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Un
 
 from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.job_log import LogEntry
+from casemate.model.objects import StoredObject
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import account_calls, calls, job_logs
+from casemate.sdk import account_calls, calls, job_logs, object_calls, transfers
 from casemate.sdk.exchange import (
     Context,
     Effect,
     Emit,
     End,
     Following,
+    Kept,
     Open,
     Pause,
     Reply,
@@ -258,6 +260,57 @@ class Webhooks(_Group):
     notices = _listing(account_calls.list_notices)
 
 
+class Objects(_Group):
+    """Files that the tenant keeps, and those of its jobs."""
+
+    list = _listing(object_calls.list_objects)
+    files = _listing(object_calls.list_files)
+    delete = _blocking(object_calls.delete_object)
+    sign = _blocking(object_calls.sign)
+
+    def upload(self, key: str, source: transfers.Source, *, progress: Progress = False) -> StoredObject:
+        """Send bytes, a file by its path, or what a file object gives. A large one goes in parts."""
+        with transfers.parts_of(source) as (parts, size_bytes), telling(progress, size_bytes, "bytes") as tell:
+            steps = Kept(transfers.upload(self._driver.context, key, parts))
+            for arrived in self._driver.iterate(steps.run()):
+                tell(arrived)
+            return steps.value
+
+    def iterate(self, key: str) -> Iterator[bytes]:
+        """The bytes of an object as they come, from any number of connections."""
+        return self._driver.iterate(transfers.download(self._driver.context, object_calls.object_path(key)))
+
+    def read(self, key: str) -> bytes:
+        """An object, in memory."""
+        return b"".join(self.iterate(key))
+
+    def download(self, key: str, target: str | os.PathLike[str], *, progress: Progress = False) -> int:
+        """Write an object into a file, which is there when all of it has come; how many bytes that are."""
+        done = 0
+        with transfers.Target(target) as file, telling(progress, None, "bytes") as tell:
+            for piece in self.iterate(key):
+                file.write(piece)
+                done += len(piece)
+                tell(done)
+            file.keep()
+        return done
+
+
+class Secrets(_Group):
+    """What jobs are given and nobody is shown."""
+
+    list = _listing(object_calls.list_secrets)
+    set = _blocking(object_calls.set_secret)
+    delete = _blocking(object_calls.delete_secret)
+
+
+class Audit(_Group):
+    """Who has done what."""
+
+    list = _listing(object_calls.list_audit)
+    verify = _blocking(object_calls.verify_audit)
+
+
 class ServiceStream:
     """Live output of one execution in a service: iterate over it for chunks; `result` is there when it has ended.
 
@@ -344,6 +397,9 @@ class Client(_Group):
         self.keys = Keys(driver)
         self.budgets = Budgets(driver)
         self.webhooks = Webhooks(driver)
+        self.objects = Objects(driver)
+        self.secrets = Secrets(driver)
+        self.audit = Audit(driver)
 
     validate = _blocking(calls.validate)
     me = _blocking(calls.me)

@@ -85,6 +85,23 @@ def advance(steps: Generator[E, Reply, T], reply: Reply) -> E | End[T]:
         return End(stop.value)
 
 
+class Kept(Generic[E, T]):
+    """Steps that have something to show, and whose value is wanted, too."""
+
+    def __init__(self, steps: Steps[E, T]) -> None:
+        self._steps = steps
+        self._values: list[T] = []
+
+    def run(self) -> Steps[E, None]:
+        """The steps; `value` is there when they have ended."""
+        self._values.append((yield from self._steps))
+
+    @property
+    def value(self) -> T:
+        """What they ended with."""
+        return self._values[0]
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """What a conversation takes from outside: patience, chance, and new keys of idempotency."""
 

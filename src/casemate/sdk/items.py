@@ -44,12 +44,12 @@ def counted(items: Iterable[ItemLike]) -> int | None:
 
 
 @contextmanager
-def telling(progress: Progress, total: int | None) -> Generator[Callable[[int], None]]:
+def telling(progress: Progress, total: int | None, what: str = "items") -> Generator[Callable[[int], None]]:
     """Something to be told how many are done."""
     if progress is False:
         yield lambda _: None
     elif progress is True:
-        with _bar(total) as advance:
+        with _bar(total, what) as advance:
             yield advance
     else:
         report = progress
@@ -57,11 +57,12 @@ def telling(progress: Progress, total: int | None) -> Generator[Callable[[int], 
 
 
 @contextmanager
-def _bar(total: int | None) -> Generator[Callable[[int], None]]:
+def _bar(total: int | None, what: str) -> Generator[Callable[[int], None]]:
     from rich.console import Console  # whoever wants no bar does not pay for it
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("items"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    amount = DownloadColumn() if what == "bytes" else MofNCompleteColumn()
+    columns = (TextColumn(what), BarColumn(), amount, TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("items", total=total)
+        task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)

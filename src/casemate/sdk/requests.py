@@ -36,11 +36,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str = ""
     last_event_id: str = ""
     silence_max_s: float = SDK_SILENCE_MAX_S
+    own_headers: tuple[tuple[str, str], ...] = ()
+    is_idempotent: bool = False
 
     @property
     def is_repeatable(self) -> bool:
         """Whether asking twice does it once."""
-        return self.method == "GET" or bool(self.idempotency_key)
+        return self.method == "GET" or self.is_idempotent or bool(self.idempotency_key)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -52,7 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             found["Idempotency-Key"] = self.idempotency_key
         if self.last_event_id:
             found["Last-Event-ID"] = self.last_event_id
-        return found
+        return {**found, **dict(self.own_headers)}
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from casemate.api.documents import json_response
 from casemate.api.object_models import ObjectOut, ObjectsOut
 from casemate.api.queries import Listed
 from casemate.api.route import CheckedRoute
-from casemate.api.routes.objects import behind, check_writable, listed, written
+from casemate.api.routes.objects import FILE, behind, check_writable, listed, written
 from casemate.api.state import Parts
 from casemate.api.transfer import object_document, sent, told
 from casemate.blobs.keys import INPUT, job_name, job_prefix, name_in
@@ -48,7 +48,7 @@ async def list_files(
     return listed(who.tenant_id, found)
 
 
-@router.get("/{area}/{path:path}", response_class=Response, summary="Get a file of a job")
+@router.get("/{area}/{path:path}", response_class=Response, responses=FILE, summary="Get a file of a job")
 async def get_file(job_id: str, area: str, path: str, request: Request, parts: Parts, who: Reader) -> Response:
     """Its bytes, or with `Range` a part of them."""
     await _check(parts, who, job_id)

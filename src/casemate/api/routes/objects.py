@@ -36,8 +36,10 @@ Reader = Annotated[Principal, Depends(allowed(READ))]
 Writer = Annotated[Principal, Depends(allowed(WRITE))]
 Signer = Annotated[Principal, Depends(allowed("objects:sign"))]
 WRITTEN_BY_US: Final = frozenset({OUTPUT, LOGS})
-_FILE: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {"application/octet-stream": {}}, "description": "Its bytes."}
+FILE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"application/octet-stream": {}}, "description": "Its bytes."},
+    206: {"content": {"application/octet-stream": {}}, "description": "The part that is asked for."},
+    416: {"description": "There is no such part."},
 }
 
 
@@ -97,7 +99,7 @@ async def _direct(parts: Parts, key: str, grant: Grant) -> str:
     return found
 
 
-@router.get("/{key:path}", response_class=Response, responses=_FILE, summary="Get an object")
+@router.get("/{key:path}", response_class=Response, responses=FILE, summary="Get an object")
 async def get_object(key: str, request: Request, parts: Parts, who: Reader) -> Response:
     """Its bytes, or with `Range` a part of them; `Repr-Digest` is the SHA-256 of all."""
     return await sent(request, await parts.storage.objects.head(who.tenant_id, key))
@@ -146,7 +148,7 @@ async def _granted(request: Request, token: str, method: Literal["GET", "PUT"]) 
     return grant
 
 
-@signed_router.get("/{token}", response_class=Response, responses=_FILE, summary="Get by a signed address")
+@signed_router.get("/{token}", response_class=Response, responses=FILE, summary="Get by a signed address")
 async def get_signed(token: str, request: Request, parts: Parts) -> Response:
     """As with a key."""
     grant = await _granted(request, token, signed.GET)
