@@ -10,10 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from casemate.errors import CasemateError, SandboxClosed
+from casemate.model.flow import FlowEntry
 from casemate.model.job_log import LogEntry
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import account_calls, calls, job_logs
+from casemate.sdk import account_calls, calls, flows, job_logs
 from casemate.sdk.exchange import (
     Context,
     Effect,
@@ -30,6 +31,7 @@ from casemate.sdk.exchange import (
     follow,
     pages,
 )
+from casemate.sdk.flows import FollowedFlows, follow_flows
 from casemate.sdk.items import ItemLike, Progress, counted, sent_items, telling
 from casemate.sdk.job_logs import Followed, follow_log
 from casemate.sdk.options import ExecutionOptions, execution_request
@@ -226,6 +228,19 @@ class AsyncLogs(_Group):
         return self._driver.iterate(follow_log(self._driver.context, Followed(job_id, tail)))
 
 
+class AsyncFlows(_Group):
+    """What jobs try to reach."""
+
+    list = _listing(flows.list_flows)
+
+    def follow(
+        self, *, job: str | None = None, host: str | None = None, allowed: bool | None = None
+    ) -> AsyncIterator[FlowEntry]:
+        """Flows as they end, each once; it does not end by itself."""
+        followed = FollowedFlows(job=job, host=host, allowed=allowed)
+        return self._driver.iterate(follow_flows(self._driver.context, followed))
+
+
 class AsyncTenants(_Group):
     """Who things belong to; for operators."""
 
@@ -332,6 +347,7 @@ class AsyncClient(_Group):
         self.functions = AsyncFunctions(driver)
         self.runners = AsyncRunners(driver)
         self.logs = AsyncLogs(driver)
+        self.flows = AsyncFlows(driver)
         self.tenants = AsyncTenants(driver)
         self.keys = AsyncKeys(driver)
         self.budgets = AsyncBudgets(driver)
