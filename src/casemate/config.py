@@ -170,6 +170,10 @@ def check_config(config: Config) -> None:
     config.pool.bounds()
     for name, runtime in config.runtimes.items():
         _check_runtime(name, runtime)
+    if config.network:
+        from casemate.network_config import read_network
+
+        read_network(config.network)
     if config.objects:
         from casemate.object_config import read_objects  # a run has nothing to do with it
 

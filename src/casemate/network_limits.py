@@ -107,3 +107,20 @@ out in them."""
 
 DNS_BELOW_MAX_CHARS: Final = 100
 """What may stand in front of the suffix that a rule names."""
+
+# Records of flows -------------------------------------------------------------------------------------
+FLOW_RETENTION_DAYS: Final = 14
+FLOW_RETENTION_MAX_DAYS: Final = 3650
+FLOW_PROBLEM_MAX_CHARS: Final = 300
+FLOW_WORD_MAX_CHARS: Final = 64
+"""Of an address, a protocol or a reason."""
+
+FLOWS_A_WRITE_MAX: Final = 500
+FLOWS_WAITING_MAX: Final = 20_000
+"""That are not written down yet; more are counted and thrown away."""
+
+FLOWS_GATHER_S: Final = 0.2
+"""How long flows wait for others that are written down with them."""
+
+FLOW_FOLLOWERS_MAX: Final = 100
+FLOW_SWEEP_MAX_COUNT: Final = 5000

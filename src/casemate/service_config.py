@@ -20,6 +20,7 @@ from casemate.errors import ConfigError, InvalidInput
 from casemate.model.accounting import Accounting, read_accounting
 from casemate.model.resources import Limits
 from casemate.model.units import parse_bytes, parse_duration
+from casemate.network_config import NetworkTable, read_network
 from casemate.object_config import PREFIX as OBJECTS_PREFIX
 from casemate.object_config import VARIABLES as OBJECT_VARIABLES
 from casemate.object_config import ObjectsTerms, read_objects
@@ -119,6 +120,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     languages: dict[str, LanguageConfig]
     objects: ObjectsTerms
     accounting: Accounting = Accounting()
+    network: NetworkTable = NetworkTable()
 
 
 def load_service(config: Config, environment: Mapping[str, str] = os.environ) -> Service:
@@ -249,6 +251,7 @@ def _checked(
         languages=languages,
         objects=read_objects(config.objects),
         accounting=read_accounting(config.accounting),
+        network=read_network(config.network),
     )
 
 

@@ -20,7 +20,7 @@ import uvicorn
 
 from casemate import service_limits as limits
 from casemate.api.app import create_app
-from casemate.api.job_parts import Needed, NoFlows, opened_jobs
+from casemate.api.job_parts import Needed, opened_jobs
 from casemate.api.load import Load
 from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures
@@ -38,6 +38,7 @@ from casemate.executions.service import Executions
 from casemate.functions.calls import Calls, log_to
 from casemate.functions.published import Functions
 from casemate.jobs.config import JobSettings, load_jobs
+from casemate.jobs.flows import open_flows
 from casemate.jobs.log_keeper import open_logs
 from casemate.jobs.logs import Logs
 from casemate.queue.gate import Gate
@@ -105,8 +106,12 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
             _LOG.warning("executions of a service that died are lost", count=left_behind)
         tenancy, signing = Tenancy(database), open_signing(data)
         storage = await open_storage(service.objects, data, database, signing, tenancy)
-        async with LocalBus(data / NODE_SOCKET) as bus, _logs(settings, database, storage) as logs:
-            measures = Measures()
+        measures = Measures()
+        async with (
+            LocalBus(data / NODE_SOCKET) as bus,
+            _logs(settings, database, storage) as logs,
+            open_flows(database, measures.observe_flow) as flows,
+        ):
             gate = Gate(service.concurrency, waiting_max=service.queue)
             needed = Needed(
                 database=database,
@@ -115,7 +120,7 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
                 logs=logs,
                 meter=meter,
                 notices=notices,
-                flows=NoFlows(),
+                flows=flows,
                 measures=measures.jobs,
             )
             delivery = Delivery(database, signing, policy)
@@ -124,6 +129,7 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
                 parts = State(
                     config=service,
                     logs=logs,
+                    flows=flows,
                     database=database,
                     bus=bus,
                     tenancy=tenancy,

@@ -129,13 +129,6 @@ def notice_of(job: Job) -> dict[str, Any]:
     }
 
 
-class NoFlows:
-    """Keeps nothing."""
-
-    def note(self, tenant_id: str, job_id: str, attempt: int, flow: Flow) -> None:
-        """As every FlowLog."""
-
-
 class CountedFlows:
     """Passes on what was tried on a network, and counts what was refused."""
 

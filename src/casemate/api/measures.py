@@ -7,6 +7,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from casemate.api.job_measures import JobMeasures
+from casemate.model.flow import PROTOCOLS, REASONS, Flow
 from casemate.model.units import SECOND_US
 from casemate.store.executions import Execution
 
@@ -59,6 +60,15 @@ class Measures:
         self.running = Gauge("casemate_executions_running", "Executions that have their turn", registry=self.registry)
         self.node_up = Gauge("casemate_node_up", "Whether there is a connection to the node", registry=self.registry)
         self.jobs = JobMeasures(self.registry)
+        self._flows = Counter(
+            "casemate_flows",
+            "Attempts of jobs to reach something",
+            ("verdict", "protocol", "reason"),
+            registry=self.registry,
+        )
+        self._flow_bytes = Counter(
+            "casemate_flow_bytes", "What has gone through the gateway", ("direction",), registry=self.registry
+        )
         self._known_runtimes: set[str] = set()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -74,6 +84,15 @@ class Measures:
             self._waiting_s.labels(row.kind).observe(max(0, row.started_us - row.created_us) / SECOND_US)
         if row.memory_peak_bytes is not None:
             self._memory.labels(runtime).observe(row.memory_peak_bytes)
+
+    def observe_flow(self, flow: Flow) -> None:
+        """Count an attempt to reach something. What a node says is one of a few words, or it is another one."""
+        reason = flow.reason if flow.reason in REASONS else _OTHER
+        protocol = flow.protocol if flow.protocol in PROTOCOLS else _OTHER
+        verdict = "allowed" if flow.allowed else "refused"
+        self._flows.labels(verdict, protocol, "" if flow.allowed else reason).inc()
+        self._flow_bytes.labels("sent").inc(flow.sent_bytes)
+        self._flow_bytes.labels("received").inc(flow.received_bytes)
 
     def _runtime_of(self, row: Execution) -> str:
         if row.wall_us:

@@ -16,6 +16,7 @@ from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
 from casemate.functions.calls import Calls
 from casemate.functions.published import Functions
+from casemate.jobs.flows import Flows
 from casemate.jobs.logs import Logs
 from casemate.jobs.schedules import Schedules
 from casemate.jobs.service import Jobs
@@ -33,6 +34,7 @@ class State(msgspec.Struct, kw_only=True):
 
     config: Service
     logs: Logs
+    flows: Flows
     database: Database
     bus: LocalBus
     tenancy: Tenancy

@@ -77,12 +77,16 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """A command of commands: `module` has them as COMMANDS, by both their words."""
+    """A command of commands: `module` has them as COMMANDS, by both their words.
+
+    `is_one`: it is a single command, which is only declared elsewhere.
+    """
 
     name: str
     module: str
     summary: str
     hidden: bool = False
+    is_one: bool = False
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True):

@@ -379,6 +379,29 @@ schedules = Table(
     Index(None, "next_us"),
 )
 
+flows = Table(
+    "flows",
+    metadata,
+    _serial(),
+    _tenant(),
+    Column("job_id", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _time("at_us"),
+    Column("host", String(253), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("protocol", String(64), nullable=False),
+    Column("allowed", Boolean(create_constraint=False), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    Column("received_bytes", BigInteger, nullable=False),
+    Column("wall_us", BigInteger, nullable=False),
+    Index(None, "tenant_id", "id"),
+    Index(None, "tenant_id", "job_id", "id"),
+    Index(None, "at_us"),
+)
+
 job_logs = Table(
     "job_logs",
     metadata,

@@ -25,6 +25,7 @@ SCOPES: Final = (
     "jobs:cancel",
     "jobs:manage",
     "schedules:manage",
+    "flows:read",
     "images:push",
     "metrics:read",
     "workers:read",

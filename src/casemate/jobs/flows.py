@@ -1,0 +1,118 @@
+"""What jobs try to reach: counted and written down in groups as it comes, listed, and told to those who follow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from itertools import islice
+
+import structlog
+
+from casemate import network_limits as bound
+from casemate.errors import CasemateError, TooManyRequests
+from casemate.model.flow import Flow
+from casemate.store import flows as rows
+from casemate.store.database import Database
+from casemate.store.flows import Filters, NewFlow, StoredFlow
+from casemate.store.pages import Page
+
+_LOG = structlog.get_logger("casemate.flows")
+
+
+class Flows:
+    """Implements FlowLog, and is asked by everybody who wants to see flows. `count` is called with each."""
+
+    def __init__(self, database: Database, count: Callable[[Flow], None] = lambda _: None) -> None:
+        self._database = database
+        self._count = count
+        self._waiting: deque[NewFlow] = deque()
+        self._work = asyncio.Event()
+        self._written = asyncio.Event()
+        self._followers = 0
+        self.dropped = 0
+
+    def note(self, tenant_id: str, job_id: str, attempt: int, flow: Flow) -> None:
+        """Keep it; written later, with others. Never waits."""
+        self._count(flow)
+        if len(self._waiting) >= bound.FLOWS_WAITING_MAX:
+            self.dropped += 1
+            return
+        self._waiting.append(NewFlow(tenant_id=tenant_id, job_id=job_id, attempt=attempt, flow=flow))
+        self._work.set()
+
+    async def page(self, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None) -> Page[StoredFlow]:
+        """A tenant's flows, the last first."""
+        return await self._database.read(
+            partial(rows.list_flows, tenant_id=tenant_id, filters=filters, limit=limit, cursor=cursor)
+        )
+
+    async def last_id(self) -> int:
+        """After which flow those come that are written down from now on."""
+        return await self._database.read(rows.last_id)
+
+    async def follow(self, tenant_id: str, filters: Filters, after_id: int) -> AsyncIterator[list[StoredFlow]]:
+        """A tenant's flows after that one as they come, some at a time. Raises TooManyRequests."""
+        if self._followers >= bound.FLOW_FOLLOWERS_MAX:
+            raise TooManyRequests(f"flows are followed by {bound.FLOW_FOLLOWERS_MAX} already", retry_after_s=1)
+        self._followers += 1
+        try:
+            while True:
+                written = self._written
+                found = await self._database.read(
+                    partial(
+                        rows.flows_after,
+                        tenant_id=tenant_id,
+                        filters=filters,
+                        after_id=after_id,
+                        limit=bound.FLOWS_A_WRITE_MAX,
+                    )
+                )
+                if found:
+                    after_id = found[-1].id
+                    yield found
+                else:
+                    await written.wait()
+        finally:
+            self._followers -= 1
+
+    async def run(self) -> None:
+        """Write down what comes, until it is cancelled."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            await asyncio.sleep(bound.FLOWS_GATHER_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write down what waits. What the records do not take stays, and is tried again with what comes."""
+        while self._waiting:
+            group = list(islice(self._waiting, bound.FLOWS_A_WRITE_MAX))
+            try:
+                await self._database.write(partial(rows.insert_flows, new=group))
+            except CasemateError as error:
+                _LOG.warning("flows were not written down", code=error.code, reason=str(error), count=len(group))
+                return
+            for _ in group:
+                self._waiting.popleft()
+            written, self._written = self._written, asyncio.Event()
+            written.set()
+        if self.dropped:
+            _LOG.warning("flows were thrown away: more came than can be written", count=self.dropped)
+            self.dropped = 0
+
+
+@asynccontextmanager
+async def open_flows(database: Database, count: Callable[[Flow], None]) -> AsyncIterator[Flows]:
+    """With the task that writes; what waits at the end is written down."""
+    flows = Flows(database, count)
+    writer = asyncio.create_task(flows.run(), name="flows")
+    try:
+        yield flows
+    finally:
+        writer.cancel()
+        with suppress(asyncio.CancelledError):
+            await writer
+        await flows.flush()
