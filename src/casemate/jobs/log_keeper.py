@@ -24,10 +24,9 @@ from casemate.jobs.log_pieces import packed, size_of, unpacked, words_in
 from casemate.jobs.log_rules import LogRules
 from casemate.jobs.log_writer import LogWriter
 from casemate.jobs.logs import Logs
-from casemate.model.job_log import JobLine
 from casemate.model.units import SECOND_US
 from casemate.store import job_logs as rows
-from casemate.store.database import Database
+from casemate.store.database import Database, Records
 from casemate.store.job_logs import Moved, Piece
 
 _LOG: Final = logging.getLogger(__name__)
@@ -99,13 +98,10 @@ class LogKeeper:
     async def _move(self, key: Key) -> bool:
         """Move one log, as far as it is not moved yet."""
         try:
-            log = await self._logs.find(*key)
-            if log is not None:
-                moving = _Moving(self._database, key)
-                await moving.put(self._blobs)
-                await self._database.write(
-                    partial(rows.moved, tenant_id=key[0], job_id=key[1], done=moving.done, next_seq=log.next_seq)
-                )
+            moving = _Moving(self._database, key, head_bytes=self._writer.kept.head_bytes)
+            await moving.put(self._blobs)
+            done = partial(rows.moved, tenant_id=key[0], job_id=key[1], done=moving.done, next_seq=moving.next_seq)
+            await self._database.write(done)
         except CasemateError as error:
             _LOG.warning("the log of job %s could not be moved: %s", key[1], error)
             return False
@@ -115,42 +111,46 @@ class LogKeeper:
 class _Moving:
     """One log on its way into an object, a segment at a time."""
 
-    def __init__(self, database: Database, key: Key) -> None:
+    def __init__(self, database: Database, key: Key, *, head_bytes: int) -> None:
         self._database = database
+        self._head_bytes = head_bytes
         self._key = key
         self._object = ""
         self._offset = 0
         self._pieces: list[Piece] = []
-        self._lines: list[JobLine] = []
+        self.next_seq = 0
         self.done: list[Moved] = []
 
     async def put(self, blobs: Blobs) -> None:
         """Write the object; nothing, if there is nothing to be moved."""
-        first = await self._read(after_seq=0, limit=1)
-        if first:
-            self._object = job_key(*self._key, LOGS, f"{first[0].first_seq:012d}.jsonl.gz")
-            await blobs.put(self._object, self._segments(), size_max_bytes=limits.LOG_OBJECT_MAX_BYTES)
+        self.next_seq, pieces = await self._database.read(self._begin)
+        if pieces:
+            self._object = job_key(*self._key, LOGS, f"{pieces[0].first_seq:012d}.jsonl.gz")
+            await blobs.put(self._object, self._segments(pieces), size_max_bytes=limits.LOG_OBJECT_MAX_BYTES)
 
-    async def _read(self, *, after_seq: int, limit: int) -> list[Piece]:
-        tenant_id, job_id = self._key
-        wanted = partial(rows.unmoved_pieces, tenant_id=tenant_id, job_id=job_id, after_seq=after_seq, limit=limit)
-        return await self._database.read(wanted)
+    def _begin(self, records: Records) -> tuple[int, list[Piece]]:
+        """How far the log is, and the first pieces that are not moved."""
+        return rows.next_seq(records, *self._key), self._after(records, 0)
 
-    async def _segments(self) -> AsyncIterator[bytes]:
-        after_seq = 0
-        while pieces := await self._read(after_seq=after_seq, limit=_PIECES_A_READ):
+    def _after(self, records: Records, seq: int) -> list[Piece]:
+        return rows.unmoved_pieces(records, *self._key, after_seq=seq, limit=_PIECES_A_READ)
+
+    async def _segments(self, pieces: list[Piece]) -> AsyncIterator[bytes]:
+        while pieces:
             for piece in pieces:
-                after_seq = piece.first_seq
                 cost_bytes = sum(each.end_place - each.begin_place for each in [*self._pieces, piece])
                 if self._pieces and cost_bytes > limits.LOG_SEGMENT_MAX_BYTES:
                     yield await asyncio.to_thread(self._segment)
                 self._pieces.append(piece)
+            more = partial(self._after, seq=pieces[-1].first_seq)
+            pieces = await self._database.read(more) if len(pieces) == _PIECES_A_READ else []
         if self._pieces:
             yield await asyncio.to_thread(self._segment)
 
     def _segment(self) -> bytes:
         pieces, self._pieces = self._pieces, []
         lines = [line for piece in pieces for line in unpacked(piece.data or b"")]
+        is_indexed = len(pieces) == 1 and pieces[0].begin_place < self._head_bytes
         data = packed(lines, is_final=True)
         self.done.append(
             Moved(
@@ -161,7 +161,7 @@ class _Moving:
                 object_key=self._object,
                 object_offset=self._offset,
                 data_bytes=len(data),
-                words=words_in(lines),
+                words=None if is_indexed else words_in(lines),
             )
         )
         self._offset += len(data)

@@ -247,6 +247,12 @@ def find(connection: Connection, tenant_id: str, job_id: str) -> Log | None:
     return Log(**own, lines=int(lines or 0), size_bytes=int(size_bytes or 0))
 
 
+def next_seq(connection: Connection, tenant_id: str, job_id: str) -> int:
+    """The number that the next line of a job gets."""
+    of_that = (table.c.tenant_id == tenant_id, table.c.job_id == job_id)
+    return connection.execute(select(table.c.next_seq).where(*of_that)).scalar() or 1
+
+
 def pieces_after(connection: Connection, tenant_id: str, job_id: str, seq: int, *, limit: int) -> list[Piece]:
     """The pieces of a job that hold lines after that one, in their order."""
     query = select(pieces).where(*_of(tenant_id, job_id), pieces.c.last_seq > seq)
