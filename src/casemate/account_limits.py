@@ -66,3 +66,9 @@ NOTICE_COMMITTED_S: Final = 0.05
 
 NOTICES_KEPT_S: Final = 7 * 24 * 3600.0
 """How long what became of a notice can be looked up."""
+
+# Backups ------------------------------------------------------------------------------------------
+BACKUP_PIECE_BYTES: Final = 1024 * 1024
+BACKUP_HEAD_MAX_BYTES: Final = 64 * 1024
+BACKUP_DEPTH_MAX: Final = 6
+"""Of directories in one another."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from casemate.blobs import envelope, sealed
 from casemate.blobs.envelope import MasterKeys, keys_in, open_keys, rotate_keys
+from casemate.object_config import KEY_VARIABLE
 from casemate.blobs.local import LocalBlobs
 from casemate.blobs.pieces import pieces_of
 from casemate.blobs.protocol import Blob
@@ -215,7 +216,7 @@ def test_s2_81_the_key_comes_from_a_file_for_its_owner_alone_or_from_a_variable(
     made = open_keys(tmp_path, {}, is_needed=False)
     path = tmp_path / "secrets" / "objects.key"
     assert path.stat().st_mode & 0o777 == 0o600
-    given_keys = open_keys(tmp_path / "none", {envelope.VARIABLE: path.read_bytes().hex()}, is_needed=True)
+    given_keys = open_keys(tmp_path / "none", {KEY_VARIABLE: path.read_bytes().hex()}, is_needed=True)
     assert given_keys.unseal(made.seal(b"x", context=""), context="") == b"x"
     path.chmod(0o640)
     with pytest.raises(ConfigError, match="open to others"):
@@ -226,7 +227,7 @@ def test_s2_81_the_key_comes_from_a_file_for_its_owner_alone_or_from_a_variable(
 def test_s2_81_a_wrong_variable_is_refused_and_not_quoted(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         keys_in(text)
-    assert caught.value.field == envelope.VARIABLE
+    assert caught.value.field == KEY_VARIABLE
     assert not text or text not in str(caught.value)
 
 

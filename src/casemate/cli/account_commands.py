@@ -93,7 +93,7 @@ WEBHOOK_CREATE: Final = Command(
         ),
         *COMMON,
     ),
-    examples=(Example("casemate webhook create https://hooks.example.com/c --event 'budget.*'", ""),),
+    examples=(Example("casemate webhook create https://hooks.example.com/c --event 'budget.*'", "and nothing else"),),
 )
 WEBHOOK_LIST: Final = Command(
     name="webhook list",

@@ -6,10 +6,8 @@ from typing import Final
 
 from casemate import service_limits as bound
 from casemate.cli.arguments import Argument, Command, Example, Group, Option
+from casemate.cli.operating_commands import BACKUP, CONFIG, HELP, JSON, RESTORE, SERVE
 from casemate.model.units import format_bytes, format_duration
-
-HELP: Final = Option(names=("-h", "--help"), help="show this page", group="Other")
-JSON: Final = Option(names=("--json",), help="print one JSON document instead of text", group="Other")
 
 _TIMEOUT: Final = Option(
     names=("--timeout",),
@@ -379,55 +377,6 @@ SELFTEST: Final = Command(
     examples=(Example("casemate selftest", "after installing, and after an upgrade of the kernel"),),
     notes=("Exit status: 0 when every wall held, 1 otherwise.",),
 )
-CONFIG_FILE: Final = Option(
-    names=("--config",), metavar="FILE", values="file", group="Configuration", help="read this file and no other"
-)
-SERVE: Final = Command(
-    name="serve",
-    module="casemate.cli.serve",
-    summary="serve executions, functions and the dashboard over HTTP",
-    about="Starts the service and serves until it is told to end: by SIGTERM or Ctrl-C, after which what runs gets a "
-    "while to end (`service.drain`). Everything that lasts is in the data directory. The first start shows the key "
-    "of the operator, once.",
-    options=(
-        Option(
-            names=("--data",),
-            metavar="DIR",
-            values="directory",
-            group="Service",
-            help="where everything that lasts is kept; made if it is missing, for this user alone",
-        ),
-        Option(names=("--host",), metavar="ADDRESS", group="Service", default="127.0.0.1", help="where to listen"),
-        Option(
-            names=("--port",), metavar="NUMBER", group="Service", default=str(bound.SERVICE_PORT), help="0 takes any"
-        ),
-        CONFIG_FILE,
-        Option(names=("--check",), group="Configuration", help="only check the configuration and the environment"),
-        HELP,
-    ),
-    examples=(
-        Example("casemate serve --data /var/lib/casemate", "serve on this machine's own address"),
-        Example("casemate serve --host 0.0.0.0 --port 80", "for others, behind something that speaks TLS"),
-        Example("casemate serve --check --config casemate.toml", "before a restart"),
-    ),
-    notes=(
-        "Exit status: 0 when it was told to end, 125 when it cannot begin or a part of it crashes again and again.",
-    ),
-)
-CONFIG: Final = Command(
-    name="config",
-    module="casemate.cli.config",
-    summary="show or check the configuration",
-    about="`show` prints what the file and the environment say together, with every default and without secrets; "
-    "`check` only says whether it is right.",
-    arguments=(Argument(metavar="ACTION", help="show or check", values="config-action"),),
-    options=(CONFIG_FILE, JSON, HELP),
-    examples=(
-        Example("casemate config show", "one line for each key"),
-        Example("casemate config check --config casemate.toml", "a file that is not in use yet"),
-    ),
-    notes=("Exit status: 0 when it is right, 125 otherwise.",),
-)
 COMPLETION: Final = Command(
     name="completion",
     module="casemate.cli.completion",
@@ -450,7 +399,22 @@ COMPLETE: Final = Command(
 )
 COMMANDS: Final = {
     command.name: command
-    for command in (RUN, CHECK, EXEC, SHELL, SERVE, CONFIG, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
+    for command in (
+        RUN,
+        CHECK,
+        EXEC,
+        SHELL,
+        SERVE,
+        CONFIG,
+        BACKUP,
+        RESTORE,
+        RUNTIMES,
+        POOLS,
+        DOCTOR,
+        SELFTEST,
+        COMPLETION,
+        COMPLETE,
+    )
 }
 _SERVICE: Final = "casemate.cli.service_commands"
 _JOB_LOGS: Final = "casemate.cli.job_log_commands"

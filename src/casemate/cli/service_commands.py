@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from casemate.cli.arguments import Argument, Command, Example, Group, Option
-from casemate.cli.commands import HELP, JSON, LIMITS
+from casemate.cli.commands import LIMITS
+from casemate.cli.operating_commands import HELP, JSON
 
 PLACE: Final = (
     Option(

@@ -1,0 +1,1 @@
+"""Copies of everything that a service keeps: made while it runs, and put back elsewhere."""
