@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from casemate.blobs import envelope, sealed
 from casemate.blobs.envelope import MasterKeys, keys_in, open_keys, rotate_keys
-from casemate.object_config import KEY_VARIABLE
 from casemate.blobs.local import LocalBlobs
 from casemate.blobs.pieces import pieces_of
 from casemate.blobs.protocol import Blob
 from casemate.errors import ConfigError, RecordsDamaged
+from casemate.object_config import KEY_VARIABLE
 from casemate.object_limits import OBJECT_CHUNK_BYTES
 
 FIRST, SECOND = MasterKeys((b"1" * 32,)), MasterKeys((b"2" * 32,))
