@@ -25,7 +25,7 @@ from casemate import network_limits as bound
 from casemate.egress.gateway import Gateways
 from casemate.isolation import way
 from casemate.model.layers import Layer
-from casemate.model.network import NetworkPolicy
+from casemate.model.network import BLOCKED_PORTS, NetworkPolicy
 
 HOST: Final = "server.test"
 PORT: Final = 7777
@@ -113,7 +113,7 @@ def test_s2_14_an_allowed_host_is_reached(networked: casemate.Engine, port: int,
     assert result.events == ()
 
 
-def test_s2_93_what_went_through_is_counted(networked: casemate.Engine, world: World, slowness: float) -> None:
+def test_s2_94_what_went_through_is_counted(networked: casemate.Engine, world: World, slowness: float) -> None:
     answer, port = bytes(3_000_000), PORT + 1
 
     def serve(client: socket.socket) -> None:
@@ -129,7 +129,7 @@ def test_s2_93_what_went_through_is_counted(networked: casemate.Engine, world: W
     assert sum(flow.received_bytes for flow in result.flows) == result.usage.network_received_bytes
 
 
-def test_n7_a_policy_without_hosts_allows_nothing(
+def test_n7_s2_14_a_policy_without_hosts_allows_nothing(
     networked: casemate.Engine, port: int, lines: list[bytes], slowness: float
 ) -> None:
     before = list(lines)
@@ -139,7 +139,9 @@ def test_n7_a_policy_without_hosts_allows_nothing(
     assert [flow.allowed for flow in result.flows] == [False] * len(result.flows)
 
 
-def test_s2_50_without_a_policy_there_is_no_network(networked: casemate.Engine, port: int, slowness: float) -> None:
+def test_s2_16_s2_51_without_a_policy_there_is_no_network(
+    networked: casemate.Engine, port: int, slowness: float
+) -> None:
     for options in ({}, {"network": None}, {"network": NetworkPolicy(allowed_hosts=("*",))}):
         result = python(networked, ONE, "8.8.8.8", port, slowness=slowness, **options)
         assert (result.stdout.text, result.flows) == ("OSError\n", ())
@@ -172,7 +174,7 @@ def test_a_policy_may_be_written_in_many_ways(networked: casemate.Engine, networ
         ({"blocked_ports": [70000]}, "blocked_ports"),
     ],
 )
-def test_s2_84_a_policy_that_makes_no_sense_is_refused(networked: casemate.Engine, network: object, field: str) -> None:
+def test_a_policy_that_makes_no_sense_is_refused(networked: casemate.Engine, network: object, field: str) -> None:
     with pytest.raises(casemate.InvalidInput) as caught:
         python(networked, ONE, network=network)
     assert caught.value.field == field
@@ -205,10 +207,20 @@ print(os.environ["no_proxy"])
     assert way.PROXY_URL not in str(python(networked, "import os; print(os.environ)", network=[]).stdout.text)
 
 
+def test_s2_15_s2_52_blocked_ports_are_refused_on_every_host(networked: casemate.Engine, slowness: float) -> None:
+    code = "print([ask(sys.argv[1], port) for port in sys.argv[2:]])"
+    for network, ports in (([HOST, "*"], BLOCKED_PORTS), ({"allowed_hosts": [HOST], "blocked_ports": [PORT]}, [PORT])):
+        result = python(networked, code, HOST, *ports, network=network, slowness=slowness)
+        assert result.stdout.text == f"{['ConnectionResetError'] * len(ports)}\n"
+        assert [(flow.port, flow.allowed, flow.reason) for flow in result.flows] == [
+            (port, False, "port") for port in ports
+        ]
+
+
 # The gateway ----------------------------------------------------------------------------------------
 
 
-def test_s2_14_when_the_gateway_dies_the_network_is_gone(
+def test_s2_51_when_the_gateway_dies_the_network_is_gone(
     networked: casemate.Engine, port: int, slowness: float
 ) -> None:
     code = """

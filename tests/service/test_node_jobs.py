@@ -397,7 +397,7 @@ sys.stdin.read(1)
 """
 
 
-def test_s2_50_s2_61_a_job_with_a_network_tells_what_it_tries_to_reach(check: Check, engine: casemate.Engine) -> None:
+def test_s2_14_s2_61_a_job_with_a_network_tells_what_it_tries_to_reach(check: Check, engine: casemate.Engine) -> None:
     if lacks_egress(engine):
         pytest.skip("layer egress: this kernel has no nf_tables with tproxy")
     policy = NetworkPolicy(outbound=True, allowed_hosts=("server.test",))
