@@ -16,11 +16,15 @@ from casemate.errors import Conflict, NotFound, TooManyRequests
 from casemate.job_limits import BACKOFF_MAX_S, LOST_MAX, QUEUE_LOOK_S
 from casemate.model.job import Job, JobSpec, JobState, Retries, Transition
 from casemate.model.units import SECOND_US
+from casemate.queue import leases as queue_leases
 from casemate.queue.leases import RecordsQueue
 from casemate.queue.protocol import Ending, Lease
-from casemate.store import jobs, leases, tenants
+from casemate.service_limits import STORED_A_TENANT_MAX_BYTES
+from casemate.store import jobs, tenants
+from casemate.store import leases as store_leases
 from casemate.store.database import Database, Records
 from casemate.store.jobs import Filters
+from casemate.store.stored import count_bytes
 
 T = TypeVar("T")
 LEASE_S: Final = 30.0
@@ -223,6 +227,24 @@ def test_nobodys_job_is_refused(desk: Desk) -> None:
         run(desk.submit("ten_nobody"))
 
 
+def test_s10_a_tenant_whose_records_are_full_submits_nothing_more_and_its_jobs_end_nonetheless(desk: Desk) -> None:
+    async def scenario() -> None:
+        owner, other = await desk.tenant(), await desk.tenant("other")
+        job = await desk.submit(owner)
+        (lease,) = await desk.claim()
+        desk.database.stored.counted({owner: STORED_A_TENANT_MAX_BYTES})
+        with pytest.raises(TooManyRequests, match="as much in the records"):
+            await desk.submit(owner)
+        await desk.submit(other)
+        assert await desk.queue.end(lease.token, SUCCESS)
+        found = await desk.get(job)
+        assert (found.state, found.result) == (JobState.SUCCEEDED, None)
+        desk.database.stored.counted(await desk.database.read(count_bytes))
+        await desk.submit(owner)
+
+    run(scenario())
+
+
 # Whose turn it is ---------------------------------------------------------------------------------
 
 
@@ -350,6 +372,19 @@ def test_s2_90_a_holder_that_begins_anew_has_no_leases(desk: Desk) -> None:
         (expired,) = await desk.queue.expire(holder="one")
         assert expired.id == jobs_of[0].id
         assert (await desk.queue.renew([theirs.token], lease_s=LEASE_S)).held == {theirs.token}
+
+    run(scenario())
+
+
+def test_s2_90_however_many_leases_are_over_all_are_taken_back(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (store_leases, queue_leases):
+        monkeypatch.setattr(module, "EXPIRED_MAX", 2)
+
+    async def scenario() -> None:
+        owner = await desk.tenant()
+        wanted = {(await desk.submit(owner)).id for _ in range(5)}
+        assert len(await desk.claim(5)) == 5
+        assert {job.id for job in await desk.queue.expire(holder="one")} == wanted
 
     run(scenario())
 
@@ -615,6 +650,6 @@ def test_the_specification_comes_back_as_it_was(desk: Desk) -> None:
         }
         job = await desk.submit(await desk.tenant(), **spec)
         assert msgspec.structs.asdict((await desk.get(job)).spec).items() >= spec.items()
-        assert await desk.database.read(partial(leases.is_paused, tenant_id=job.tenant_id)) is False
+        assert await desk.database.read(partial(store_leases.is_paused, tenant_id=job.tenant_id)) is False
 
     run(scenario())

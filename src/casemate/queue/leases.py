@@ -14,10 +14,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
-from casemate.errors import Conflict, NotFound
-from casemate.job_limits import CLAIMS_MAX, QUEUE_LOOK_S
+from casemate.errors import Conflict, NotFound, TooManyRequests
+from casemate.job_limits import CLAIMS_MAX, EXPIRED_MAX, QUEUE_LOOK_S, QUEUE_RETRY_S
 from casemate.model.ids import new_id
 from casemate.model.job import ACTIVE, ENDED, Job, JobState
 from casemate.model.result import Reason, Status
@@ -29,6 +30,7 @@ from casemate.store import jobs, leases
 from casemate.store.database import Database, Records
 from casemate.store.leases import DELAYED, LEASED, OUT, READY, Change, Row
 
+NOT_KEPT: Final = "; its result is not kept, as its tenant has as much in the records as it may"
 LOST: Final = Ending(
     state=JobState.QUEUED, status=Status.FAILED, reason=Reason.LOST, detail="nothing came back from the attempt"
 )
@@ -51,6 +53,8 @@ class RecordsQueue:
 
     async def submit(self, job: Job, *, queue_max: int, beside: Beside = nothing_beside) -> Job:
         """Accept it. The same id with the same spec: the job that is there. Raises Conflict, TooManyRequests."""
+        if not self._database.stored.takes(job.tenant_id, len(msgspec.json.encode(job.spec))):
+            raise TooManyRequests("the tenant has as much in the records as it may", retry_after_s=QUEUE_RETRY_S)
         operation = partial(self.accept, job=job, queue_max=queue_max, beside=beside)
         try:
             accepted = await self._database.write(operation)
@@ -127,6 +131,8 @@ class RecordsQueue:
         row = leases.held(records, token)
         if row is None:
             return None
+        if not self._database.stored.takes(row.job.tenant_id, len(ending.result or b"")):
+            ending = replace(ending, result=None, detail=f"{ending.detail}{NOT_KEPT}")
         at_us = self._clock()
         change = _ended(row, ending, at_us)
         jobs.insert_steps(records, row.job, ending.steps)
@@ -156,10 +162,14 @@ class RecordsQueue:
 
     async def expire(self, *, holder: str = "", beside: Beside = nothing_beside) -> tuple[Job, ...]:
         """Take back leases that were not renewed; their jobs are queued again, or at an end, as returned."""
-        found = await self._database.write(partial(self._expire, holder=holder, beside=beside))
-        for job in found:
-            self._wake(job)
-        return found
+        found: list[Job] = []
+        while True:
+            some = await self._database.write(partial(self._expire, holder=holder, beside=beside))
+            for job in some:
+                self._wake(job)
+            found += some
+            if len(some) < EXPIRED_MAX:
+                return tuple(found)
 
     def _expire(self, records: Records, *, holder: str, beside: Beside) -> tuple[Job, ...]:
         at_us = self._clock()

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from casemate.service_limits import STORED_A_TENANT_MAX_BYTES
 from casemate.store.dialect import dialect_of
-from casemate.store.schema import executions, function_logs, function_versions, idempotency, job_log_pieces
+from casemate.store.schema import executions, function_logs, function_versions, idempotency, job_log_pieces, jobs
 
 _CONTENTS: Final = (
     executions.c.result,
@@ -20,6 +20,8 @@ _CONTENTS: Final = (
     idempotency.c.body,
     function_logs.c.text,
     job_log_pieces.c.data,
+    jobs.c.spec,
+    jobs.c.result,
 )
 
 
