@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ import pytest
 
 from casemate import limits
 from casemate.engine import collect
-from casemate.engine.collect import Collected, Collector
+from casemate.engine.collect import Bounds, Collected, Collector
 from casemate.engine.drive import drive
 from casemate.kernel.openat2 import open_beneath
 
@@ -65,3 +65,18 @@ def test_rights_to_a_directory_are_given_back_once(directory: int, monkeypatch: 
     monkeypatch.setattr(collect, "open_beneath", refuse_files_once)
     assert len(collected(directory).files) == FILES
     assert len(given) == len(set(given)) == DEPTH + FILES
+
+
+def test_comparing_names_has_a_time_of_its_own(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now_s=0.0)
+
+    def slow_matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+        clock.now_s += 1.0
+        return bool(names and pattern)
+
+    monkeypatch.setattr(collect, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr(collect, "matches", slow_matches)
+    bounds = Bounds(files=FILES, total_bytes=FILES, time_s=1000.0, matching_s=7.5)
+    found = drive(Collector(directory, ["**", "*"], bounds).run())
+    assert len(found.files) == 3
+    assert [event.detail for event in found.events] == ["the rest left out: comparing names took too long"]

@@ -42,11 +42,12 @@ class Collected(msgspec.Struct, frozen=True):
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is collected at most."""
+    """How much is collected at most. `matching_s`: of the time, for comparing names, in which everybody else waits."""
 
     files: int
     total_bytes: int
     time_s: float
+    matching_s: float = limits.COLLECT_TIME_MAX_S
 
 
 class Full(Exception):
@@ -84,6 +85,7 @@ class Collector:
         self._turn = Turn()
         self._permitted: set[tuple[bytes, ...]] = set()
         self._deadline_s = 0.0
+        self._matching_s = 0.0
 
     def run(self) -> Steps[Collected]:
         """All files that match, in the order of their names. Never raises for what a guest did."""
@@ -164,9 +166,13 @@ class Collector:
             raise Full("took too long")
 
     def _wanted(self, path: tuple[bytes, ...]) -> bool:
+        began_s = time.monotonic()
         names = [display_name(part) for part in path]
         found = [at for at, pattern in enumerate(self._patterns) if matches(names, pattern)]
         self._matched.update(found)
+        self._matching_s += time.monotonic() - began_s
+        if self._matching_s > self._bounds.matching_s:
+            raise Full("comparing names took too long")
         return bool(found)
 
     def _take(self, path: tuple[bytes, ...], mode: int) -> Steps[None]:

@@ -106,7 +106,8 @@ def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> Launc
     shape = SandboxSpec(
         limits=spec.limits, mounts=spec.mounts, inputs=spec.inputs, links=spec.links, network=spec.network
     )
-    before, after = _steps(shape, host, len(around.cpus), cgroup=around.cgroup)
+    steps = _steps.__wrapped__ if spec.inputs else _steps  # one with inputs of its own is never wanted again
+    before, after = steps(shape, host, len(around.cpus), cgroup=around.cgroup)
     listening = (*(way.listen(port) for port in spec.listen), *(way.steps(ipv6=host.ipv6) if spec.network else ()))
     return LaunchPlan(
         clone_flags=NAMESPACES,

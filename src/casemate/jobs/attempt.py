@@ -31,7 +31,8 @@ from casemate.cluster.messages import (
 from casemate.cluster.refusals import error_of
 from casemate.errors import BudgetExceeded, CasemateError, InvalidInput, NodeLost, NodeUnavailable, RecordsUnavailable
 from casemate.executions.book import Changes, ended_by_us, now_us
-from casemate.jobs.ports import Collecting, FlowLog, JobLog, JobLogs, JobObjects, Meter, SecretValues
+from casemate.jobs.keeping import Keeping
+from casemate.jobs.ports import FlowLog, JobLog, JobLogs, JobObjects, Meter, SecretValues
 from casemate.model.document import result_document
 from casemate.model.ids import new_id
 from casemate.model.job import Job, JobState, Transition
@@ -217,7 +218,7 @@ class Attempt:
 
     async def _asked(self, question: RunJob) -> Result:
         log = self._ports.logs.open(self.job, self.job.attempt)
-        files = self._ports.objects.collecting(self.job, self.job.attempt)
+        files = Keeping(self._ports.objects.collecting(self.job, self.job.attempt))
         try:
             self._is_asked = True
             async with aclosing(self._ports.bus.call(question)) as answers:
@@ -229,7 +230,7 @@ class Attempt:
             await log.close()
             await files.close()
 
-    async def _answered(self, answers: AsyncGenerator[Answer, None], log: JobLog, files: Collecting) -> Result:
+    async def _answered(self, answers: AsyncGenerator[Answer, None], log: JobLog, files: Keeping) -> Result:
         async for answer in answers:
             match answer:
                 case Output():
@@ -247,7 +248,7 @@ class Attempt:
                     await files.ended(answer.path, answer.size_bytes, answer.digest)
                 case Ended():
                     self._step(JobState.COLLECTING, CLEANED_UP)
-                    return answer.result
+                    return files.told(answer.result)
                 case Refused():
                     raise error_of(answer)
                 case _:
