@@ -87,6 +87,8 @@ class ServiceConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rate: float = bound.SERVICE_RATE_PER_S
     burst: int = bound.SERVICE_BURST
     proxies: list[str] = []
+    tls_certificate: str = ""
+    tls_key: str = ""
     environment: str = "dev"
     location: str = ""
     tags: dict[str, str] = {}
@@ -110,6 +112,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     rate_per_s: float
     burst: int
     proxies: tuple[str, ...]
+    tls_certificate: str
+    tls_key: str
     environment: str
     location: str
     tags: dict[str, str]
@@ -241,6 +245,8 @@ def _checked(
         rate_per_s=written.rate,
         burst=written.burst,
         proxies=tuple(written.proxies),
+        tls_certificate=written.tls_certificate,
+        tls_key=written.tls_key,
         environment=written.environment,
         location=written.location,
         tags=written.tags,
@@ -274,6 +280,7 @@ def _check_values(written: ServiceConfig) -> tuple[float, int]:
     _check_number("service.log_retention_days", days, least=1, most=bound.SERVICE_RETENTION_MAX_DAYS, whole=True)
     _check_words(written)
     _check_proxies(written.proxies)
+    _check_tls(written)
     _check_limits("service.maximum", written.maximum)
     for runtime, patterns in written.patterns.items():
         _check_patterns(f"service.patterns.{runtime}", patterns)
@@ -309,6 +316,15 @@ def _check_words(written: ServiceConfig) -> None:
 def _check_text(key: str, word: str) -> None:
     if len(word) > bound.SERVICE_TAG_MAX_CHARS or not word.isprintable():
         raise ConfigError(key, f"{word[:80]!r} is no plain text")
+
+
+def _check_tls(written: ServiceConfig) -> None:
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(written, name)
+        if bool(path) != bool(written.tls_certificate or written.tls_key):
+            raise ConfigError(f"service.{name}", "is missing", hint="a certificate needs its key, and the key that")
+        if path and not path.startswith("/"):
+            raise ConfigError(f"service.{name}", "must be an absolute path")
 
 
 def _check_proxies(written: list[str]) -> None:

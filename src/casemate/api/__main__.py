@@ -30,6 +30,7 @@ from casemate.api.storage import Storage, open_storage
 from casemate.api.upkeep import Upkeep
 from casemate.cluster.lifeline import watch
 from casemate.cluster.local import LocalBus
+from casemate.cluster.tls import tls_context
 from casemate.config import load_config
 from casemate.errors import CasemateError
 from casemate.executions.book import Book, now_us
@@ -168,6 +169,7 @@ class Server(uvicorn.Server):
         self._drain_s = service.drain_s
         self._on_ready = on_ready
         self._ending: asyncio.Task[None] | None = None
+        tls = tls_context(service)
         super().__init__(
             uvicorn.Config(
                 create_app(parts),
@@ -184,6 +186,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=limits.STREAMS_END_S,
                 limit_concurrency=limits.CONNECTIONS_MAX,
                 backlog=limits.BACKLOG,
+                ssl_context_factory=None if tls is None else lambda *_: tls,
             )
         )
 

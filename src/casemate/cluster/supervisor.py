@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from casemate import service_limits as bound
+from casemate.cluster.tls import tls_context
 from casemate.config import CGROUP_VARIABLE, CONFIG_VARIABLE, DATA_VARIABLE
 from casemate.errors import ConfigError, Conflict, ServiceUnavailable
 from casemate.service_config import NODE_SOCKET, SETTING_PREFIXES, Service
@@ -138,10 +139,11 @@ class Supervisor:
 
     def run(self) -> None:
         """Raises CasemateError if it cannot begin, or if a child crashes again and again."""
+        tls_context(self._service)  # what is wrong with it, the API could only say again and again
         with ExitStack() as stack:
             stack.enter_context(data_lock(self._service.data))
             listener = stack.enter_context(listen(self._service.host, self._service.port))
-            self._address = address_of(listener)
+            self._address = address_of(listener, is_encrypted=bool(self._service.tls_certificate))
             lifeline, ours = os.pipe()
             stack.callback(os.close, lifeline)
             stack.callback(os.close, ours)
@@ -365,7 +367,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, *, is_encrypted: bool) -> str:
     """Where the service is reached, as people write it."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_encrypted else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
