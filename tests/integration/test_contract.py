@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import msgspec
 import pytest
 from tests.integration.programs import PROGRAMS
+from tests.networks import lacks_egress
 from tests.results import kinds_of
 
 import casemate
@@ -417,6 +418,18 @@ def test_a_result_tells_the_layers_that_were_in_force(execute: Run, by_cgroup: b
     assert isolation.layers[: len(REQUIRED)] == REQUIRED
     assert (casemate.Layer.CGROUP in isolation.layers) == by_cgroup
     assert bool(isolation.approximate) != by_cgroup
+
+
+def test_a_run_with_a_network_has_the_layer_or_is_refused_by_its_name() -> None:
+    with casemate.Engine(warm=False) as engine:
+        try:
+            result = casemate.execute(["true"], network=[], engine=engine)
+        except casemate.LayerMissing as missing:
+            assert missing.layers == (casemate.Layer.EGRESS,)
+            assert lacks_egress(engine)
+        else:
+            assert casemate.Layer.EGRESS in result.isolation.layers
+        assert casemate.Layer.EGRESS not in casemate.execute(["true"], engine=engine).isolation.layers
 
 
 def test_a_result_tells_what_was_used(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -220,6 +221,16 @@ def test_s2_15_s2_52_blocked_ports_are_refused_on_every_host(networked: casemate
 # The gateway ----------------------------------------------------------------------------------------
 
 
+def end_of(pid: int) -> None:
+    """Kill it and wait until it has closed everything."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        select.select([pidfd], [], [])
+    finally:
+        os.close(pidfd)
+
+
 def test_s2_51_when_the_gateway_dies_the_network_is_gone(
     networked: casemate.Engine, port: int, slowness: float
 ) -> None:
@@ -234,9 +245,7 @@ print(ask("127.0.0.1", 53), ask("127.0.0.1", 3128), ask("93.184.215.14", 443))
         def kill(_: casemate.Chunk) -> None:
             pid = networked.gateways.pid
             if pid is not None and not held.closed:
-                os.kill(pid, signal.SIGKILL)
-                while networked.gateways.pid is not None:
-                    threading.Event().wait(0.001)
+                end_of(pid)
                 held.close()
 
         network = [f"{HOST}:{port}"]

@@ -26,6 +26,7 @@ from casemate.model.layers import Layer
 from casemate.model.spec import SandboxSpec
 
 TIMEOUT_S = 20.0
+SYSTEM_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 SAY = """
 import errno, socket, sys
 def ask(host, port, family=socket.AF_INET):
@@ -268,7 +269,8 @@ def in_namespace(*words: str) -> str:
     """What a command prints in a network namespace with a way out, of a user namespace of its own."""
     script = f'"$0" -c "$1" {"6" if Path("/proc/net/if_inet6").exists() else "4"} && shift && exec "$@"'
     command = ["unshare", "-rn", "sh", "-c", script, sys.executable, SEND, *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    environment = {**os.environ, "PATH": SYSTEM_PATH}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 def without_spaces(text: str) -> list[str]:
@@ -276,7 +278,7 @@ def without_spaces(text: str) -> list[str]:
 
 
 def test_the_rules_are_those_that_nft_would_make(engine: casemate.Engine) -> None:
-    if shutil.which("nft") is None:
+    if shutil.which("nft", path=SYSTEM_PATH) is None:
         pytest.skip("nft is not installed")
     if not has_ipv6(engine):
         pytest.skip("this machine has no IPv6")

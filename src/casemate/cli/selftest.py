@@ -20,6 +20,7 @@ from casemate.cli.messages import printable, show, show_json
 from casemate.cli.style import GAP, Style, row, style_for
 from casemate.engine.api import run
 from casemate.engine.engine import Engine
+from casemate.errors import LaunchError, LayerMissing
 from casemate.kernel.cgroup_files import subgroups
 from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.kernel.processes import process_tree
@@ -28,6 +29,20 @@ from casemate.model.layers import Layer
 PROBES: Final = Path(__file__).with_name("inside") / "probes.py"
 VARIABLE: Final = "CASEMATE_SELFTEST"
 INSIDE_TIMEOUT: Final = "60s"
+NAMED: Final = "named.invalid"
+REACH: Final = """
+import socket
+output = []
+for host in ("169.254.169.254", "10.0.0.1", "93.184.215.14", "metadata.google.internal"):
+    try:
+        with socket.create_connection((host, 80), timeout=10) as tcp:
+            tcp.sendall(b"who is there?\\r\\n")
+            if tcp.recv(1):
+                output.append(host)
+    except OSError:
+        pass
+"""
+REFUSED_MIN: Final = 3
 NAME_WIDTH: Final = 16
 HEADS: Final = ("CHECK", "WHAT WAS TRIED", "THE WALL, AND ITS ANSWER")
 
@@ -66,6 +81,7 @@ def attacks(engine: Engine) -> Iterator[Check]:
     """All of them, in turn."""
     with _targets() as facts:
         yield from _inside(engine, facts)
+    yield _networked(engine)
     for exhaustion in EXHAUSTIONS:
         yield _exhausted(engine, exhaustion)
     yield _leftovers(engine)
@@ -117,6 +133,26 @@ def _inside(engine: Engine, facts: dict[str, Any]) -> Iterator[Check]:
         answer = printable(result.stderr.text[-300:]) or f"ended by {result.reason}"
         checks = [Check(check="inside", tried="Run the attacks", wall="", held=False, answer=answer)]
     yield from checks
+
+
+def _networked(engine: Engine) -> Check:
+    """What a network policy does not name is refused by the gateway, from outside of the sandbox."""
+    check = Check(
+        check="not-named",
+        tried="Reach what a network policy does not name",
+        wall=Layer.EGRESS,
+        held=None,
+        answer="a run with a network is refused here",
+    )
+    try:
+        result = run(REACH, engine=engine, network=[NAMED], limits={"timeout": INSIDE_TIMEOUT})
+    except (LayerMissing, LaunchError):
+        return check
+    refused = sorted({flow.host for flow in result.flows if not flow.allowed})
+    reached = ", ".join(map(str, result.output or ())) if isinstance(result.output, list) else "the attack failed"
+    held = result.output == [] and len(refused) >= REFUSED_MIN
+    answer = f"refused {', '.join(refused)}" if held else f"reached {reached}"
+    return msgspec.structs.replace(check, held=held, answer=answer)
 
 
 def _exhausted(engine: Engine, exhaustion: Exhaustion) -> Check:
