@@ -59,8 +59,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024, tenant: str = "") -> AsyncIterator[Bench]:
-    database = Database.open(path / "records.db")
+async def bench(
+    path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024, tenant: str = "", place: str | Path = ""
+) -> AsyncIterator[Bench]:
+    database = Database.open(place or path / "records.db")
     try:
         async with LogWriter(database, kept_max_bytes=kept_max_bytes) as writer:
             yield Bench(path, database, writer, tenant)
