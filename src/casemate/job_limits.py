@@ -118,6 +118,9 @@ LOG_LOOK_S: Final = 0.5
 
 LOG_FOLLOWERS_MAX: Final = 1_000
 LOG_LINES_A_READ_MAX: Final = 2_000
+LOG_LINES_SHOWN_MAX: Final = 1_000
+"""On a page of the dashboard."""
+
 LOG_WORD_MAX_CHARS: Final = 64
 LOG_QUERY_WORDS_MAX: Final = 16
 LOG_QUERY_MAX_CHARS: Final = 1_000

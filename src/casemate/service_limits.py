@@ -269,6 +269,8 @@ LIVE_LIST_S: Final = 10.0
 """From one look at a list to the next, where nothing says that it has changed."""
 
 LIVE_WORKERS_S: Final = 2.0
+LIVE_JOBS_S: Final = 2.0
+LIVE_JOB_S: Final = 1.0
 LIVE_STREAMS_A_SESSION_MAX: Final = 16
 CHART_POINTS: Final = 60
 CHART_RANGE_MAX_S: Final = 7 * 24 * 3600

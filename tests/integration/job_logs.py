@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.integration.records import Place, with_tenant
+from tests.integration.records import with_tenant
 
 from casemate.blobs.envelope import MasterKeys
 from casemate.blobs.local import LocalBlobs
@@ -60,7 +60,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024, tenant: str = "", place: Place | None = None
+    path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024, tenant: str = "", place: str | Path = ""
 ) -> AsyncIterator[Bench]:
     database = Database.open(place or path / "records.db")
     try:

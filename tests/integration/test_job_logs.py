@@ -8,7 +8,6 @@ import json
 import random
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import text
@@ -22,9 +21,6 @@ from casemate.model.result import Chunk
 from casemate.store import job_logs as rows
 from casemate.store import tenants
 from casemate.store.database import Records
-
-if TYPE_CHECKING:
-    from tests.integration.records import Place
 
 
 async def never() -> bool:
@@ -91,9 +87,9 @@ def test_a_log_is_what_was_printed_whatever_that_is(tmp_path: Path) -> None:
     asyncio.run(kept())
 
 
-def test_numbers_of_lines_go_on_over_attempts_and_restarts(tmp_path: Path) -> None:
+def test_numbers_of_lines_go_on_over_attempts_and_restarts(tmp_path: Path, place: str | Path) -> None:
     async def attempt(number: int, tenant: str = "") -> tuple[str, list[tuple[int, int, str | None]]]:
-        async with bench(tmp_path, tenant=tenant) as found:
+        async with bench(tmp_path, place=place, tenant=tenant) as found:
             prints = Printer(found.logs.open(found.job(), number))
             await prints(b"one\ntwo\n")
             await prints.log.close()
@@ -183,9 +179,9 @@ def test_a_job_that_prints_without_end_is_bounded_and_its_last_lines_are_kept(tm
     asyncio.run(printed())
 
 
-def test_an_attempt_that_somebody_else_has_taken_over_writes_no_more(tmp_path: Path) -> None:
+def test_an_attempt_that_somebody_else_has_taken_over_writes_no_more(tmp_path: Path, place: str | Path) -> None:
     async def written() -> None:
-        async with bench(tmp_path) as found:
+        async with bench(tmp_path, place=place) as found:
             old = Printer(found.logs.open(found.job(), 1))
             await old(b"old\n")
             await old.log.close()
@@ -283,7 +279,7 @@ async def texts(found: Bench, wanted: Wanted) -> list[tuple[str, str | None]]:
     return [(each.job_id, each.line.text) for each in page.items]
 
 
-def test_s2_65_lines_are_found_by_job_text_time_level_and_stream(tmp_path: Path, place: Place) -> None:
+def test_s2_65_lines_are_found_by_job_text_time_level_and_stream(tmp_path: Path, place: str | Path) -> None:
     async def all_of_it() -> None:
         async with bench(tmp_path, place=place) as found:
             searched = partial(texts, found)
@@ -314,7 +310,7 @@ def test_s2_65_lines_are_found_by_job_text_time_level_and_stream(tmp_path: Path,
     asyncio.run(all_of_it())
 
 
-def test_pages_of_a_search_have_every_line_once(tmp_path: Path, place: Place) -> None:
+def test_pages_of_a_search_have_every_line_once(tmp_path: Path, place: str | Path) -> None:
     async def paged() -> None:
         async with bench(tmp_path, place=place) as found:
             for job in range(30):
@@ -333,12 +329,12 @@ def test_pages_of_a_search_have_every_line_once(tmp_path: Path, place: Place) ->
 
 
 def test_a_search_looks_into_a_bounded_number_of_pieces_and_says_how_to_go_on(
-    tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "LOG_PIECES_A_SEARCH_MAX", 8)
 
     async def paged() -> None:
-        async with bench(tmp_path, place=place) as found:
+        async with bench(tmp_path) as found:
             await found.printed("the one\n", "job_first")
             for job in range(20):
                 await found.printed("nothing\n", f"job_{job}")
@@ -357,7 +353,7 @@ def test_a_search_looks_into_a_bounded_number_of_pieces_and_says_how_to_go_on(
 # Moving and forgetting ----------------------------------------------------------------------------
 
 
-def test_s2_20_the_log_of_a_job_is_a_file_in_its_area(tmp_path: Path, place: Place) -> None:
+def test_s2_20_the_log_of_a_job_is_a_file_in_its_area(tmp_path: Path, place: str | Path) -> None:
     async def moved() -> None:
         async with bench(tmp_path, place=place) as found:
             prints = Printer(found.logs.open(found.job(), 1))
@@ -386,7 +382,7 @@ def test_s2_20_the_log_of_a_job_is_a_file_in_its_area(tmp_path: Path, place: Pla
     asyncio.run(moved())
 
 
-def test_a_log_goes_on_after_it_was_moved(tmp_path: Path, place: Place) -> None:
+def test_a_log_goes_on_after_it_was_moved(tmp_path: Path, place: str | Path) -> None:
     async def moved() -> None:
         async with bench(tmp_path, place=place) as found:
             for attempt in (1, 2, 3):
@@ -402,7 +398,7 @@ def test_a_log_goes_on_after_it_was_moved(tmp_path: Path, place: Place) -> None:
     asyncio.run(moved())
 
 
-def test_a_large_log_is_moved_in_segments_and_its_end_is_found_then(tmp_path: Path, place: Place) -> None:
+def test_a_large_log_is_moved_in_segments_and_its_end_is_found_then(tmp_path: Path, place: str | Path) -> None:
     async def moved() -> None:
         async with bench(tmp_path, place=place, kept_max_bytes=2 * 1024 * 1024) as found:
             prints = Printer(found.logs.open(found.job(), 1))
@@ -423,7 +419,7 @@ def test_a_large_log_is_moved_in_segments_and_its_end_is_found_then(tmp_path: Pa
     asyncio.run(moved())
 
 
-def test_s2_66_logs_are_forgotten_by_rules_for_runtimes_and_kinds(tmp_path: Path, place: Place) -> None:
+def test_s2_66_logs_are_forgotten_by_rules_for_runtimes_and_kinds(tmp_path: Path, place: str | Path) -> None:
     day_us = 24 * 3600 * 1_000_000
 
     async def swept() -> None:
@@ -445,7 +441,7 @@ def test_s2_66_logs_are_forgotten_by_rules_for_runtimes_and_kinds(tmp_path: Path
     asyncio.run(swept())
 
 
-def test_a_log_whose_object_is_gone_has_no_lines_there(tmp_path: Path, place: Place) -> None:
+def test_a_log_whose_object_is_gone_has_no_lines_there(tmp_path: Path, place: str | Path) -> None:
     async def gone() -> None:
         async with bench(tmp_path, place=place) as found:
             await found.printed("gone\n")
@@ -464,7 +460,7 @@ def count_of(table: str, records: Records) -> object:
     return records.execute(text(f"select count(*) from {table}")).scalar()
 
 
-def test_of_a_tenant_that_is_deleted_no_word_is_kept(tmp_path: Path, place: Place) -> None:
+def test_of_a_tenant_that_is_deleted_no_word_is_kept(tmp_path: Path, place: str | Path) -> None:
     async def deleted() -> None:
         async with bench(tmp_path, place=place) as found:
             await found.printed("a secret\n")

@@ -66,9 +66,9 @@ class Api:
             answer.gone.set()
         return answer.document()
 
-    def forward(self, who: Principal, url: str) -> Response:
+    def forward(self, who: Principal, url: str, *, accept: str = "text/event-stream") -> Response:
         """A stream of the API as it comes."""
-        return _Forwarded(self._app, who, url)
+        return _Forwarded(self._app, who, url, accept)
 
 
 class _Answer:
@@ -108,20 +108,23 @@ class _Answer:
 class _Forwarded(Response):
     """Answered by the API itself, to the browser's own connection."""
 
-    def __init__(self, app: ASGIApp, who: Principal, url: str) -> None:
+    def __init__(self, app: ASGIApp, who: Principal, url: str, accept: str) -> None:
         super().__init__()
+        self._accept = accept
         self._app = app
         self._who = who
         self._url = url
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(_inner(Request(scope), self._who, "GET", self._url), receive, send)
+        await self._app(_inner(Request(scope), self._who, "GET", self._url, accept=self._accept), receive, send)
 
 
 _PASSED_ON: Final = (b"last-event-id", b"host")
 
 
-def _inner(request: Request, who: Principal, method: str, url: str, prefer: str = "") -> Scope:
+def _inner(
+    request: Request, who: Principal, method: str, url: str, prefer: str = "", accept: str = "application/json"
+) -> Scope:
     path, _, query = url.partition("?")
     passed = [(name, value) for name, value in request.scope["headers"] if name in _PASSED_ON]
     request_id = str(request.scope.get("state", {}).get("request_id", ""))
@@ -137,6 +140,7 @@ def _inner(request: Request, who: Principal, method: str, url: str, prefer: str 
         "query_string": query.encode("ascii"),
         "headers": [
             (b"content-type", b"application/json"),
+            (b"accept", accept.encode()),
             (b"prefer", prefer.encode()),
             (b"x-request-id", request_id.encode()),
             *passed,
