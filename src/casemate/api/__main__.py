@@ -151,7 +151,7 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
                     notices=notices,
                     webhooks=Webhooks(database, notices, policy),
                 )
-                async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of), delivery:
+                async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of, parts.live), delivery:
                     yield parts
     finally:
         await database.close()
