@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import httpx2
 import msgspec
 import pytest
 from tests.service.calling import batch, invoke, publish
 from tests.service.live import CONFIG, LiveService, Tenant, answered, events, refused, serving
 
+from casemate.kernel.processes import process_tree
 from casemate.model.signature import sign
 
 PRICES: Final = """
@@ -163,6 +168,47 @@ def test_x6_the_operator_sees_all_usage_and_a_tenant_its_own(service: LiveServic
     refused(one.http.get("/v1/budgets", params={"tenant": other.id}), 404, "not_found")
 
 
+def test_s2_94_whatever_is_killed_nothing_is_counted_twice_or_left_out(tmp_path: Path, slowness: float) -> None:
+    with serving(tmp_path / "data", slowness=slowness) as service:
+        tenant = service.tenant()
+
+        def ask(number: int) -> None:
+            with service.client(tenant.key) as client, suppress(httpx2.HTTPError):
+                client.post("/v1/executions", json={"code": "pass", "labels": {"n": str(number)}})
+
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask, number) for number in range(60)]
+            for at in (20, 40):
+                asked[at].result(WAIT_S)
+                os.kill(child_of(service, "casemate.api"), signal.SIGKILL)
+            for each in asked:
+                each.result(WAIT_S)
+        rows = list_all(tenant, "/v1/executions")
+        counted = {each["by"]: each["runs"] for each in usage(tenant, group_by="label:n")["groups"]}
+    ended = [each["labels"]["n"] for each in rows if each["state"] == "ended" and each["reason"] != "lost"]
+    assert len(ended) > 30
+    assert counted == dict.fromkeys(ended, 1)
+
+
+def list_all(tenant: Tenant, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    query: dict[str, Any] = {"limit": 200}
+    while True:
+        page = answered(tenant.http.get(path, params=query))
+        found += page["items"]
+        if not page["next_cursor"]:
+            return found
+        query["cursor"] = page["next_cursor"]
+
+
+def child_of(service: LiveService, module: str) -> int:
+    for pid in process_tree(service.process.pid):
+        with suppress(OSError):
+            if module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
+    raise AssertionError(f"there is no {module}")
+
+
 @pytest.mark.parametrize(
     "query", [{"since": "yesterday"}, {"group_by": "mood"}, {"since": "2030-02-01", "until": "2030-01-01"}]
 )
@@ -205,6 +251,40 @@ def test_a_hard_budget_ends_calls_of_functions(service: LiveService) -> None:
         found = calling.result(WAIT_S)
     assert (found["success"], found["reason"]) == (False, "denied")
     assert "few" in found["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/executions", "/v1/jobs"])
+def test_s2_94_what_runs_for_long_is_ended_by_a_hard_budget_that_it_uses_up_itself(
+    service: LiveService, path: str
+) -> None:
+    tenant = service.tenant()
+    put_budget(tenant, "short", unit="wall_s", period="total", hard="0.5")
+    body = {"code": SLEEPING, "runtime": "python"} | ({"limits": {"timeout": "25s"}} if "exec" in path else {})
+    started = answered(tenant.http.post(path, json=body, headers=LATER), 202)
+    with tenant.http.stream("GET", f"{path}/{started['id']}/events") as response:
+        _, _, ended = next(each for each in events(response.iter_lines()) if each[0] == "result")
+    assert ended["reason"] == "denied", ended
+    assert any("short" in each["detail"] for each in ended["result"]["events"])
+    refused(tenant.http.post(path, json=body), 402, "budget_exceeded")
+
+
+def job(tenant: Tenant, command: str, **body: Any) -> dict[str, Any]:
+    """A job that has ended."""
+    made = answered(tenant.http.post("/v1/jobs", json={"command": command, **body}), 202)
+    found: dict[str, Any] = answered(tenant.http.get(f"/v1/jobs/{made['id']}", params={"wait": 60}))
+    return found
+
+
+def test_s2_94_each_attempt_at_a_job_is_counted(service: LiveService) -> None:
+    tenant = service.tenant()
+    ended = job(tenant, "sh -c 'exit 3'", labels={"n": "1"}, retries={"max": 1, "backoff": 0.01})
+    assert (ended["state"], ended["attempt"]) == ("dead", 2)
+    assert job(tenant, "true", labels={"n": "2"})["state"] == "succeeded"
+    by = {each["by"]: (each["runs"], each["failed"]) for each in usage(tenant, group_by="label:n")["groups"]}
+    assert by == {"1": (2, 2), "2": (1, 0)}
+    kinds = usage(tenant, group_by="kind")["groups"]
+    assert [each["by"] for each in kinds] == ["job"]
+    assert kinds[0]["wall_s"] > 0
 
 
 def test_what_the_operator_has_set_is_not_the_tenants_to_change(service: LiveService) -> None:
@@ -272,3 +352,18 @@ def test_budgets_tell_a_receiver_by_signed_notices(tmp_path: Path, slowness: flo
             assert headers["x-casemate-event-id"] == msgspec.json.decode(body)["id"]
         answered(tenant.http.post(f"/v1/webhooks/{made['id']}/test", json={}), 202)
         assert msgspec.json.decode(receiver.wait_for(3)[2][1])["kind"] == "test"
+        notices = answered(tenant.http.get(f"/v1/webhooks/{made['id']}/notices"))["items"]
+        assert [each["kind"] for each in notices] == ["test", "budget.hard", "budget.soft"]
+        assert service.operator.get("/metrics").text.count("casemate_notices_total{") > 0
+
+
+def test_jobs_tell_a_receiver_how_they_go(tmp_path: Path, slowness: float, receiver: Receiver) -> None:
+    hosts = f'[accounting]\nwebhook_hosts = ["127.0.0.1:{receiver.server_address[1]}"]\n'
+    with serving(tmp_path / "data", config=CONFIG + hosts, slowness=slowness) as service:
+        tenant = service.tenant()
+        answered(tenant.http.post("/v1/webhooks", json={"url": receiver.url, "events": ["job.*"]}), 201)
+        good, bad = job(tenant, "true"), job(tenant, "false")
+        told = [msgspec.json.decode(body) for _, body in receiver.wait_for(6)]
+    by = {each: [one["kind"] for one in told if one["data"]["id"] == each] for each in (good["id"], bad["id"])}
+    assert sorted(by[good["id"]]) == ["job.queued", "job.running", "job.succeeded"]
+    assert sorted(by[bad["id"]])[1:] == ["job.queued", "job.running"]

@@ -124,7 +124,7 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
                 flows=flows,
                 measures=measures.jobs,
             )
-            delivery = Delivery(database, signing, policy)
+            delivery = Delivery(database, signing, policy, on_settled=measures.observe_notice)
             notices.when_posted(delivery.wake)
             async with opened_jobs(settings, service.maximum, data, needed) as jobs:
                 parts = State(
@@ -151,7 +151,7 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
                     notices=notices,
                     webhooks=Webhooks(database, notices, policy),
                 )
-                async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of), delivery:
+                async with Upkeep(parts), BudgetWatch(meter, parts.deny_all_of, parts.live), delivery:
                     yield parts
     finally:
         await database.close()

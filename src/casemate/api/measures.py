@@ -53,6 +53,9 @@ class Measures:
             buckets=_BYTES,
             registry=self.registry,
         )
+        self._notices = Counter(
+            "casemate_notices", "Attempts to send an event, by what came of them", ("state",), registry=self.registry
+        )
         self.refused = Counter("casemate_refused", "Requests refused for a bound", ("why",), registry=self.registry)
         self.waiting = Gauge(
             "casemate_executions_waiting", "Executions that wait for their turn", registry=self.registry
@@ -73,6 +76,10 @@ class Measures:
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests.labels(method, route, str(status)).observe(seconds)
+
+    def observe_notice(self, state: str) -> None:
+        """Count an attempt to send an event: `delivered`, `waiting` for another one, or `failed` for good."""
+        self._notices.labels(state).inc()
 
     def observe_end(self, row: Execution) -> None:
         """Count an execution that has ended."""

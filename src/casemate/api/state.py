@@ -12,6 +12,7 @@ from casemate.api.load import Load
 from casemate.api.measures import Measures
 from casemate.api.storage import Storage
 from casemate.cluster.local import LocalBus
+from casemate.executions.book import now_us
 from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
 from casemate.functions.calls import Calls
@@ -20,6 +21,7 @@ from casemate.jobs.flows import Flows
 from casemate.jobs.logs import Logs
 from casemate.jobs.schedules import Schedules
 from casemate.jobs.service import Jobs
+from casemate.model.accounting import Spent, spent_now
 from casemate.service_config import Service
 from casemate.store.database import Database
 from casemate.tenancy.budgets import Budgets
@@ -57,6 +59,18 @@ class State(msgspec.Struct, kw_only=True):
         """End whatever a tenant has running that may not go on; its Results are to say why."""
         self.jobs.end_all_of(tenant_id, why)
         await asyncio.gather(self.executions.deny_all_of(tenant_id, why), self.calls.deny_all_of(tenant_id, why))
+
+    def live(self) -> dict[str, Spent]:
+        """What runs of each tenant have used that have not ended, as far as that is known before their end."""
+        found: dict[str, Spent] = {}
+        at_us = now_us()
+        for tenant_id, since_us in self.executions.running_since():
+            found[tenant_id] = found.get(tenant_id, Spent()) + Spent(wall_us=max(0, at_us - since_us))
+        for tenant_id, usage in self.jobs.dispatcher.usages():
+            found[tenant_id] = found.get(tenant_id, Spent()) + spent_now(
+                cpu_s=usage.cpu_s, wall_s=usage.wall_s, memory_bytes=usage.memory_bytes
+            )
+        return found
 
 
 def state_of(request: Request) -> State:

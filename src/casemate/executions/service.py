@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -150,6 +150,12 @@ class Executions:
             if each.tenant == tenant_id and each.result is None:
                 each.denied = why
         await self.end_all_of(tenant_id)
+
+    def running_since(self) -> Iterator[tuple[str, int]]:
+        """The tenant of each that runs, and since when, in microseconds since 1970."""
+        for each in self._running.values():
+            if each.result is None and each.row.started_us is not None:
+                yield each.tenant, each.row.started_us
 
     def leave(self, running: Running) -> None:
         """Whoever followed it has gone; if nobody comes back in time, it is cancelled."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final, Self
 
 from casemate import job_limits as limits
+from casemate.cluster.messages import Sampled
 from casemate.errors import BudgetExceeded, CasemateError
 from casemate.jobs.attempt import Attempt, Ports, key_of
 from casemate.model.job import Job
@@ -103,6 +104,12 @@ class Dispatcher:
     def attempt_at(self, job: Job) -> Attempt | None:
         """The one that is under way here."""
         return self._by_job.get(key_of(job))
+
+    def usages(self) -> Iterator[tuple[str, Sampled]]:
+        """What each attempt that is under way here uses just now, with its tenant."""
+        for each in self._attempts.values():
+            if each.usage is not None:
+                yield each.job.tenant_id, each.usage
 
     def end_all_of(self, tenant_id: str, why: str) -> None:
         """End whatever a tenant has running: it may not go on."""

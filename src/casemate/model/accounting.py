@@ -56,6 +56,11 @@ def spent_by(usage: Usage) -> Spent:
     )
 
 
+def spent_now(*, cpu_s: float, wall_s: float, memory_bytes: int) -> Spent:
+    """What a run has used that has not ended, about: the memory is that which it holds now."""
+    return spent_by(Usage(cpu_user_s=cpu_s, wall_s=wall_s, memory_peak_bytes=memory_bytes))
+
+
 # Prices -------------------------------------------------------------------------------------------
 
 SCALES: Final[Mapping[str, int]] = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing, closing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.flow import FlowEntry
@@ -16,144 +16,27 @@ from casemate.model.objects import StoredObject
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
 from casemate.sdk import account_calls, calls, flows, job_logs, object_calls, transfers
+from casemate.sdk.async_driver import AsyncDriver as _AsyncDriver
+from casemate.sdk.async_driver import Group as _Group
+from casemate.sdk.async_driver import awaited as _awaited
+from casemate.sdk.async_driver import listing as _listing
 from casemate.sdk.exchange import (
-    Context,
-    Effect,
-    Emit,
-    End,
     Following,
     Kept,
-    Open,
-    Pause,
-    Reply,
-    Steps,
-    advance,
     batch,
-    carry_out,
     follow,
-    pages,
 )
 from casemate.sdk.flows import FollowedFlows, follow_flows
 from casemate.sdk.items import ItemLike, Progress, counted, sent_items, telling
 from casemate.sdk.job_logs import Followed, follow_log
 from casemate.sdk.options import ExecutionOptions, execution_request
-from casemate.sdk.requests import Call, Head, Listing, Request
+from casemate.sdk.requests import Request
 from casemate.sdk.settings import masked, settings
-from casemate.sdk.transport import as_method, client_options, failure_of, new_context, timeouts
+from casemate.sdk.transport import client_options, new_context
 from casemate.service_limits import SDK_ATTEMPTS_MAX, SDK_CONNECT_TIMEOUT_S
 
 if TYPE_CHECKING:
     import httpx2
-
-P = ParamSpec("P")
-T = TypeVar("T")
-E = TypeVar("E")
-
-
-class _Connection:
-    """One conversation: at most one answer is open in it."""
-
-    def __init__(self, http: httpx2.AsyncClient, silence_max_s: float | None) -> None:
-        self._http = http
-        self._silence_max_s = silence_max_s
-        self._response: httpx2.Response | None = None
-        self._body: AsyncIterator[bytes] | None = None
-
-    async def perform(self, effect: Effect) -> Reply:
-        """Carry it out, and say what came of it."""
-        import httpx2
-
-        if isinstance(effect, Pause):
-            await self.aclose()
-            await asyncio.sleep(effect.seconds)
-            return None
-        try:
-            return await self._open(effect.request) if isinstance(effect, Open) else await self._read()
-        except httpx2.TransportError as error:
-            await self.aclose()
-            return failure_of(error)
-
-    async def _open(self, request: Request) -> Head:
-        await self.aclose()
-        built = self._http.build_request(
-            request.method,
-            request.path,
-            params=list(request.query) or None,
-            content=request.body,
-            headers=request.headers,
-            timeout=timeouts(self._silence_max_s or request.silence_max_s),
-        )
-        self._response = await self._http.send(built, stream=True)
-        self._body = self._response.aiter_raw()
-        return Head(status=self._response.status_code, headers=self._response.headers)
-
-    async def _read(self) -> bytes:
-        return b"" if self._body is None else await anext(self._body, b"")
-
-    async def aclose(self) -> None:
-        """End the answer that is open, if there is one."""
-        if self._response is not None:
-            await self._response.aclose()
-            self._response = None
-
-
-class _AsyncDriver:
-    """Carries out steps on the running loop."""
-
-    def __init__(self, http: httpx2.AsyncClient, context: Context, silence_max_s: float | None) -> None:
-        self.http = http
-        self.context = context
-        self._silence_max_s = silence_max_s
-
-    async def call(self, call: Call[T]) -> T:
-        """Ask, and wait for the answer."""
-        steps = carry_out(self.context, call)
-        with closing(steps):
-            async with aclosing(_Connection(self.http, self._silence_max_s)) as connection:
-                step = advance(steps, None)
-                while not isinstance(step, End):
-                    step = advance(steps, await connection.perform(step))
-                return step.value
-
-    async def iterate(self, steps: Steps[E, object]) -> AsyncGenerator[E]:
-        """What the steps have to show."""
-        with closing(steps):
-            async with aclosing(_Connection(self.http, self._silence_max_s)) as connection:
-                step = advance(steps, None)
-                while not isinstance(step, End):
-                    reply: Reply = None
-                    if isinstance(step, Emit):
-                        yield step.value
-                    else:
-                        reply = await connection.perform(step)
-                    step = advance(steps, reply)
-
-
-def _awaited(build: Callable[P, Call[T]]) -> Callable[Concatenate[Any, P], Awaitable[T]]:
-    """A method that asks and waits for the answer."""
-
-    async def method(self: _Group, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._driver.call(build(*args, **kwargs))
-
-    as_method(method, build)
-    return method
-
-
-def _listing(build: Callable[P, Listing[T]]) -> Callable[Concatenate[Any, P], AsyncIterator[T]]:
-    """A method that gives the items of a list, page after page as they are asked for."""
-
-    def method(self: _Group, /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
-        return self._driver.iterate(pages(self._driver.context, build(*args, **kwargs)))
-
-    as_method(method, build, "AsyncIterator[{}]")
-    return method
-
-
-class _Group:
-    """Methods of a client that belong together."""
-
-    def __init__(self, driver: _AsyncDriver) -> None:
-        self._driver = driver
 
 
 class AsyncExecutions(_Group):

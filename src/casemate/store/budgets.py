@@ -5,6 +5,7 @@ What is spent is counted with each end of a run, in its transaction. A new perio
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -123,10 +124,11 @@ def used_up(connection: Connection, tenant_id: str, day: int) -> Budget | None:
     return next((each for each in found if each.is_used_up), None)
 
 
-def all_used_up(connection: Connection, day: int) -> tuple[Budget, ...]:
-    """Those of all tenants."""
-    rows = connection.execute(select(table).where(table.c.hard <= table.c.spent)).mappings()
-    return tuple(each for each in (Budget(**row).at(day) for row in rows) if each.is_used_up)
+def hard_ones(connection: Connection, day: int, live: Collection[str] = ()) -> tuple[Budget, ...]:
+    """Those hard ones that are used up, and all of the tenants in `live`."""
+    wanted = (table.c.hard <= table.c.spent) | ((table.c.hard > 0) & table.c.tenant_id.in_(live))
+    rows = connection.execute(select(table).where(wanted)).mappings()
+    return tuple(Budget(**row).at(day) for row in rows)
 
 
 def _found(connection: Connection, query: Any, tenant_id: str) -> tuple[Budget, ...]:  # noqa: ANN401 - a Select

@@ -84,6 +84,7 @@ class Delivery:
         resolve: Resolve = look_up,
         clock: Callable[[], int] = now_us,
         timeout_s: float = bound.NOTICE_TIMEOUT_S,
+        on_settled: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._signing = signing
@@ -91,6 +92,7 @@ class Delivery:
         self._resolve = resolve
         self._clock = clock
         self._timeout_s = timeout_s
+        self._on_settled = on_settled
         self._sending: dict[int, asyncio.Task[None]] = {}
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -232,6 +234,7 @@ class Delivery:
         await self._database.write(
             lambda records: rows.settle(records, notice, state, at_us=at_us, problem=told, due_us=due_us)
         )
+        self._on_settled(state)
 
 
 def _check_status(status: int) -> None:

@@ -30,6 +30,7 @@ JOB: Final = "job"
 UNCOUNTED: Final = frozenset({Reason.INTERNAL, Reason.VALIDATION, Reason.LOST})
 """Runs that ended so and have used nothing, as far as is known, were none."""
 
+NOTHING: Final[Mapping[str, Spent]] = {}
 SOFT: Final = "soft"
 HARD: Final = "hard"
 _LOG: Final = structlog.get_logger("casemate.meter")
@@ -119,11 +120,18 @@ class Meter:
         if found is not None:
             raise exceeded(found, at_us)
 
-    async def used_up(self) -> dict[str, BudgetExceeded]:
-        """The tenants of whom a budget is used up, and which one it is."""
+    async def used_up(self, live: Mapping[str, Spent] = NOTHING) -> dict[str, BudgetExceeded]:
+        """The tenants of whom a budget is used up, and which one it is. `live`: what counts besides, of their runs."""
         at_us = self._clock()
-        found = await self._database.read(lambda records: rows.all_used_up(records, day_of(at_us)))
-        return {each.tenant_id: exceeded(each, at_us) for each in found}
+        found = await self._database.read(lambda records: rows.hard_ones(records, day_of(at_us), tuple(live)))
+        return {each.tenant_id: exceeded(each, at_us) for each in found if self._is_used_up(each, live)}
+
+    def _is_used_up(self, budget: Budget, live: Mapping[str, Spent]) -> bool:
+        spent = live.get(budget.tenant_id)
+        if budget.is_used_up or spent is None or budget.hard is None:
+            return budget.is_used_up
+        used = Used(cost_nano=self.prices.cost_nano(spent, runs=0), **msgspec.structs.asdict(spent))
+        return budget.spent + rows.amounts_of(used)[budget.unit] >= budget.hard
 
     def when_used_up(self, tell: Callable[[], None]) -> None:
         """Have that called, in the thread that writes, when a hard budget may have been used up."""
@@ -133,9 +141,10 @@ class Meter:
 class BudgetWatch:
     """Ends what tenants have running whose hard budget is used up, for as long as it is open."""
 
-    def __init__(self, meter: Meter, stop: Stop) -> None:
+    def __init__(self, meter: Meter, stop: Stop, live: Callable[[], Mapping[str, Spent]] = lambda: NOTHING) -> None:
         self._meter = meter
         self._stop = stop
+        self._live = live
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
 
@@ -170,7 +179,7 @@ class BudgetWatch:
 
     async def look(self) -> None:
         """Once, now."""
-        found = await self._meter.used_up()
+        found = await self._meter.used_up(self._live())
         await asyncio.gather(*(self._stop(tenant_id, error.message) for tenant_id, error in found.items()))
 
 
