@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.service.live import CONFIG, answered, serving
+import httpx2
+from tests.service.live import CONFIG, LiveService, answered, serving
+from tests.service.test_attacks import child, soon
+from tests.service.test_jobs import ended, submitted, until_running
 
 if TYPE_CHECKING:
     from tests.postgres import Server
@@ -28,3 +33,26 @@ def test_s2_80_what_was_done_before_a_restart_is_there_after_it(
         assert answered(again.get(f"/v1/executions/{ran['id']}"))["result"]["output"] == 42
         assert answered(service.client(tenant.key).get("/v1/executions"))["items"] == []
         assert service.operator_key == "", "the operator has its key already"
+
+
+def test_s2_71_s2_90_jobs_outlive_the_process_that_has_their_leases(
+    tmp_path: Path, postgres: Server, slowness: float
+) -> None:
+    environment = {"CASEMATE_SERVICE_DATABASE": postgres.new()}
+    with serving(tmp_path / "data", config=CONFIG, environment=environment, slowness=slowness) as service:
+        tenant = service.tenant()
+        jobs = [submitted(tenant, command="sleep 1; echo done", shell=True) for _ in range(6)]
+        until_running(tenant, jobs[0])
+        os.kill(child(service, "casemate.api"), signal.SIGKILL)
+        assert soon(lambda: is_up(service), slowness)
+        found = [ended(tenant, job) for job in jobs]
+        assert {job["state"] for job in found} == {"succeeded"}
+        assert {job["result"]["stdout"]["text"] for job in found} == {"done\n"}
+        assert found[0]["lost"] == 1
+
+
+def is_up(service: LiveService) -> bool:
+    try:
+        return service.operator.get("/readyz").status_code == 200
+    except httpx2.TransportError:
+        return False
