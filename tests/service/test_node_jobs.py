@@ -370,7 +370,7 @@ def test_s2_36_a_running_job_tells_what_it_uses(check: Check, monkeypatch: pytes
     check(test)
 
 
-def test_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
+def test_s2_62_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
     async def test(node: Jobber) -> None:
         forks = "import os\nfor _ in range(20):\n    try:\n        os.fork() or os.pause()\n    except OSError: pass"
         seen = await node.run(

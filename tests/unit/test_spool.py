@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casemate import job_limits as bound
-from casemate.errors import CapacityError, Conflict, InvalidInput, NodeUnavailable
+from casemate.errors import CapacityError, ConfigError, Conflict, InvalidInput, NodeUnavailable
 from casemate.node import spool as module
 from casemate.node.spool import AREAS, Spool, Staged, staged_parts
 
@@ -217,3 +217,17 @@ def test_a_link_that_somebody_has_put_there_is_not_followed(tmp_path: Path) -> N
         with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
             staged.write(parts, 0, b"x", 0o644)
     assert (outside / "f").read_bytes() == b"kept"
+
+
+def test_nobody_else_enters_the_directory(tmp_path: Path) -> None:
+    place = tmp_path / "spool"
+    place.mkdir(mode=0o755)
+    Spool(place).open()
+    assert stat.S_IMODE(place.stat().st_mode) == 0o700
+
+
+def test_a_place_that_is_no_directory_is_named(tmp_path: Path) -> None:
+    place = tmp_path / "spool"
+    place.write_bytes(b"")
+    with pytest.raises(ConfigError, match="spool cannot be used"):
+        Spool(place).open()

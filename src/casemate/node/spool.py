@@ -19,7 +19,7 @@ from typing import Final
 
 from casemate import job_limits as bound
 from casemate import limits
-from casemate.errors import CapacityError, Conflict, InvalidInput, NodeUnavailable
+from casemate.errors import CapacityError, ConfigError, Conflict, InvalidInput, NodeUnavailable
 from casemate.kernel.openat2 import open_beneath
 from casemate.model.spec import WORK_DIRECTORY, Mount
 
@@ -128,10 +128,14 @@ class Spool:
         self._runs: dict[str, Staged] = {}
 
     def open(self) -> None:
-        """Make the directory, and remove what an earlier node has left there."""
-        self._directory.mkdir(mode=_OURS, parents=True, exist_ok=True)
-        for path in self._directory.iterdir():
-            _remove(path)
+        """Make the directory, and remove what an earlier node has left there. Raises ConfigError."""
+        try:
+            self._directory.mkdir(mode=_OURS, parents=True, exist_ok=True)
+            self._directory.chmod(_OURS)
+            for path in self._directory.iterdir():
+                _remove(path)
+        except OSError as error:
+            raise ConfigError("service.data", f"{self._directory} cannot be used: {error.strerror}") from error
 
     def stage(self, run: str, place: tuple[str, str], offset: int, data: bytes, mode: int) -> int:
         """Keep a piece of a file at an area and a path in it; where it ends.
