@@ -229,18 +229,6 @@ SET_LOG_MAX_CHARS: Final = 4000
 SET_FLOWS_MAX: Final = 1000
 SET_CLIENT_TIMEOUT_S: Final = 60.0
 
-# The way out of a sandbox that has one ----------------------------------------------------------
-EGRESS_CONNECTIONS_MAX: Final = 32
-EGRESS_HEAD_MAX_BYTES: Final = 16 * KIB
-EGRESS_HEADERS_MAX: Final = 100
-EGRESS_HOST_MAX_CHARS: Final = 253
-EGRESS_TOTAL_MAX_BYTES: Final = 16 * GIB
-EGRESS_REQUEST_TIMEOUT_S: Final = 10.0
-EGRESS_CONNECT_TIMEOUT_S: Final = 10.0
-EGRESS_IDLE_TIMEOUT_S: Final = 120.0
-EGRESS_CLOSE_TIMEOUT_S: Final = 5.0
-EGRESS_FLOWS_MAX: Final = 10_000
-
 # Watching processes through /proc ---------------------------------------------------------------
 WATCH_PROCESSES_MAX: Final = PROCESSES_MAX + 1_024
 WATCH_TASKS_MAX: Final = 2 * PROCESSES_MAX

@@ -493,6 +493,22 @@ def test_n6_a_tunnel_that_carries_plain_http_is_read_as_such(guest: MakeGuest, s
     assert b"other" not in site.got
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_tunnel_may_be_asked_for_in_old_words_too(guest: MakeGuest, echo: list[Server], version: str) -> None:
+    asked = f"CONNECT 93.184.215.14:7000 HTTP/{version}\r\nHost: 93.184.215.14:7000\r\n\r\n".encode()
+    head, _, answer = guest(PUBLIC).ask(asked, b"raw").partition(b"\r\n\r\n")
+    assert (status(head), answer) == (200, b"raw")
+
+
+def test_a_connection_that_says_nothing_is_no_refusal(guest: MakeGuest) -> None:
+    found = guest(ALLOWED)
+    found.addresses(ALLOWED)
+    assert found.talk(PUBLIC, 443) == b""
+    assert (found.flow().allowed, found.flow().problem) == (True, "nothing was sent")
+    assert found.talk(OTHER, 443) == b""
+    assert (found.flow(1).allowed, found.flow(1).reason) == (False, "host")
+
+
 def test_n6_requests_to_the_proxy_are_judged_one_by_one(guest: MakeGuest, site: Site) -> None:
     found = guest(ALLOWED, "six.example")
 

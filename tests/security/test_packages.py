@@ -15,15 +15,17 @@ from tests.packages.making import BACKEND, npm_tarball, r_tarball, source_packag
 
 import casemate
 from casemate.config import load_config
-from casemate.egress.proxy import Proxy
-from casemate.egress.rules import HostRule, Policy
+from casemate.egress.gateway import Gateways, Sockets
+from casemate.egress.rules import HostRule
+from casemate.egress.wire import Settings
 from casemate.engine.drive import drive
 from casemate.engine.execution import Execution
 from casemate.engine.program import Command
+from casemate.model.flow import Flow
 from casemate.model.resources import Limits
 from casemate.model.spec import SandboxSpec
 from casemate.sets.build import copy_source
-from casemate.sets.phase import PROXY_PORT
+from casemate.sets.phase import PROXY_PORT, policy_of
 
 SECRET = "casemate-host-secret"
 
@@ -388,65 +390,75 @@ print(json.dumps(answers))
 
 
 def talk(
-    engine: casemate.Engine, policy: Policy, requests: list[str], resolved: dict[str, str]
-) -> tuple[list[str], Proxy]:
-    """The first lines of what the proxy answers from inside a sandbox."""
+    engine: casemate.Engine, rules: tuple[HostRule, ...], requests: list[str], hosts: Path
+) -> tuple[list[str], list[Flow]]:
+    """The first lines of what the proxy answers from inside a sandbox, and its flows."""
     limits = Limits()
     with_python = ("/usr/bin/python3", "-I", "-S", "-c", TALK)
     text = msgspec.json.encode(requests).decode()
     command = Command(argv=(*with_python, text, str(PROXY_PORT)), environment={}, cwd="/work")
     sandbox = drive(engine.start(SandboxSpec(limits=limits, listen=(PROXY_PORT,))))
+    flows: list[Flow] = []
+    gateways = Gateways(Settings(hosts=str(hosts)))
     try:
-        listener = socket.socket(fileno=os.dup(sandbox.listeners[0]))
-        with Proxy(listener, policy, lambda host, _: [resolved.get(host, host)]) as proxy:
-            outcome = drive(Execution(sandbox, command, limits).run())
+        way = gateways.open(policy_of(rules), Sockets(proxy=os.dup(sandbox.listeners[0])), flows.append)
+        outcome = drive(Execution(sandbox, command, limits).run())
+        way.close()
     finally:
+        gateways.close()
         sandbox.close()
     assert outcome.wait_status == 0, outcome.stderr.text
-    return msgspec.json.decode(outcome.stdout.text, type=list[str]), proxy
+    return msgspec.json.decode(outcome.stdout.text, type=list[str]), flows
+
+
+def hosts_file(path: Path, names: dict[str, str]) -> Path:
+    path.write_text("".join(f"{address} {name}\n" for name, address in names.items()))
+    return path
 
 
 METADATA = ["169.254.169.254", "fd00:ec2::254", "fe80::1", "100.100.100.200", "::ffff:169.254.169.254"]
 
 
-def test_n2_metadata_addresses_are_refused_by_address_and_by_name(engine: casemate.Engine) -> None:
-    policy = Policy((HostRule("*.example", 80), *(HostRule(address, 80) for address in METADATA)))
+def test_n2_metadata_addresses_are_refused_by_address_and_by_name(engine: casemate.Engine, tmp_path: Path) -> None:
+    rules = (HostRule("*.example", 80), *(HostRule(address, 80) for address in METADATA))
     resolved = {f"m{number}.example": address for number, address in enumerate(METADATA)}
     names = [*resolved, *(f"[{each}]" if ":" in each else each for each in METADATA)]
-    requests = [f"CONNECT {name}:80 HTTP/1.1\r\n\r\n" for name in names]
-    requests += [f"GET http://{name}/latest/meta-data/ HTTP/1.1\r\n\r\n" for name in names]
-    answers, proxy = talk(engine, policy, requests, resolved)
+    requests = [f"CONNECT {name}:80 HTTP/1.1\r\nHost: {name}\r\n\r\n" for name in names]
+    requests += [f"GET http://{name}/latest/meta-data/ HTTP/1.1\r\nHost: {name}\r\n\r\n" for name in names]
+    answers, flows = talk(engine, rules, requests, hosts_file(tmp_path / "hosts", resolved))
     assert answers == ["HTTP/1.1 403 Forbidden"] * len(requests)
-    assert len(proxy.flows) == len(requests)
-    assert not any(flow.address for flow in proxy.flows)
+    assert len(flows) == len(requests)
+    assert not any(flow.address for flow in flows)
 
 
-def test_n6_the_proxy_goes_where_it_may_and_nowhere_else(engine: casemate.Engine, host_port: int) -> None:
-    policy = Policy((HostRule("index.example", host_port, anywhere=True),))
+def test_n6_the_proxy_goes_where_it_may_and_nowhere_else(
+    engine: casemate.Engine, host_port: int, tmp_path: Path
+) -> None:
+    rules = (HostRule("index.example", host_port, anywhere=True),)
     resolved = {"index.example": "127.0.0.1", "other.example": "127.0.0.1", "localhost": "127.0.0.1"}
-    allowed = f"CONNECT index.example:{host_port} HTTP/1.1\r\n\r\n"
+    allowed = f"CONNECT index.example:{host_port} HTTP/1.0\r\n\r\n"
     refused = [
-        f"CONNECT other.example:{host_port} HTTP/1.1\r\n\r\n",
+        f"CONNECT other.example:{host_port} HTTP/1.0\r\n\r\n",
         f"CONNECT 127.0.0.1:{host_port} HTTP/1.1\r\nHost: index.example:{host_port}\r\n\r\n",
-        f"CONNECT localhost:{host_port} HTTP/1.1\r\n\r\n",
-        "CONNECT index.example:22 HTTP/1.1\r\n\r\n",
+        f"CONNECT localhost:{host_port} HTTP/1.0\r\n\r\n",
+        "CONNECT index.example:22 HTTP/1.0\r\n\r\n",
         f"GET http://127.0.0.1:{host_port}/ HTTP/1.1\r\nHost: index.example:{host_port}\r\n\r\n",
-        f"GET http://index.example.other.example:{host_port}/ HTTP/1.1\r\n\r\n",
+        f"GET http://index.example.other.example:{host_port}/ HTTP/1.0\r\n\r\n",
     ]
     malformed = [
         f"CONNECT index.example:{host_port}@127.0.0.1:22 HTTP/1.1\r\n\r\n",
         f"CONNECT 2130706433:{host_port} HTTP/1.1\r\n\r\n",
         f"CONNECT 0x7f000001:{host_port} HTTP/1.1\r\n\r\n",
         f"GET http://index.example:{host_port}@127.0.0.1/ HTTP/1.1\r\n\r\n",
-        f"POST http://index.example:{host_port}/ HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
         "GET / HTTP/1.1\r\nHost: index.example\r\n\r\n",
         "\x05\x01\x00",
     ]
-    answers, proxy = talk(engine, policy, [allowed, *refused, *malformed[:-1]], resolved)
+    hosts = hosts_file(tmp_path / "hosts", resolved)
+    answers, flows = talk(engine, rules, [allowed, *refused, *malformed[:-1]], hosts)
     assert answers[0] == "HTTP/1.1 200 Connection established"
     assert answers[1 : 1 + len(refused)] == ["HTTP/1.1 403 Forbidden"] * len(refused)
     assert set(answers[1 + len(refused) :]) == {"HTTP/1.1 400 Bad Request"}
-    assert [flow.host for flow in proxy.flows if flow.allowed] == ["index.example"]
+    assert [flow.host for flow in flows if flow.allowed] == ["index.example"]
 
 
 def test_n6_a_relay_that_a_sandbox_makes_itself_leads_nowhere(engine: casemate.Engine, host_port: int) -> None:

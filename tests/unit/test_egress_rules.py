@@ -1,4 +1,4 @@
-"""Rules and requests of the way out: what is not allowed by name is refused, whatever it is written like."""
+"""Hosts and addresses: what is not allowed by name is refused, whatever it is written like."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casemate.egress.request import BadRequest, parse_request
 from casemate.egress.rules import HostRule, Policy, is_public, normal_host, parse_rule, reachable
 from casemate.errors import InvalidInput
 
@@ -96,85 +95,3 @@ def test_addresses_that_are(address: str) -> None:
 def test_an_address_in_disguise_is_as_public_as_itself(number: int) -> None:
     plain = ipaddress.IPv4Address(number)
     assert is_public(str(plain)) >= is_public(f"::ffff:{plain}")
-
-
-# Requests -----------------------------------------------------------------------------------------
-
-
-def head(*lines: str) -> bytes:
-    return "\r\n".join(lines).encode()
-
-
-def test_a_tunnel_is_asked_for_by_host_and_port() -> None:
-    found = parse_request(head("CONNECT Example.org:443 HTTP/1.1", "Host: elsewhere", "Proxy-Connection: keep-alive"))
-    assert (found.host, found.port, found.head) == ("example.org", 443, b"")
-
-
-def test_a_plain_request_goes_on_written_anew() -> None:
-    found = parse_request(
-        head(
-            "GET http://Example.org:8080/a?b=c#d HTTP/1.1",
-            "Host: elsewhere",
-            "Accept: */*",
-            "Proxy-Authorization: Basic c2VjcmV0",
-            "Connection: keep-alive, x-hop",
-        )
-    )
-    assert (found.host, found.port) == ("example.org", 8080)
-    assert found.head == (b"GET /a?b=c HTTP/1.1\r\nHost: example.org:8080\r\nConnection: close\r\nAccept: */*\r\n\r\n")
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        ["GET / HTTP/1.1"],
-        ["GET https://example.org/ HTTP/1.1"],
-        ["GET http://user@example.org/ HTTP/1.1"],
-        ["GET http://example.org:0/ HTTP/1.1"],
-        ["GET http://example.org:99999/ HTTP/1.1"],
-        ["GET  http://example.org/ HTTP/1.1"],
-        ["GET http://example.org/ HTTP/2"],
-        ["GET http://example.org/"],
-        ["POST http://example.org/ HTTP/1.1"],
-        ["get http://example.org/ HTTP/1.1"],
-        ["CONNECT example.org HTTP/1.1"],
-        ["CONNECT http://example.org:443 HTTP/1.1"],
-        ["CONNECT [::1:443 HTTP/1.1"],
-        ["CONNECT a@b:443 HTTP/1.1"],
-        ["CONNECT 0x7f.1:443 HTTP/1.1"],
-        ["GET http://example.org/ HTTP/1.1", " folded: x"],
-        ["GET http://example.org/ HTTP/1.1", "A : x"],
-        ["GET http://example.org/ HTTP/1.1", "A: x\nB: y"],
-        ["GET http://example.org/ HTTP/1.1", "A: x\rB: y"],
-        ["GET http://example.org/ HTTP/1.1", "Content-Length: 5"],
-        ["GET http://example.org/ HTTP/1.1", "Content-Length: 0", "Content-Length: 5"],
-        ["GET http://example.org/ HTTP/1.1", "Transfer-Encoding: chunked"],
-        ["GET http://example.org/ HTTP/1.1", "Upgrade: websocket"],
-        ["GET http://example.org/ HTTP/1.1", *["A: b"] * 101],
-    ],
-    ids=lambda lines: lines[-1][:40],
-)
-def test_anything_else_is_refused(lines: list[str]) -> None:
-    with pytest.raises(BadRequest):
-        parse_request(head(*lines))
-
-
-@given(st.binary(max_size=300))
-def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
-    try:
-        found = parse_request(data)
-    except BadRequest:
-        return
-    assert found.host == normal_host(found.host)
-    assert 0 < found.port < 65536
-
-
-@given(st.text(st.characters(max_codepoint=0xFF), max_size=60), st.text(st.characters(max_codepoint=0xFF), max_size=60))
-def test_what_goes_on_has_one_head_only(path: str, value: str) -> None:
-    try:
-        found = parse_request(f"GET http://example.org/{path} HTTP/1.1\r\nX: {value}".encode("latin-1"))
-    except BadRequest:
-        return
-    assert found.head.count(b"\r\n\r\n") == 1
-    assert found.head.endswith(b"\r\n\r\n")
-    assert found.head.count(b"\n") == found.head.count(b"\r\n") <= 5

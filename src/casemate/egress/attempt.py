@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from casemate.egress.judge import Reason, Refused
@@ -33,7 +34,7 @@ class Attempt:
         if isinstance(error, TimeoutError) and not str(error):
             self.problem = "nothing came in time"
         elif isinstance(error, OSError):
-            self.problem = error.strerror or str(error) or type(error).__name__
+            self.problem = os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
         else:
             self.problem = str(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from contextlib import suppress
 
@@ -58,7 +59,8 @@ class Connector:
                     try:
                         return await self._connected(address, port), address
                     except OSError as error:
-                        problem = f"{address} cannot be reached: {error.strerror or 'it does not answer'}"
+                        said = os.strerror(error.errno) if error.errno else "it does not answer"
+                        problem = f"{address} cannot be reached: {said}"
         raise Unreachable(problem or f"{host} does not answer")
 
     async def _connected(self, address: str, port: int) -> socket.socket:

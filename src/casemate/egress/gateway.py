@@ -21,6 +21,7 @@ import msgspec
 from casemate import network_limits as bound
 from casemate.egress.policy import Rules
 from casemate.egress.wire import (
+    SOCKETS,
     Begin,
     Closed,
     CloseWay,
@@ -44,20 +45,20 @@ _DEAD: Final = "the gateway has ended"
 class Sockets(msgspec.Struct, frozen=True, kw_only=True):
     """Descriptors of the sockets inside a sandbox, which a gateway takes over.
 
-    `tcp` and `tcp6` are transparent listening sockets for all connections of IPv4 and IPv6, the second one None where
-    there is no IPv6; `dns` and `dns_tcp` get questions, `proxy` what speaks to an HTTP proxy.
+    `tcp` and `tcp6` are transparent listening sockets for all connections of IPv4 and IPv6; `dns` and `dns_tcp` get
+    questions, `proxy` what speaks to an HTTP proxy. None: there is no such socket.
     """
 
-    tcp: int
-    dns: int
-    dns_tcp: int
-    proxy: int
+    tcp: int | None = None
     tcp6: int | None = None
+    dns: int | None = None
+    dns_tcp: int | None = None
+    proxy: int | None = None
 
-    def all(self) -> tuple[int, ...]:
-        """In the order in which they are handed over."""
-        first = (self.tcp, self.dns, self.dns_tcp, self.proxy)
-        return first if self.tcp6 is None else (*first, self.tcp6)
+    def given(self) -> dict[str, int]:
+        """Those that there are, by name, in the order in which they are handed over."""
+        found = ((name, getattr(self, name)) for name in SOCKETS)
+        return {name: fd for name, fd in found if fd is not None}
 
 
 class Way:
@@ -148,7 +149,8 @@ class _Gateway:
             way = self._ways[number] = Way(number, self, on_flow)
             if self.is_dead:
                 way.lost()
-        self.send(OpenWay(number, policy), sockets.all())
+        given = sockets.given()
+        self.send(OpenWay(number, policy, tuple(given)), tuple(given.values()))
         return way
 
     def send(self, order: Begin | OpenWay | CloseWay, fds: Sequence[int] = ()) -> None:
@@ -251,11 +253,11 @@ class Gateways:
         """
         try:
             Rules(policy)
-            if len(encode(OpenWay(0, policy))) > bound.POLICY_MAX_BYTES:
+            if len(encode(OpenWay(0, policy, SOCKETS))) > bound.POLICY_MAX_BYTES:
                 raise InvalidInput("network", f"is larger than {bound.POLICY_MAX_BYTES} bytes")
             way = self._running().add(policy, sockets, on_flow)
         finally:
-            for fd in sockets.all():
+            for fd in sockets.given().values():
                 os.close(fd)
         try:
             way.wait_open()

@@ -7,6 +7,7 @@ from one lookup. Whether an address may be connected to is not decided here.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -38,25 +39,45 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class HostsFile:
-    """Addresses by name, read again whenever the file has changed. One that cannot be read has no names."""
+    """Addresses by name, read again whenever the file has changed. One that cannot be read has no names.
+
+    It is opened at once: later the process may have no right to. One that is put in its place then is not seen, unless
+    everybody may read it.
+    """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
-        self._version = (-1, -1)
+        self._path = path
+        self._fd = _opened(path)
+        self._version: tuple[int, ...] = ()
         self._names: dict[str, tuple[str, ...]] = {}
 
     def find(self, name: str) -> tuple[str, ...]:
         with suppress(OSError):
-            about = self._path.stat()
-            version = (about.st_mtime_ns, about.st_size)
+            about = self._current()
+            version = (about.st_ino, about.st_mtime_ns, about.st_size)
             if version != self._version:
-                self._names = parse_hosts(self._read())
+                data = os.pread(self._fd, bound.HOSTS_FILE_MAX_BYTES, 0)
+                self._names = parse_hosts(data.decode("utf-8", "replace"))
                 self._version = version
         return self._names.get(name, ())
 
-    def _read(self) -> str:
-        with self._path.open("rb") as file:
-            return file.read(bound.HOSTS_FILE_MAX_BYTES).decode("utf-8", "replace")
+    def _current(self) -> os.stat_result:
+        """Of the file that is open, after a look whether there is another one in its place."""
+        with suppress(OSError):
+            about = Path(self._path).stat()
+            if self._fd < 0 or not os.path.samestat(about, os.fstat(self._fd)):
+                found = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                if self._fd >= 0:
+                    os.close(self._fd)
+                self._fd = found
+        return os.fstat(self._fd)
+
+
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
 
 
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -67,18 +67,18 @@ class Way:
         self._told = 0
         self._untold = 0
 
-    def begin(
-        self, tcp: socket.socket, dns: socket.socket, dns_tcp: socket.socket, proxy: socket.socket, *tcp6: socket.socket
-    ) -> None:
-        """Serve them; they are ours from now on."""
-        self._listeners = [tcp, dns, dns_tcp, proxy, *tcp6]
+    def begin(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Serve them, by what they are for; they are ours from now on."""
+        self._listeners = list(sockets.values())
         for listener in self._listeners:
             listener.setblocking(False)  # noqa: FBT003 - the method's own form
-        for each in (tcp, *tcp6):
-            self._listen(each, self._serve_redirected)
-        self._listen(dns_tcp, self._serve_questions)
-        self._listen(proxy, self._serve_proxy)
-        self._lookups.serve(dns)
+        served = {"tcp": self._serve_redirected, "tcp6": self._serve_redirected}
+        served |= {"dns_tcp": self._serve_questions, "proxy": self._serve_proxy}
+        for name, listener in sockets.items():
+            if name in served:
+                self._listen(listener, served[name])
+            else:
+                self._lookups.serve(listener)
 
     async def close(self) -> Closed:
         """End everything. Idempotent."""
@@ -205,6 +205,9 @@ class Way:
             stream = server or await self.connect(attempt, host, place.address)
             await self._relay(client, stream, attempt)
         except (Refused, Unreachable, OSError) as error:
+            if isinstance(error, Refused) and error.reason is Reason.PROTOCOL and client.is_silent:
+                attempt.allowed = True  # the host is; it was only looked whether it is there
+                error = Unreachable("nothing was sent")
             attempt.went_wrong(error)
             await self._turn_away(client, seen)
         finally:  # also when all is closed

@@ -22,15 +22,13 @@ from casemate import network_limits as bound
 from casemate.egress.names import SYSTEM_HOSTS, HostsFile, Names
 from casemate.egress.outlet import Way
 from casemate.egress.wire import (
-    SOCKETS_MAX,
-    SOCKETS_MIN,
+    SOCKETS,
     Begin,
     CloseWay,
     FlowEnded,
     Opened,
     OpenWay,
     Report,
-    Settings,
     decode_order,
     encode,
 )
@@ -44,11 +42,10 @@ _NOBODY: Final = 65534
 class Process:
     """Takes orders from the channel and reports over it."""
 
-    def __init__(self, channel: socket.socket, settings: Settings) -> None:
+    def __init__(self, channel: socket.socket, names: Names) -> None:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
-        paths = filter(None, (settings.hosts, SYSTEM_HOSTS))
-        self._names = Names(map(HostsFile, paths), settings.resolvers)
+        self._names = names
         self._ways: dict[int, Way] = {}
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
         self._closing: set[asyncio.Task[None]] = set()
@@ -92,11 +89,12 @@ class Process:
 
     def _open(self, order: OpenWay, sockets: list[socket.socket]) -> None:
         problem = ""
-        if not SOCKETS_MIN <= len(sockets) <= SOCKETS_MAX or order.way in self._ways:
+        named = dict(zip(order.sockets, sockets, strict=True))
+        if len(named) != len(sockets) or not named.keys() <= set(SOCKETS) or order.way in self._ways:
             raise ValueError("an order without its sockets")
         try:
             way = Way(order.way, order.policy, self._names, self._tell)
-            way.begin(*sockets)
+            way.begin(named)
             self._ways[order.way] = way
         except (InvalidInput, OSError) as error:
             problem = str(error)
@@ -127,7 +125,7 @@ class Process:
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     data, ancillary, flags, _ = channel.recvmsg(
-        bound.MESSAGE_MAX_BYTES, socket.CMSG_SPACE(SOCKETS_MAX * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+        bound.MESSAGE_MAX_BYTES, socket.CMSG_SPACE(len(SOCKETS) * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
     )
     fds = array.array("i")
     for level, kind, piece in ancillary:
@@ -160,13 +158,14 @@ def main(fd: int) -> int:
     begin = decode_order(data)
     if not isinstance(begin, Begin):
         return 2
+    files = [HostsFile(path) for path in (begin.settings.hosts, SYSTEM_HOSTS) if path]
     prepare()
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(channel, begin.settings))
+        asyncio.run(_serve(channel, Names(files, begin.settings.resolvers)))
     return 0
 
 
-async def _serve(channel: socket.socket, settings: Settings) -> None:
-    await Process(channel, settings).run()
+async def _serve(channel: socket.socket, names: Names) -> None:
+    await Process(channel, names).run()
     sys.stderr.flush()
     os._exit(0)  # nothing of it is worth waiting for: whoever it served is gone

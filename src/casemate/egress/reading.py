@@ -67,6 +67,11 @@ class Stream:
         """Put bytes back in front."""
         self._ready = data + self._ready
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was put back."""
+        return not self._ready
+
     def take_ready(self) -> bytes:
         """The bytes that were put back."""
         found, self._ready = self._ready, b""

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from casemate import limits
 from casemate.errors import InvalidInput
+from casemate.network_limits import HOST_MAX_CHARS
 
 HTTPS_PORT: Final = 443
 HTTP_PORT: Final = 80
@@ -67,7 +67,7 @@ def normal_host(text: str) -> str:
         return str(ip_address(bare))
     except ValueError:
         pass
-    if bare != host or not host or len(host) > limits.EGRESS_HOST_MAX_CHARS:
+    if bare != host or not host or len(host) > HOST_MAX_CHARS:
         return ""
     labels = host.split(".")
     # A name whose last label is a number is an address to some resolvers, written to be read by few.

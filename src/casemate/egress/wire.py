@@ -31,10 +31,11 @@ class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"
 
 
 class OpenWay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="open"):
-    """Serve the sockets that come with this message, by this policy. Answered by Opened."""
+    """Serve the sockets that come with this message, each of which has a name, by this policy. Answered by Opened."""
 
     way: int
     policy: NetworkPolicy
+    sockets: tuple[str, ...]
 
 
 class CloseWay(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="close"):
@@ -71,9 +72,8 @@ class Closed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="close
 
 Report: TypeAlias = Opened | FlowEnded | Closed
 
-SOCKETS_MIN: Final = 4
-SOCKETS_MAX: Final = 5
-"""How many descriptors come with OpenWay: all but the last are always there."""
+SOCKETS: Final = ("tcp", "tcp6", "dns", "dns_tcp", "proxy")
+"""What the sockets of a way are for."""
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_order: Final = msgspec.msgpack.Decoder(Order).decode

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from casemate import limits
-from casemate.egress.rules import Policy, parse_rule
+from casemate.egress.rules import parse_rule
 from casemate.engine.engine import Engine
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.flow import Flow
@@ -87,8 +87,8 @@ class Build:
     def _fetch(self, work: Workplace, artifacts: Path) -> Done:
         if not self._recipe.source:
             phase = self._installer.fetch(self._job)
-            policy = Policy(tuple(dict.fromkeys((*phase.policy.rules, *self._allowed))))
-            return self._phase(msgspec.structs.replace(phase, policy=policy), artifacts, None)
+            rules = tuple(dict.fromkeys((*phase.rules, *self._allowed)))
+            return self._phase(msgspec.structs.replace(phase, rules=rules), artifacts, None)
         source = work.path / "source"
         copy_source(Path(self._recipe.source), source, self._limits.disk_bytes)
         return self._phase(self._installer.fetch(self._job), artifacts, source)

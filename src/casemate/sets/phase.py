@@ -1,23 +1,23 @@
 """One phase of an installation: a program in a sandbox of its own, and what it leaves in its directory `out`.
 
-A phase that has a policy reaches what that allows, through a proxy on a port of the sandbox's own loopback, and
-nothing else. All other phases have no network at all.
+A phase that has rules reaches what those allow, through the gateway's proxy on a port of the sandbox's own loopback,
+and nothing else. All other phases have no network at all.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 import msgspec
 
 from casemate import limits
-from casemate.egress.proxy import Proxy
-from casemate.egress.rules import Policy
+from casemate.egress.gateway import Sockets
+from casemate.egress.rules import HostRule
 from casemate.engine.collect import is_full
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
@@ -28,6 +28,7 @@ from casemate.engine.transfer import make_directories, write_file
 from casemate.errors import BuildFailed
 from casemate.isolation.native import NativeSandbox
 from casemate.model.flow import Flow
+from casemate.model.network import NetworkPolicy
 from casemate.model.resources import Limits
 from casemate.model.result import Reason
 from casemate.model.spec import CODE_DIRECTORY, WORK_DIRECTORY, Mount, SandboxSpec
@@ -59,8 +60,18 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     files: dict[str, bytes] = {}
     mounts: tuple[Mount, ...] = ()
-    policy: Policy = Policy()
+    rules: tuple[HostRule, ...] = ()
     statuses: dict[int, str] = {}
+
+
+def policy_of(rules: tuple[HostRule, ...]) -> NetworkPolicy:
+    """The rules as the gateway takes them: each names its port, so no port is blocked beside them."""
+    return NetworkPolicy(
+        outbound=True,
+        allowed_hosts=tuple(map(str, rules)),
+        blocked_ports=(),
+        anywhere=tuple(str(rule) for rule in rules if rule.anywhere),
+    )
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,17 +87,15 @@ def run_phase(engine: Engine, interpreter: Interpreter, phase: Phase, wanted: Li
     spec = SandboxSpec(
         limits=wanted,
         mounts=(*interpreter.mounts, *phase.mounts),
-        listen=(PROXY_PORT,) if phase.policy.rules else (),
+        listen=(PROXY_PORT,) if phase.rules else (),
     )
     with ExitStack() as stack:
         sandbox = drive(engine.start(spec))
         stack.callback(sandbox.close)
         _place(sandbox, phase)
-        flows: tuple[Flow, ...] = ()
-        with ExitStack() as network:
-            proxy = network.enter_context(_proxy(sandbox, phase.policy)) if phase.policy.rules else None
+        with _network(engine, sandbox, phase.rules) as found:
             outcome = drive(Execution(sandbox, _command(interpreter, phase), wanted).run())
-            flows = proxy.flows if proxy else ()
+        flows = tuple(found)
         log = log_of(outcome)
         _check(phase, outcome, flows, log, full=is_full(sandbox.work_fd))
         drive(sandbox.end())
@@ -102,8 +111,21 @@ def _place(sandbox: NativeSandbox, phase: Phase) -> None:
         drive(write_file(sandbox, PurePosixPath(path), data))
 
 
-def _proxy(sandbox: NativeSandbox, policy: Policy) -> Proxy:
-    return Proxy(socket.socket(fileno=os.dup(sandbox.listeners[0])), policy)
+@contextmanager
+def _network(engine: Engine, sandbox: NativeSandbox, rules: tuple[HostRule, ...]) -> Iterator[list[Flow]]:
+    """The way out that a phase has, and its flows, of which all are there at the end.
+
+    Only the proxy leads out: whoever fetches packages knows of it, and no machine is too old for that.
+    """
+    flows: list[Flow] = []
+    if not rules:
+        yield flows
+        return
+    way = engine.gateways.open(policy_of(rules), Sockets(proxy=os.dup(sandbox.listeners[0])), flows.append)
+    try:
+        yield flows
+    finally:
+        way.close()
 
 
 def _command(interpreter: Interpreter, phase: Phase) -> Command:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from casemate import limits
-from casemate.egress.rules import HostRule, Policy
+from casemate.egress.rules import HostRule
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
@@ -70,7 +70,7 @@ class Npm:
             files[CERTIFICATES] = read_configured(certificates)
             lines.append(f"cafile={CERTIFICATES}")
         files[SETTINGS] = "\n".join([*lines, ""]).encode()
-        return Phase(name="fetching", script=SCRIPT, arguments=("fetch",), files=files, policy=Policy(rules))
+        return Phase(name="fetching", script=SCRIPT, arguments=("fetch",), files=files, rules=rules)
 
     def lock(self, artifacts: Path) -> tuple[Locked, ...]:
         with (artifacts / LOCK).open("rb") as file:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from casemate.egress.rules import HTTPS_PORT, HostRule, Policy
+from casemate.egress.rules import HTTPS_PORT, HostRule
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
@@ -68,9 +68,7 @@ class Pip:
         options += [f"--trusted-host={host}" for host in indexes.trusted]
         options += [f"--cert={CERTIFICATES}"] if files else []
         words = (*common, *options, "--", *job.packages)
-        return Phase(
-            name="fetching", script=SCRIPT, flags=ISOLATED, arguments=words, files=files, policy=Policy(indexes.rules)
-        )
+        return Phase(name="fetching", script=SCRIPT, flags=ISOLATED, arguments=words, files=files, rules=indexes.rules)
 
     def indexes(self, job: Job) -> Indexes:
         """As the caller's pip is configured."""

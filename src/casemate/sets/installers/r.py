@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from casemate.egress.rules import Policy
 from casemate.errors import BuildFailed, InvalidInput
 from casemate.model.packages import Locked
 from casemate.model.spec import HOME_DIRECTORY
@@ -69,8 +68,7 @@ class RPackages:
         if not rules:
             raise BuildFailed("no source of apt's is on a network", hint="--from installs from a directory")
         arguments = ("fetch", *job.packages)
-        policy = Policy(tuple(rules))
-        return Phase(name="fetching", script=SCRIPT, arguments=arguments, files=dict(_apt_files()), policy=policy)
+        return Phase(name="fetching", script=SCRIPT, arguments=arguments, files=dict(_apt_files()), rules=tuple(rules))
 
     def lock(self, artifacts: Path) -> tuple[Locked, ...]:
         return tuple(_locked(path) for path in sorted(artifacts.iterdir()) if path.name != INDEX)
