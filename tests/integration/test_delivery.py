@@ -144,8 +144,10 @@ def test_what_is_not_taken_is_sent_again(database: Database, receiver: Receiver)
     world = World(database, f"http://127.0.0.1:{receiver.port}/")
     receiver.statuses = [500, 429, 404]
     world.post()
-    [notice] = delivered(world, f"127.0.0.1:{receiver.port}")
+    told: list[str] = []
+    [notice] = delivered(world, f"127.0.0.1:{receiver.port}", on_settled=told.append)
     assert (notice.state, notice.attempts) == ("delivered", 4)
+    assert told[:3] == ["waiting"] * 3
     assert len({(body, headers["x-casemate-event-id"]) for _, headers, body in receiver.taken}) == 1
 
 
