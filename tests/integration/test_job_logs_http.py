@@ -20,6 +20,7 @@ from casemate.api.state import State
 from casemate.cli import main
 from casemate.cli.job_logs import harmless
 from casemate.config import Config
+from casemate.jobs.config import load_jobs
 from casemate.model.job import Job, JobSpec, JobState
 from casemate.queue.leases import RecordsQueue
 from casemate.queue.protocol import Ending
@@ -73,7 +74,7 @@ async def serving(path: Path) -> AsyncIterator[Bench]:
 async def _serving(path: Path) -> AsyncIterator[Bench]:
     service = load_service(Config(), {"CASEMATE_SERVICE_DATA": str(path), "CASEMATE_SERVICE_RATE": "100000"})
     (path / "run").mkdir(parents=True, exist_ok=True)
-    async with opened(service, path) as parts:
+    async with opened(service, load_jobs(Config(), {}), path) as parts:
         key = await parts.tenancy.first_start()
         assert key is not None
         principal = await parts.tenancy.authenticate(key)

@@ -453,14 +453,14 @@ COMMANDS: Final = {
     for command in (RUN, CHECK, EXEC, SHELL, SERVE, CONFIG, RUNTIMES, POOLS, DOCTOR, SELFTEST, COMPLETION, COMPLETE)
 }
 _SERVICE: Final = "casemate.cli.service_commands"
-_JOB_LOGS: Final = "casemate.cli.job_log_commands"
+_JOBS: Final = "casemate.cli.job_commands"
 _ACCOUNTS: Final = "casemate.cli.account_commands"
 GROUPS: Final = {
     group.name: group
     for group in (
         Group(name="fn", module=_SERVICE, summary="publish, call and test functions in a service"),
         Group(name="runs", module=_SERVICE, summary="list, show and cancel executions in a service"),
-        Group(name="jobs", module=_JOB_LOGS, summary="show and search what jobs have printed"),
+        Group(name="jobs", module=_JOBS, summary="have a service run commands once it can, and look after them"),
         Group(name="key", module=_SERVICE, summary="make, list, rotate and revoke keys of a service"),
         Group(name="tenant", module=_SERVICE, summary="make and list tenants of a service"),
         Group(name="usage", module=_ACCOUNTS, summary="show what was used and what it costs"),
