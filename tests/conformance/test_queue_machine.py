@@ -266,6 +266,7 @@ def somewhere(kind: str, request: pytest.FixtureRequest) -> Iterator[Place]:
             yield Path(directory) / "records.db"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DATABASES)
 def test_any_sequence_leaves_every_job_as_it_should_be(kind: str, request: pytest.FixtureRequest) -> None:
     with somewhere(kind, request) as place:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from sqlalchemy import Connection, select, text
 from tests.conformance.test_queue import SUCCESS, Desk
 from tests.conformance.test_queue_machine import everything
@@ -99,6 +100,7 @@ def torn(copy: Path, chance: random.Random) -> Path:
     return found
 
 
+@pytest.mark.slow
 def test_s2_71_no_job_is_lost_or_ended_twice_by_a_power_cut(tmp_path: Path) -> None:
     path = tmp_path / "records.db"
     with opened(path) as database:
