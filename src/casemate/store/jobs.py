@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, tuple_
 
 from casemate.errors import Conflict, NotFound
 from casemate.job_limits import SPECS_A_PAGE_MAX_BYTES, TRANSITIONS_READ_MAX
 from casemate.model.job import ACTIVE, ENDED, Job, JobSpec, JobState, Transition
 from casemate.service_limits import PAGE_DEFAULT_COUNT, SWEEP_MAX_COUNT
 from casemate.store.pages import Page, cursor_of, has_labels, newest_first
+from casemate.store.prepared import Prepared
 from casemate.store.schema import JOB_IS_DEAD, JOB_IS_LEASED, job_queues
 from casemate.store.schema import job_transitions as moves
 from casemate.store.schema import jobs as table
@@ -37,7 +38,8 @@ FIELDS: Final = tuple(name for name in Job.__struct_fields__ if name != "result"
 MOVED: Final = [table.c[name] for name in FIELDS]
 """All of a job but the document of its result, which may be large."""
 
-_INSERT_MOVES: Final = insert(moves).inline()
+_MOVE: Final = ("tenant_id", "job_id", "state", "at_us", "attempt", "detail")
+_INSERT_MOVES: Final = Prepared(insert(moves).inline().values({name: bindparam(name) for name in _MOVE}))
 _SPEC: Final = msgspec.json.Decoder(JobSpec)
 
 
@@ -113,7 +115,12 @@ def insert_transitions(connection: Connection, jobs: list[tuple[Job, str]], *, a
         }
         for job, detail in jobs
     ]
-    connection.execute(_INSERT_MOVES, one_or_many(rows))
+    _insert_moves(connection, rows)
+
+
+def _insert_moves(connection: Connection, rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        _INSERT_MOVES.run(connection, row)
 
 
 def insert_steps(connection: Connection, job: Job, steps: Sequence[Transition]) -> None:
@@ -121,7 +128,7 @@ def insert_steps(connection: Connection, job: Job, steps: Sequence[Transition]) 
     place = {"tenant_id": job.tenant_id, "job_id": job.id}
     if steps:
         rows = [msgspec.structs.asdict(step) | {"state": step.state.value} | place for step in steps]
-        connection.execute(_INSERT_MOVES, one_or_many(rows))
+        _insert_moves(connection, rows)
 
 
 def delete_job(connection: Connection, tenant_id: str, job_id: str) -> Job:

@@ -19,8 +19,10 @@ from casemate.model.job import Job, Standing
 from casemate.store import settings
 from casemate.store.dialect import dialect_of
 from casemate.store.jobs import MOVED, insert_transitions, job_of, one_or_many, row_of
+from casemate.store.prepared import Prepared
 from casemate.store.schema import JOB_IS_DELAYED, JOB_IS_LEASED, JOB_IS_READY, QUEUE_IS_READY, job_queues, tenants
 from casemate.store.schema import jobs as table
+from casemate.store.schema import settings as settings_table
 from casemate.store.tenants import ACTIVE
 
 READY: Final = "ready"
@@ -75,7 +77,9 @@ _COUNT: Final = (
         ),
     )
 )
-_COUNT_IF_FREE: Final = _COUNT.where(_FREE)
+_COUNTED: Final = Prepared(_COUNT)
+_COUNTED_IF_FREE: Final = Prepared(_COUNT.where(_FREE))
+_PAUSED: Final = select(settings_table.c.value).where(settings_table.c.name == PAUSED)
 _STANDINGS: Final = (
     select(*(job_queues.c[name] for name in ("tenant_id", "ready", "leased", "since_us")), tenants.c.concurrency_max)
     .join(tenants, tenants.c.id == job_queues.c.tenant_id)
@@ -142,11 +146,11 @@ def _conflict(job_id: str) -> Conflict:
 def _count_in(connection: Connection, row: Row, *, queue_max: int, at_us: int) -> None:
     tenant_id = row.job.tenant_id
     values = {**_counted({row.place: 1}), "of_tenant": tenant_id, "queue_max": queue_max, "at_us": at_us}
-    if connection.execute(_COUNT_IF_FREE, values).rowcount:
+    if _COUNTED_IF_FREE.run(connection, values).rowcount:
         return
     if not has_queue(connection, tenant_id):
         make_queue(connection, tenant_id)
-        if connection.execute(_COUNT_IF_FREE, values).rowcount:
+        if _COUNTED_IF_FREE.run(connection, values).rowcount:
             return
     raise TooManyRequests(f"{queue_max} jobs of this tenant are waiting already", retry_after_s=QUEUE_RETRY_S)
 
@@ -272,7 +276,7 @@ def _recount(connection: Connection, changes: Sequence[Change], *, at_us: int, s
             served[tenant_id] = served_us + index
     for tenant_id in sorted(more):
         values = {"of_tenant": tenant_id, "at_us": at_us, "served_us": served.get(tenant_id)}
-        connection.execute(_COUNT, _counted(more[tenant_id]) | values)
+        _COUNTED.run(connection, _counted(more[tenant_id]) | values)
 
 
 def _counted(places: dict[str, int]) -> dict[str, int | None]:
@@ -309,7 +313,7 @@ def _row(found: Mapping[Any, Any]) -> Row:
 def is_paused(connection: Connection, tenant_id: str | None = None) -> bool:
     """Whether nothing of that tenant is leased; None: of nobody."""
     if tenant_id is None:
-        return bool(settings.get_setting(connection, PAUSED))
+        return bool(connection.execute(_PAUSED).scalar())
     query = select(job_queues.c.is_paused).where(_QUEUE)
     return bool(connection.execute(query, {"of_tenant": tenant_id}).scalar())
 
