@@ -276,6 +276,22 @@ def test_of_tenants_who_has_least_is_next(desk: Desk) -> None:
     run(scenario())
 
 
+def test_s9_a_tenant_that_floods_the_queue_has_no_turn_before_anothers_next(desk: Desk) -> None:
+    async def scenario() -> None:
+        flooding, modest = await desk.tenant("flooding"), await desk.tenant("modest")
+        await asyncio.gather(*(desk.submit(flooding, priority=9) for _ in range(60)))
+        held = list(await desk.claim(4))
+        for number in range(5):
+            job = await desk.submit(modest, f"modest-{number}", priority=0)
+            await desk.queue.end(held.pop(0).token, SUCCESS)
+            (lease,) = await desk.claim(1)
+            assert lease.job.id == job.id, "the first place that is free"
+            await desk.queue.end(lease.token, SUCCESS)
+            held += await desk.claim(1)
+
+    run(scenario())
+
+
 def test_equal_tenants_take_turns(desk: Desk) -> None:
     async def scenario() -> None:
         owners = [await desk.tenant(name) for name in "abc"]
