@@ -88,6 +88,17 @@ def postgres() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[Server]:
+    """Start one that the tests of a module may end and start again."""
+    if "postgresql" not in DATABASES:
+        pytest.skip("no PostgreSQL can be started here")
+    from tests.postgres import served
+
+    with served() as server:
+        yield server
+
+
 @pytest.fixture(params=DATABASES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
     """Return where records are for this test: in a file, then on a server."""

@@ -27,7 +27,6 @@ START_TIMEOUT_S: Final = 60.0
 LOOK_S: Final = 0.02
 QUICK: Final = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "16MB",
     "jit": "off",

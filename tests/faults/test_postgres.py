@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import psycopg
 import pytest
 from sqlalchemy import Connection, insert, select, text
 from tests.conformance.test_queue import Desk
-from tests.databases import DATABASES
 from tests.integration.records import opened
-from tests.postgres import Server, served
 
 from casemate.errors import ConfigError, RecordsUnavailable
 from casemate.queue.leases import RecordsQueue
@@ -26,23 +24,17 @@ from casemate.store.database import Database
 from casemate.store.migrate import upgrade
 from casemate.store.schema import settings
 
+if TYPE_CHECKING:
+    from tests.postgres import Server
+
 STEP_TIMEOUT_S = 30
 
 Operations: TypeAlias = list[Callable[[Connection], None]]
 
 
-@pytest.fixture(scope="module")
-def own() -> Iterator[Server]:
-    """Start a server that these tests may end."""
-    if "postgresql" not in DATABASES:
-        pytest.skip("no PostgreSQL can be started here")
-    with served() as found:
-        yield found
-
-
 @pytest.fixture
-def address(own: Server) -> str:
-    return own.new()
+def address(own_postgres: Server) -> str:
+    return own_postgres.new()
 
 
 def put(connection: Connection, name: str) -> None:
@@ -53,10 +45,10 @@ def names(connection: Connection) -> set[str]:
     return set(connection.execute(select(settings.c.name)).scalars())
 
 
-def test_s10_a_server_that_ends_is_told_and_its_return_is_noticed(own: Server, address: str) -> None:
+def test_s10_a_server_that_ends_is_told_and_its_return_is_noticed(own_postgres: Server, address: str) -> None:
     with opened(address) as database:
         database.write_now(partial(put, name="before"))
-        own.stop(signal.SIGINT)
+        own_postgres.stop(signal.SIGINT)
         try:
             for _ in range(2):
                 with pytest.raises(RecordsUnavailable) as caught:
@@ -65,11 +57,11 @@ def test_s10_a_server_that_ends_is_told_and_its_return_is_noticed(own: Server, a
                 with pytest.raises(RecordsUnavailable):
                     database.read_now(names)
         finally:
-            own.start()
+            own_postgres.start()
         database.write_now(partial(put, name="after"))
         assert database.read_now(names) == {"before", "after"}
-        own.stop(signal.SIGINT)
-        own.start()
+        own_postgres.stop(signal.SIGINT)
+        own_postgres.start()
         database.write_now(partial(put, name="again"))
         assert database.read_now(names) == {"before", "after", "again"}, "who asks later meets no error"
 
@@ -244,15 +236,15 @@ def test_two_processes_that_submit_one_id_submit_one_job(address: str) -> None:
     ],
 )
 def test_a_server_that_is_not_there_is_told_without_the_password(
-    own: Server, wrong: str, error: type[Exception]
+    own_postgres: Server, wrong: str, error: type[Exception]
 ) -> None:
     with pytest.raises(error) as caught:
-        Database.open(wrong.format(directory=own.directory).replace("casemate@", "casemate:hunter2@"))
+        Database.open(wrong.format(directory=own_postgres.directory).replace("casemate@", "casemate:hunter2@"))
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_place_is_told_without_the_password(own: Server) -> None:
-    found = dialect.Postgres(f"postgresql://casemate:hunter2@/x?host={own.directory}")
+def test_the_place_is_told_without_the_password(own_postgres: Server) -> None:
+    found = dialect.Postgres(f"postgresql://casemate:hunter2@/x?host={own_postgres.directory}")
     assert "hunter2" not in found.place
     assert "casemate" in found.place
 
@@ -281,10 +273,10 @@ def described(address: str) -> list[tuple[object, ...]]:
         return [row for query in queries for row in connection.execute(query.encode()).fetchall()]
 
 
-def test_migrations_make_the_same_tables_as_a_new_database_has(own: Server, address: str) -> None:
+def test_migrations_make_the_same_tables_as_a_new_database_has(own_postgres: Server, address: str) -> None:
     with opened(address):
         pass
-    migrated = own.new()
+    migrated = own_postgres.new()
     server = dialect.Postgres(migrated)
     engine = server.open_engine(writes=True)
     with server.changing_tables(engine) as connection:

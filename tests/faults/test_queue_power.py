@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from sqlalchemy import Connection, select, text
@@ -23,7 +24,12 @@ from casemate.job_limits import CLAIMS_MAX
 from casemate.model.job import ENDED, JobState
 from casemate.store.schema import job_transitions
 
+if TYPE_CHECKING:
+    from tests.postgres import Server
+
 CUTS: Final = 25
+SERVER_ENDS: Final = 3
+SERVER_ENDS_AFTER: Final = 20
 WORKERS: Final = 4
 TENANT_CONCURRENCY: Final = CLAIMS_MAX
 
@@ -153,3 +159,30 @@ def ends_of(connection: Connection) -> dict[str, Any]:
     for name, state in connection.execute(select(job_transitions.c.job_id, job_transitions.c.state)):
         found[name] = found.get(name, 0) + (state in states)
     return found
+
+
+@pytest.mark.slow
+def test_s2_71_no_job_is_lost_or_ended_twice_by_the_end_of_a_server(own_postgres: Server) -> None:
+    place = own_postgres.new()
+    tenant = ""
+    for _ in range(SERVER_ENDS):
+        with opened(place) as database:
+            desk = Desk(database)
+            tenant = tenant or asyncio.run(desk.tenant(concurrency_max=TENANT_CONCURRENCY))
+            life = Life(desk)
+            ending = threading.Thread(target=end_server, args=(own_postgres, life))
+            ending.start()
+            with suppress(ExceptionGroup):
+                asyncio.run(life.live(tenant))
+            ending.join()
+        own_postgres.start()  # here, for it ends with the thread that has started it
+        with opened(place) as database:
+            asyncio.run(goes_on(Desk(database), tenant, frozenset(life.accepted), frozenset(life.ended)))
+
+
+def end_server(server: Server, life: Life) -> None:
+    """At once, as by SIGKILL, in the middle."""
+    while len(life.ended) < SERVER_ENDS_AFTER:
+        threading.Event().wait(0.0005)
+    server.stop(signal.SIGQUIT)
+    life.is_over = True
