@@ -417,7 +417,7 @@ COMMANDS: Final = {
     )
 }
 _SERVICE: Final = "casemate.cli.service_commands"
-_JOB_LOGS: Final = "casemate.cli.job_log_commands"
+_JOBS: Final = "casemate.cli.job_commands"
 _FLOWS: Final = "casemate.cli.flow_commands"
 _ACCOUNTS: Final = "casemate.cli.account_commands"
 _OBJECTS: Final = "casemate.cli.object_commands"
@@ -426,7 +426,7 @@ GROUPS: Final = {
     for group in (
         Group(name="fn", module=_SERVICE, summary="publish, call and test functions in a service"),
         Group(name="runs", module=_SERVICE, summary="list, show and cancel executions in a service"),
-        Group(name="jobs", module=_JOB_LOGS, summary="show and search what jobs have printed"),
+        Group(name="jobs", module=_JOBS, summary="have a service run commands once it can, and look after them"),
         Group(name="flows", module=_FLOWS, summary="show what jobs have tried to reach, or follow it", is_one=True),
         Group(name="key", module=_SERVICE, summary="make, list, rotate and revoke keys of a service"),
         Group(name="tenant", module=_SERVICE, summary="make and list tenants of a service"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from casemate.cli.arguments import Argument, Command, Example, Group, Option
-from casemate.cli.object_commands import JOB_COMMANDS
+from casemate.cli.arguments import Argument, Command, Example, Option
 from casemate.cli.service_commands import COMMON, LIMIT, SINCE, UNTIL
 
 _LOGS: Final = "casemate.cli.job_logs"
@@ -54,9 +53,4 @@ JOBS_SEARCH: Final = Command(
         Example("casemate jobs search --job nightly --stream stderr --limit 20", "the last ones of one job"),
     ),
 )
-COMMANDS: Final = {command.name: command for command in (JOBS_LOGS, JOBS_SEARCH, *JOB_COMMANDS)}
-
-
-def commands_of(group: Group) -> dict[str, Command]:
-    """The commands of a group by their second word."""
-    return {name.removeprefix(f"{group.name} "): each for name, each in COMMANDS.items()}
+COMMANDS: Final = {command.name: command for command in (JOBS_LOGS, JOBS_SEARCH)}

@@ -53,10 +53,11 @@ def _show(parsed: Parsed, entries: Iterable[LogEntry]) -> None:
         if parsed.flag("json"):
             show([msgspec.json.encode(entry).decode()])
         else:
-            _write(entry, sys.stderr if entry.stream == "stderr" else sys.stdout, with_times=parsed.flag("times"))
+            write_entry(entry, sys.stderr if entry.stream == "stderr" else sys.stdout, with_times=parsed.flag("times"))
 
 
-def _write(entry: LogEntry, file: TextIO, *, with_times: bool) -> None:
+def write_entry(entry: LogEntry, file: TextIO, *, with_times: bool = False) -> None:
+    """A line as it was; on a terminal, as it can do no harm."""
     data = entry.data
     if file.isatty():
         data = harmless(data).encode(file.encoding or "utf-8", "replace") + (b"" if entry.partial else b"\n")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Self, Unpack
 from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.flow import FlowEntry
 from casemate.model.job_log import LogEntry
+from casemate.model.job_told import JobRecord
 from casemate.model.objects import StoredObject
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import account_calls, calls, flows, job_logs, object_calls, transfers
+from casemate.sdk import account_calls, calls, flows, job_calls, job_logs, object_calls, transfers
 from casemate.sdk.async_driver import AsyncDriver as _AsyncDriver
 from casemate.sdk.async_driver import Group as _Group
 from casemate.sdk.async_driver import awaited as _awaited
@@ -100,6 +101,40 @@ class AsyncRunners(_Group):
 
     list = _listing(calls.list_runners)
     invoke = _awaited(calls.invoke_runner)
+
+
+class AsyncJobs(_Group):
+    """Commands and code that the service runs once it can."""
+
+    submit = _awaited(job_calls.submit_job)
+    submit_document = _awaited(job_calls.submit_document)
+    get = _awaited(job_calls.get_job)
+    list = _listing(job_calls.list_jobs)
+    find = _listing(job_calls.find_jobs)
+    dead = _listing(job_calls.list_dead_jobs)
+    cancel = _awaited(job_calls.cancel_job)
+    rerun = _awaited(job_calls.rerun_job)
+    retry = _awaited(job_calls.retry_job)
+    delete = _awaited(job_calls.delete_job)
+    queue = _awaited(job_calls.show_queue)
+    pause = _awaited(job_calls.pause_queue)
+    resume = _awaited(job_calls.resume_queue)
+
+    async def wait(self, job_id: str) -> JobRecord:
+        """Until the job has ended: the job with its result."""
+        found = self._driver.iterate(job_calls.wait_for(self._driver.context, job_id))
+        async with aclosing(found):
+            return await anext(found)
+
+
+class AsyncSchedules(_Group):
+    """Jobs that are made again and again."""
+
+    create = _awaited(job_calls.create_schedule)
+    list = _listing(job_calls.list_schedules)
+    get = _awaited(job_calls.get_schedule)
+    change = _awaited(job_calls.change_schedule)
+    delete = _awaited(job_calls.delete_schedule)
 
 
 class AsyncLogs(_Group):
@@ -285,6 +320,8 @@ class AsyncClient(_Group):
         self.executions = AsyncExecutions(driver)
         self.functions = AsyncFunctions(driver)
         self.runners = AsyncRunners(driver)
+        self.jobs = AsyncJobs(driver)
+        self.schedules = AsyncSchedules(driver)
         self.logs = AsyncLogs(driver)
         self.flows = AsyncFlows(driver)
         self.tenants = AsyncTenants(driver)

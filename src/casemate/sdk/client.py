@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Self, Unpack
 
 from casemate.errors import CasemateError, SandboxClosed
 from casemate.model.flow import FlowEntry
 from casemate.model.job_log import LogEntry
+from casemate.model.job_told import JobRecord
 from casemate.model.objects import StoredObject
 from casemate.model.result import Chunk, Result
 from casemate.model.service import Invocation
-from casemate.sdk import account_calls, calls, flows, job_logs, object_calls, transfers
+from casemate.sdk import account_calls, calls, flows, job_calls, job_logs, object_calls, transfers
 from casemate.sdk.driver import Driver as _Driver
 from casemate.sdk.driver import Group as _Group
 from casemate.sdk.driver import blocking as _blocking
@@ -99,6 +100,40 @@ class Runners(_Group):
 
     list = _listing(calls.list_runners)
     invoke = _blocking(calls.invoke_runner)
+
+
+class Jobs(_Group):
+    """Commands and code that the service runs once it can."""
+
+    submit = _blocking(job_calls.submit_job)
+    submit_document = _blocking(job_calls.submit_document)
+    get = _blocking(job_calls.get_job)
+    list = _listing(job_calls.list_jobs)
+    find = _listing(job_calls.find_jobs)
+    dead = _listing(job_calls.list_dead_jobs)
+    cancel = _blocking(job_calls.cancel_job)
+    rerun = _blocking(job_calls.rerun_job)
+    retry = _blocking(job_calls.retry_job)
+    delete = _blocking(job_calls.delete_job)
+    queue = _blocking(job_calls.show_queue)
+    pause = _blocking(job_calls.pause_queue)
+    resume = _blocking(job_calls.resume_queue)
+
+    def wait(self, job_id: str) -> JobRecord:
+        """Until the job has ended: the job with its result."""
+        found = self._driver.iterate(job_calls.wait_for(self._driver.context, job_id))
+        with closing(found):
+            return next(found)
+
+
+class Schedules(_Group):
+    """Jobs that are made again and again."""
+
+    create = _blocking(job_calls.create_schedule)
+    list = _listing(job_calls.list_schedules)
+    get = _blocking(job_calls.get_schedule)
+    change = _blocking(job_calls.change_schedule)
+    delete = _blocking(job_calls.delete_schedule)
 
 
 class Logs(_Group):
@@ -294,6 +329,8 @@ class Client(_Group):
         self.executions = Executions(driver)
         self.functions = Functions(driver)
         self.runners = Runners(driver)
+        self.jobs = Jobs(driver)
+        self.schedules = Schedules(driver)
         self.logs = Logs(driver)
         self.flows = Flows(driver)
         self.tenants = Tenants(driver)
