@@ -18,6 +18,7 @@ NATIVE := $(wildcard native/*.c native/*.h)
 SOAK_RUNS ?= 5000
 SOAK_KILLS_RUNS ?= 20000
 SOAK_SERVICE_KILLS ?= 200
+SOAK_JOBS ?= 2000
 BENCH_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -95,6 +96,7 @@ soak: setup-dev ## many runs in a row: nothing may grow
 	@$(PYTHON) -m bench.soak --runs $(SOAK_RUNS)
 	@$(PYTHON) -m bench.soak --kills --runs $(SOAK_KILLS_RUNS)
 	@$(PYTHON) -m bench.service_chaos --kills $(SOAK_SERVICE_KILLS)
+	@$(PYTHON) -m bench.job_chaos --jobs $(SOAK_JOBS)
 
 clean: ## remove everything that the targets above made
 	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis __pycache__ \

@@ -15,7 +15,21 @@ from pathlib import Path
 from typing import Final
 
 import casemate
-from bench import egress, isolates, items, loads, peers, preload, queueing, served, service, sessions, starts, warm
+from bench import (
+    egress,
+    isolates,
+    items,
+    jobs,
+    loads,
+    peers,
+    preload,
+    queueing,
+    served,
+    service,
+    sessions,
+    starts,
+    warm,
+)
 from bench.measure import Action
 from bench.rows import Row, as_json, text
 from casemate.kernel.cgroup_types import CgroupUnavailable
@@ -45,6 +59,7 @@ def measure(engine: casemate.Engine, floor: Action, *, share: float, full: bool)
     yield from served.served(rounds(100))
     yield from preload.preload(rounds(20))
     yield from service.service(share)
+    yield from jobs.jobs(share)
     yield from egress.egress(share)
     yield from queueing.queueing(rounds(100), round(queueing.WAITING_COUNT * share))
 

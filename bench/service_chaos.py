@@ -331,8 +331,10 @@ def record_problems(data: Path, load: Load) -> Iterator[str]:
 
 
 def left_files(data: Path, temporary: Path) -> list[str]:
-    """What is in places of files that come and go."""
-    return [str(path) for place in (temporary, data / "run") for path in place.iterdir()]
+    """What is in places of files that come and go; the spool itself stays."""
+    spool = data / "run/spool"
+    places = (temporary, data / "run", *([spool] if spool.exists() else []))
+    return [str(path) for place in places for path in place.iterdir() if path != spool]
 
 
 def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:

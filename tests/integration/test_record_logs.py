@@ -13,6 +13,7 @@ from tests.integration.records import Place, opened, with_tenant
 from casemate.api import upkeep
 from casemate.config import Config
 from casemate.errors import Conflict, InvalidInput
+from casemate.jobs.config import load_jobs
 from casemate.service_config import load_service
 from casemate.service_limits import (
     FUNCTION_LOG_TEXT_MAX_CHARS,
@@ -96,7 +97,8 @@ def test_s0_37_what_was_printed_longer_ago_than_it_is_kept_is_gone_after_the_swe
     at_us = 100 * DAY_US
     write(database, line(owner, "old", at_us=at_us - 7 * DAY_US - 1), line(owner, "kept", at_us=at_us - 7 * DAY_US))
     database.write_now(partial(samples.insert_samples, samples=[sample(1), sample(at_us)]))
-    parts = SimpleNamespace(config=load_service(Config(), {"HOME": "/home/one"}), database=database)
+    jobs = SimpleNamespace(settings=load_jobs(Config(), {}))
+    parts = SimpleNamespace(config=load_service(Config(), {"HOME": "/home/one"}), database=database, jobs=jobs)
     assert parts.config.log_retention_days == 7
     asyncio.run(upkeep.sweep(cast("State", parts), at_us))
     assert read(database, owner) == ["kept"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -330,3 +331,14 @@ def test_a2_10_s2_82_an_operators_policy_is_kept_and_what_is_queued_survives(tmp
 def test_s2_92_health_names_the_node_that_is_gone(service: LiveService) -> None:
     found: dict[str, Any] = answered(httpx2.get(f"{service.url}/readyz"))
     assert found["parts"]["node"] == "ok"
+
+
+def test_s2_22_a_job_is_made_from_a_template(tenant: Tenant) -> None:
+    template = {"command": "printenv GREETING", "environment": {"GREETING": "hello"}, "labels": {"from": "template"}}
+    put = tenant.http.put("/v1/objects/templates/greet", content=json.dumps(template).encode())
+    assert put.status_code in {200, 201}, put.text
+    job = run(tenant, template="greet")
+    assert job["result"]["stdout"]["text"] == "hello\n"
+    assert (job["template"], job["labels"]) == ("greet", {"from": "template"})
+    other = run(tenant, template="greet", environment={"GREETING": "bye"})
+    assert other["result"]["stdout"]["text"] == "bye\n"

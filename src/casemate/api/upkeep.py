@@ -19,7 +19,7 @@ from casemate.executions.book import now_us
 from casemate.model.accounting import day_of
 from casemate.model.units import SECOND_US
 from casemate.object_limits import OBJECTS_RECOUNT_S
-from casemate.store import executions, flows, idempotency, logs, nonces, samples, tenants, usage, webhooks
+from casemate.store import executions, flows, idempotency, jobs, logs, nonces, samples, tenants, usage, webhooks
 from casemate.store.stored import count_bytes
 
 _LOG: Final = structlog.get_logger("casemate.upkeep")
@@ -81,10 +81,12 @@ async def sweep_objects(parts: State, at_us: int) -> None:
 async def sweep(parts: State, at_us: int) -> None:
     """Delete what is older than it is to be kept, a part at a time, so that nobody waits long for the writer."""
     kept_us = parts.config.log_retention_days * _DAY_US
+    jobs_us = parts.jobs.settings.retention_days * _DAY_US
     flows_us = parts.config.network.flow_retention_days * _DAY_US
     idempotency_us = int(limits.IDEMPOTENCY_KEPT_S * SECOND_US)
     for delete in (
         lambda connection: executions.delete_older(connection, None, ended_before_us=at_us - kept_us),
+        lambda connection: jobs.delete_older(connection, None, ended_before_us=at_us - jobs_us),
         lambda connection: logs.sweep(connection, before_us=at_us - kept_us),
         lambda connection: samples.sweep(connection, before_us=at_us - kept_us),
         lambda connection: flows.sweep(connection, before_us=at_us - flows_us),

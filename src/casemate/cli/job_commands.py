@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from casemate.cli import job_log_commands, object_commands
+from casemate.cli import job_log_commands
 from casemate.cli.arguments import Argument, Command, Example, Group, Option
 from casemate.cli.commands import ALLOW, LIMITS, PLACE, RUNTIME
+from casemate.cli.object_commands import JOB_COMMANDS
 from casemate.cli.service_commands import COMMON, SINCE, UNTIL
 
 _JOBS: Final = "casemate.cli.jobs"
@@ -237,11 +238,7 @@ SCHEDULES: Final = Command(
     options=COMMON,
 )
 _OWN: Final = (SUBMIT, LIST, SHOW, CANCEL, RERUN, DELETE, DEAD, QUEUE, SCHEDULE, SCHEDULES)
-COMMANDS: Final = {
-    **{command.name: command for command in _OWN},
-    **job_log_commands.COMMANDS,
-    **{command.name: command for command in object_commands.JOB_COMMANDS},
-}
+COMMANDS: Final = {command.name: command for command in (*_OWN, *job_log_commands.COMMANDS.values(), *JOB_COMMANDS)}
 
 
 def commands_of(group: Group) -> dict[str, Command]:

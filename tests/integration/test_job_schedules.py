@@ -1,0 +1,169 @@
+"""Schedules over real records: each time makes one job, whatever becomes of the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.integration.job_desk import Desk, Who
+
+from casemate.config import Config
+from casemate.errors import InvalidInput, NotFound
+from casemate.jobs.config import JobSettings, load_jobs
+from casemate.jobs.schedules import Schedules
+from casemate.model.job import Job, JobSpec
+from casemate.model.units import SECOND_US
+from casemate.store.database import Database
+from casemate.store.jobs import Filters, list_jobs
+
+HOUR_US = 3600 * SECOND_US
+SPEC = JobSpec(argv=("true",), labels={"a": "b"})
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    made = Database.open(tmp_path / "records.sqlite")
+    yield made
+    made.close_now()
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.at_us = 1_900_000_000 * SECOND_US // HOUR_US * HOUR_US + 1
+
+    def __call__(self) -> int:
+        return self.at_us
+
+
+class Bench:
+    """Schedules with a clock of their own."""
+
+    def __init__(self, database: Database, settings: JobSettings | None = None) -> None:
+        self.desk = Desk(database)
+        self.clock = Clock()
+        self.settings = settings or load_jobs(Config(), {})
+        self.schedules = self.again()
+
+    def again(self) -> Schedules:
+        return Schedules(
+            self.desk.database,
+            self.desk.queue,
+            self.settings,
+            changes=self.desk.changes,
+            beside=self.desk.beside,
+            clock=self.clock,
+        )
+
+    async def create(self, who: Who, cron: str = "0 * * * *", **fields: Any) -> str:
+        values = {"cron": cron, "zone": "UTC", "missed": "skip", **fields}
+        return (await self.schedules.create(who, values.pop("spec", SPEC), **values)).id
+
+    async def jobs(self, who: Who) -> list[Job]:
+        found = await self.desk.database.read(lambda records: list_jobs(records, who.tenant_id, Filters()))
+        return list(found.items)
+
+
+def test_each_time_makes_one_job_also_where_two_services_look(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        who = await bench.desk.tenant()
+        schedule_id = await bench.create(who)
+        assert await bench.schedules.fire() == bench.clock.at_us - 1 + HOUR_US
+        assert await bench.jobs(who) == []
+        for _ in range(3):
+            bench.clock.at_us += HOUR_US
+            await asyncio.gather(bench.schedules.fire(), bench.again().fire(), bench.schedules.fire())
+        found = await bench.jobs(who)
+        assert len({job.id for job in found}) == len(found) == 3
+        assert all(job.schedule_id == schedule_id and job.spec == SPEC for job in found)
+        last = await bench.schedules.get(who.tenant_id, schedule_id)
+        assert (last.last_job_id, last.last_us) == (found[0].id, bench.clock.at_us - 1)
+
+    asyncio.run(test())
+
+
+def test_no_time_is_made_twice_after_a_restart_and_missed_ones_go_by_their_policy(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        one, other = await bench.desk.tenant(), await bench.desk.tenant("two")
+        await bench.create(one)
+        await bench.create(other, missed="once")
+        bench.clock.at_us += HOUR_US
+        await bench.schedules.fire()
+        await bench.again().fire()
+        assert (len(await bench.jobs(one)), len(await bench.jobs(other))) == (1, 1)
+        bench.clock.at_us += 5 * HOUR_US + HOUR_US // 2
+        await bench.again().fire()
+        assert (len(await bench.jobs(one)), len(await bench.jobs(other))) == (1, 2)
+
+    asyncio.run(test())
+
+
+def test_a_paused_schedule_makes_nothing_and_a_resumed_one_nothing_for_that_time(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        who = await bench.desk.tenant()
+        schedule_id = await bench.create(who, missed="once")
+        await bench.schedules.change(who.tenant_id, schedule_id, is_paused=True)
+        bench.clock.at_us += 3 * HOUR_US
+        assert await bench.schedules.fire() is None
+        await bench.schedules.change(who.tenant_id, schedule_id, is_paused=False)
+        await bench.schedules.fire()
+        assert await bench.jobs(who) == []
+        with pytest.raises(InvalidInput):
+            await bench.schedules.change(who.tenant_id, schedule_id, cron="never")
+        await bench.schedules.delete(who.tenant_id, schedule_id)
+        with pytest.raises(NotFound):
+            await bench.schedules.delete(who.tenant_id, schedule_id)
+
+    asyncio.run(test())
+
+
+def test_what_may_not_run_now_is_passed_over_and_the_next_time_stays(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database, load_jobs(Config(jobs={"allowed_commands": ["ls"]}), {}))
+        who = await bench.desk.tenant()
+        full = Who((await bench.desk.tenant("full", queue_max=0)).tenant_id)
+        forbidden = await bench.create(who)
+        allowed = await bench.create(full, spec=JobSpec(argv=("ls",)))
+        bench.clock.at_us += HOUR_US
+        await bench.schedules.fire()
+        for each, schedule_id in ((who, forbidden), (full, allowed)):
+            assert await bench.jobs(each) == []
+            found = await bench.schedules.get(each.tenant_id, schedule_id)
+            assert found.next_us == bench.clock.at_us - 1 + HOUR_US
+
+    asyncio.run(test())
+
+
+def test_of_another_tenant_no_schedule_is_found(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        one, other = await bench.desk.tenant(), await bench.desk.tenant("two")
+        schedule_id = await bench.create(one)
+        for asking in (bench.schedules.get, bench.schedules.change, bench.schedules.delete):
+            with pytest.raises(NotFound):
+                await asking(other.tenant_id, schedule_id)
+        assert (await bench.schedules.list_schedules(other.tenant_id, limit=10)).items == ()
+
+    asyncio.run(test())
+
+
+def test_while_it_is_open_jobs_are_made_when_their_time_comes(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        who = await bench.desk.tenant()
+        schedule_id = await bench.create(who)
+        bench.clock.at_us += HOUR_US
+        key = f"{who.tenant_id}/{schedule_id}.{(bench.clock.at_us - 1) // SECOND_US}"
+        with bench.desk.changes.watching(key) as made:
+            async with bench.schedules:
+                await made.wait()
+        assert len(await bench.jobs(who)) == 1
+
+    asyncio.run(asyncio.wait_for(test(), 30))
