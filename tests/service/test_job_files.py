@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from tests.service.live import Tenant, answered
+from tests.service.live import LiveService, Tenant, answered
+
+from casemate.service_config import NODE_SPOOL
 
 SIZE_BYTES: Final = 3_000_001
 
 
 def run(tenant: Tenant, **body: Any) -> dict[str, Any]:
-    job = answered(tenant.http.post("/v1/jobs", json=body), 202)
+    return ended(tenant, answered(tenant.http.post("/v1/jobs", json=body), 202))
+
+
+def ended(tenant: Tenant, job: dict[str, Any]) -> dict[str, Any]:
     while job["ended_at"] is None:
         job = answered(tenant.http.get(f"/v1/jobs/{job['id']}", params={"wait": 30}))
-    found: dict[str, Any] = job
-    return found
+    return job
 
 
 def files_of(tenant: Tenant, job: dict[str, Any]) -> dict[str, bytes]:
@@ -71,3 +76,35 @@ def test_f24_names_that_a_program_has_chosen_cost_nobody_the_result(tenant: Tena
     assert {"output/-rf", "output/..a", "output/new\\x0aline"} < set(found)
     assert len(found) == 4
     assert job["result"]["events"][0]["detail"].startswith("1 left out")
+
+
+def test_s2_7_s2_35_s2_38_states_are_told_and_nothing_is_left(service: LiveService, tenant: Tenant) -> None:
+    before = set(service.data.glob(f"{NODE_SPOOL}/*"))
+    job = run(tenant, command=["sleep", "0.625"], files=[{"path": "data", "content": "x"}])
+    steps = [(step["state"], step["detail"]) for step in job["transitions"]]
+    assert [state for state, _ in steps] == ["queued", "preparing", "running", "collecting", "collecting", "succeeded"]
+    assert ("collecting", "cleaned up") in steps
+    assert set(service.data.glob(f"{NODE_SPOOL}/*")) <= before
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if read(path) == b"sleep\x000.625\0"]
+    assert left == []
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_s2_35_what_cannot_be_prepared_is_a_clear_error_and_nothing_runs(service: LiveService) -> None:
+    tenant = service.tenant()
+    tenant.http.put("/v1/objects/shared/going", content=b"x").raise_for_status()
+    answered(tenant.http.post("/v1/queue/pause"))
+    body = {"command": "true", "files": [{"path": "data", "object": "shared/going"}]}
+    job = answered(tenant.http.post("/v1/jobs", json=body), 202)
+    tenant.http.delete("/v1/objects/shared/going").raise_for_status()
+    answered(tenant.http.post("/v1/queue/resume"))
+    job = ended(tenant, job)
+    assert (job["state"], job["reason"]) == ("failed", "validation")
+    assert "shared/going" in job["result"]["error"]["message"]
+    assert "running" not in [step["state"] for step in job["transitions"]]

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 from tests.machine import left_running
 from tests.networks import lacks_egress
@@ -691,6 +692,21 @@ def test_f2_no_path_of_the_machine_shows_where_it_need_not(
         assert b" /work/input ro,nosuid,nodev" in seen.output["stdout"]
         is_hidden = str(tmp_path / "spool") not in engine.backend.host.overlay_refused
         assert is_hidden == (str(tmp_path).encode() not in seen.output["stdout"])
+
+    check(test)
+
+
+def test_s2_76_inputs_are_there_where_no_overlay_can_be(
+    check: Check, engine: casemate.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(node: Jobber) -> None:
+        host = engine.backend.host
+        refused = msgspec.structs.replace(host, overlay_refused=host.overlay_refused | {str(node.spool)})
+        monkeypatch.setattr(engine.backend, "_host", refused)
+        seen = await node.run("sh", "-c", "cat data; echo x > input/data", files={"input/data": b"given"})
+        assert seen.output["stdout"] == b"given"
+        assert b"Read-only" in seen.output["stderr"]
+        assert engine.backend.host is refused
 
     check(test)
 

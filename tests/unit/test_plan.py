@@ -314,3 +314,17 @@ def test_every_file_and_directory_of_this_machine_s_proc_is_dealt_with() -> None
     covers = {target.partition("/")[2] for _, target in arguments(planned(Limits(), host), StepKind.COVER)}
     open_entries = procfs.OPEN_FILES | procfs.OPEN_DIRECTORIES
     assert set(host.proc_files) | set(host.proc_directories) <= covers | open_entries
+
+
+@given(HOSTS, st.booleans())
+def test_s2_76_inputs_are_mounted_read_only_over_the_work_directory(host: HostFacts, cgroup: bool) -> None:
+    spec = SandboxSpec(inputs=(Mount("/a/b", "/work/input", "/a"),), links=(("data", "input/data"),))
+    steps = make_plan(spec, host, around_of(host, spec.limits, cgroup=cgroup)).steps
+    kinds = [(step.kind, step.arguments[1:3] if step.arguments else ()) for step in steps]
+    work = next(at for at, (kind, rest) in enumerate(kinds) if kind is StepKind.BIND_OWN and rest[0] == "work")
+    kind = StepKind.BIND if "/a" in host.overlay_refused else StepKind.OVERLAY
+    (mounted,) = [at for at, step in enumerate(steps) if step.kind is kind and "work/input" in step.arguments]
+    assert mounted > work
+    assert rootfs.BASE_ATTRIBUTES in steps[mounted].arguments
+    assert steps[steps[mounted].arguments[0]] == Step(StepKind.SOURCE, ("/a/b",))
+    assert Step(StepKind.SYMLINK, ("input/data", "work/data")) in steps[mounted:]

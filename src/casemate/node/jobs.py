@@ -135,11 +135,17 @@ def _answer(call_id: str, news: News) -> Answer:
     return Sampled(id=call_id, **msgspec.structs.asdict(news))
 
 
+def _over(task: asyncio.Task[Result], outbox: Outbox) -> None:
+    if not task.cancelled():
+        task.exception()  # nobody may be left to whom it matters
+    outbox.end()
+
+
 @asynccontextmanager
 async def _running(work: Coroutine[Any, Any, Result], outbox: Outbox) -> AsyncGenerator[asyncio.Task[Result], None]:
     """The work beside whoever takes from the outbox; it has ended when this has."""
     task = asyncio.create_task(work)
-    task.add_done_callback(lambda _: outbox.end())
+    task.add_done_callback(lambda done: _over(done, outbox))
     try:
         yield task
     finally:
