@@ -177,3 +177,14 @@ def test_s2_78_the_command_line_shows_the_audit_log_and_verifies_it(service: Ser
     shown(service, "objects", "put", "-", "shared/audited", stdin=b"x")
     assert "objects.write" in shown(service, "audit", "list", "--action", "objects.", "--limit", "5")
     assert "is whole" in shown(service, "audit", "verify")
+
+
+def test_the_command_line_puts_a_new_master_key_before_the_old(tmp_path: Path) -> None:
+    data, key = tmp_path / "data", ""
+    for number in range(3):
+        with serving(data) as service, Client(service.url, key or service.key) as client:
+            key = key or service.key
+            client.objects.upload(f"shared/{number}", b"x")
+            assert [client.objects.read(f"shared/{each}") for each in range(number + 1)] == [b"x"] * (number + 1)
+            assert f"{number + 2} generations" in shown(service, "objects", "rotate-key", "--data", str(data))
+            assert command(service, "objects", "rotate-key", "--data", str(tmp_path)).returncode == 125

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from casemate import object_limits
 from casemate import service_limits as limits
 from casemate.api.protocol import BoundedProtocol
 
@@ -36,6 +37,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     monkeypatch.setattr(limits, "HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(limits, "BODY_TIMEOUT_S", 0.6)
     monkeypatch.setattr(limits, "TAKING_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(object_limits, "UPLOAD_STEP_S", 0.5)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(application, http=BoundedProtocol, lifespan="off", log_config=None, timeout_keep_alive=1)
     server = uvicorn.Server(config)
@@ -148,3 +150,33 @@ def test_n6_a_request_whose_end_can_be_taken_in_two_ways_is_refused(client: sock
         b"POST / HTTP/1.1\r\nhost: x\r\n" + head + b"\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
     )
     assert b"200 OK" not in until_cut_off(client)
+
+
+UPLOAD = b"PUT /v1/objects/shared/x HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+
+
+def test_an_upload_may_take_long_as_long_as_it_comes(client: socket.socket) -> None:
+    """Longer than any other body, here 0.6 s."""
+    count, piece = 16, b"x" * (256 << 10)
+    client.sendall(UPLOAD % (count * len(piece)))
+    began_s = time.monotonic()
+    for _ in range(count):
+        client.sendall(piece)
+        threading.Event().wait(0.1)  # it is the time that is tested
+    assert time.monotonic() - began_s > 1
+    assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def test_s9_an_upload_that_hardly_comes_is_cut_off(client: socket.socket) -> None:
+    client.sendall(UPLOAD % 1_000_000 + b"x" * 100)
+    assert until_cut_off(client) == b""
+
+
+def test_s9_an_upload_that_drips_is_cut_off(client: socket.socket) -> None:
+    client.sendall(UPLOAD % 1_000_000)
+    assert any(is_cut_off(client) for _ in range(1000))
+
+
+def test_s9_an_upload_ends_at_some_time(client: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_limits, "UPLOAD_MAX_S", 0.1)
+    assert dripped(client, UPLOAD % (1 << 40), b"x") == b""

@@ -108,6 +108,15 @@ def test_children_get_no_secrets_of_the_environment(serving: Serving) -> None:
     assert b"CASEMATE_SERVICE" not in environ
 
 
+def test_s2_81_keys_of_objects_are_for_the_api_alone(tmp_path: Path) -> None:
+    with Serving(tmp_path / "data", CASEMATE_OBJECTS_SECRET_KEY="hush", CASEMATE_OBJECTS_KEY="ab" * 32) as serving:
+        told = serving.ask(serving.ready())
+        assert told["environment"]["CASEMATE_OBJECTS_SECRET_KEY"] == "hush"
+        environ = Path(f"/proc/{serving.node_pid()}/environ").read_bytes()
+        assert b"CASEMATE_OBJECTS" not in environ
+        assert not any("hush" in line for line in serving.lines)
+
+
 def test_the_data_directory_is_ours_alone(serving: Serving) -> None:
     serving.ready()
 

@@ -22,7 +22,7 @@ from casemate.blobs.pieces import pieces_of
 from casemate.blobs.protocol import Blob
 from casemate.errors import ConfigError, RecordsDamaged
 from casemate.object_config import KEY_VARIABLE
-from casemate.object_limits import OBJECT_CHUNK_BYTES
+from casemate.object_limits import MASTER_KEYS_MAX, OBJECT_CHUNK_BYTES
 
 FIRST, SECOND = MasterKeys((b"1" * 32,)), MasterKeys((b"2" * 32,))
 KEY: Final = "ten_a/shared/x"
@@ -202,6 +202,16 @@ def test_after_a_rotation_old_objects_are_read_and_new_ones_need_the_new_key(tmp
     with pytest.raises(RecordsDamaged, match="not here"):
         get(tmp_path / "objects", "ten_a/shared/new", old)
     assert get(tmp_path / "objects", "ten_a/shared/new", open_keys(tmp_path, {}, is_needed=True)) == b"new"
+
+
+def test_no_rotation_drops_a_key_that_may_be_needed(tmp_path: Path) -> None:
+    first = open_keys(tmp_path, {}, is_needed=False)
+    kept = first.seal(b"x", context="")
+    for _ in range(MASTER_KEYS_MAX - 1):
+        rotate_keys(tmp_path)
+    with pytest.raises(ConfigError, match="any may be needed"):
+        rotate_keys(tmp_path)
+    assert open_keys(tmp_path, {}, is_needed=True).unseal(kept, context="") == b"x"
 
 
 def test_no_key_is_made_where_something_needs_the_one_that_was_lost(tmp_path: Path) -> None:

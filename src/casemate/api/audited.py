@@ -1,6 +1,7 @@
 """Which requests are recorded, and as what: what changes something, and who reads what is a tenant's own.
 
-Executions and calls are not: their own records say who has asked for them.
+Executions and calls are not: their own records say who has asked for them. Nor are lists of jobs, which pages look at
+all the time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ READS: Final = frozenset({"jobs", "objects", "signed", "secrets", "audit", "logs
 """What reading is recorded of, too."""
 
 UNNOTED: Final = frozenset(
-    {"executions.create", "functions.invoke", "functions.batch", "runners.invoke", "validate.create", "jobs.validate"}
+    {"executions.create", "functions.invoke", "functions.batch", "runners.invoke", "validate.create"}
+    | {"batch.create", "webhooks.batch", "jobs.list"}
 )
 _VERBS: Final = {"PUT": "write", "PATCH": "change", "DELETE": "delete", "HEAD": "read"}
 _SUBMITTED: Final = {"jobs.create": "jobs.submit"}

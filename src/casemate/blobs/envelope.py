@@ -110,8 +110,14 @@ def open_keys(data: Path, environment: Mapping[str, str], *, is_needed: bool) ->
 
 
 def rotate_keys(data: Path) -> MasterKeys:
-    """Seal with a new key from now on; what was sealed before can still be read. Raises ConfigError."""
-    return MasterKeys(_file(data).rotated())
+    """Seal with a new key from now on; what was sealed before can still be read.
+
+    Raises ConfigError, also where there are so many keys that the oldest would have to go.
+    """
+    file = _file(data)
+    if file.is_there() and len(file.opened()) >= MASTER_KEYS_MAX:
+        raise ConfigError("objects", f"{NAME} has {MASTER_KEYS_MAX} keys, and any may be needed")
+    return MasterKeys(file.rotated())
 
 
 def _file(data: Path) -> SecretFile:

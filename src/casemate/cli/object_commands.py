@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from casemate.cli.arguments import Argument, Command, Example, Group, Option
+from casemate.cli.operating_commands import HELP
 from casemate.cli.service_commands import COMMON, LIMIT
 
 _OBJECTS: Final = "casemate.cli.objects"
@@ -109,6 +110,21 @@ JOB_PUT: Final = Command(
     options=(QUIET, *COMMON),
     examples=(Example("casemate jobs put nightly notes.txt notes.txt", "as artifacts/notes.txt"),),
 )
+ROTATE: Final = Command(
+    name="objects rotate-key",
+    module=_OBJECTS,
+    function="rotate_key",
+    optional=0,
+    summary="put a new master key before those that objects on this machine are encrypted with",
+    about="What is written from the next start of the service on needs the new key; what was written before can "
+    "still be read. For the user whose service it is, on its machine.",
+    options=(
+        Option(
+            names=("--data",), metavar="DIR", values="directory", group="Service", help="the service's data directory"
+        ),
+        HELP,
+    ),
+)
 SECRET_NAME: Final = Argument(metavar="NAME", help="of the variable that jobs find it in")
 SECRETS_SET: Final = Command(
     name="secrets set",
@@ -169,7 +185,7 @@ JOB_COMMANDS: Final = (JOB_FILES, JOB_GET, JOB_PUT)
 COMMANDS: Final = {
     command.name: command
     for command in (
-        *(LIST, PUT, GET, DELETE, SIGN),
+        *(LIST, PUT, GET, DELETE, SIGN, ROTATE),
         *(SECRETS_SET, SECRETS_LIST, SECRETS_DELETE),
         *(AUDIT_LIST, AUDIT_VERIFY),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final
 
 from casemate import object_limits as bound
@@ -120,6 +121,19 @@ def sign_object(parsed: Parsed) -> int:
             direct=parsed.flag("direct"),
         )
     show_value(parsed, found, found.url)
+    return 0
+
+
+def rotate_key(parsed: Parsed) -> int:
+    """In the data directory, which needs no service."""
+    from casemate.blobs.envelope import rotate_keys
+    from casemate.config import load_config
+    from casemate.service_config import load_service
+
+    data = Path(parsed.one("data") or load_service(load_config()).data)
+    if not (data / "secrets").is_dir():
+        raise InvalidInput("data", f"{str(data)[:200]!r} is no data directory of a service")
+    show([f"{rotate_keys(data)!r}; start the service again, and keep a copy of secrets/objects.key elsewhere"])
     return 0
 
 
