@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.faults.leftovers import Census, assert_nothing_left, assert_settles, children, wait_until
+from tests.networks import lacks_egress
 
 import casemate
 from casemate.engine import drive
@@ -97,6 +99,50 @@ def start(engine: casemate.Engine) -> Steps[Any]:
     "scenario", [start, code_run, command_run, endless_run, late_run, job_run], ids=lambda scenario: scenario.__name__
 )
 def test_steps_left_at_each_wait(engine: casemate.Engine, before: Census, scenario: Scenario, leave: Leave) -> None:
+    left = 0
+    while left < WAITS_MAX and leave_at(scenario(engine), left, leave):
+        assert_settles(engine, before)
+        left += 1
+    assert left >= 2
+    assert_nothing_left(engine, before)
+
+
+REACH = "import socket\nfor _ in range(3):\n    socket.create_connection(('10.0.0.1', 80))\n"
+
+
+def network_run(engine: casemate.Engine) -> Steps[Any]:
+    return run_alone(engine, prepare_code(engine, REACH, runtime="python", network=[]))
+
+
+def network_job_run(engine: casemate.Engine) -> Steps[Any]:
+    run = msgspec.structs.replace(prepare_code(engine, REACH, runtime="python", network=[]), tells_flows=True)
+    return run_job(engine, run, casemate.CancelToken(), Valve())  # type: ignore[return-value]
+
+
+def network_session(engine: casemate.Engine) -> Steps[Any]:
+    session = Session(engine, runtime="bash", limits=None, require=(), network=[])
+    try:
+        yield from session.start()
+    finally:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: casemate.Engine) -> None:
+    """The gateway of this engine, started before anything is counted."""
+    if lacks_egress(engine):
+        pytest.skip("layer egress: this kernel has no nf_tables with tproxy")
+    assert casemate.execute(["true"], engine=engine, network=[]).ok
+
+
+@pytest.mark.usefixtures("gateway")
+@pytest.mark.parametrize("leave", [close, interrupt], ids=lambda leave: leave.__name__)
+@pytest.mark.parametrize(
+    "scenario", [network_run, network_job_run, network_session], ids=lambda scenario: scenario.__name__
+)
+def test_steps_with_a_network_left_at_each_wait(
+    engine: casemate.Engine, before: Census, scenario: Scenario, leave: Leave
+) -> None:
     left = 0
     while left < WAITS_MAX and leave_at(scenario(engine), left, leave):
         assert_settles(engine, before)

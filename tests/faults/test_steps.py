@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import pytest
 from tests.faults.leftovers import Census, assert_nothing_left
+from tests.networks import lacks_egress
 
 import casemate
 from casemate.engine.drive import drive
@@ -39,6 +40,8 @@ AROUND: Final = Surroundings(uid=0, gid=0, cpus=(0,), cgroup=True)
 PLAN: Final = make_plan(TEST_SPEC, read_host_facts(), AROUND)
 PLAN_WITH_BINDS: Final = make_plan(TEST_SPEC, msgspec.structs.replace(read_host_facts(), device_nodes=False), AROUND)
 """With the machine's device nodes, as an ordinary user has them."""
+
+PLAN_WITH_WAY: Final = make_plan(msgspec.structs.replace(TEST_SPEC, network=True), read_host_facts(), AROUND)
 
 Broken = tuple[list[Step], int]
 
@@ -117,6 +120,7 @@ FAULTS: Final[dict[StepKind, tuple[Callable[[Step], Broken], int]]] = {
     StepKind.RLIMIT: (_rlimit, errno.EINVAL),
     StepKind.EXPOSE: (with_first(f"/{MISSING}"), errno.ENOENT),
     StepKind.NETWORK: (without_rights, errno.EPERM),
+    StepKind.NETLINK: (without_rights, errno.EPERM),
     StepKind.LISTEN: (with_first(0), errno.EINVAL),
     StepKind.DROP_CAPABILITIES: (without_rights, errno.EPERM),
     StepKind.NO_NEW_PRIVILEGES: (_no_new_privileges, errno.EACCES),
@@ -185,6 +189,24 @@ def test_mount_points_that_are_missing(
         with pytest.raises(casemate.LaunchError, match=MISSING) as caught:
             casemate.execute(["true"], engine=engine)
     assert caught.value.errno == errno.ENOENT
+    assert_nothing_left(engine, before)
+
+
+WAY: Final = [index for index, step in enumerate(PLAN_WITH_WAY.steps) if step not in PLAN.steps]
+
+
+@pytest.mark.parametrize("index", WAY, ids=lambda index: f"{index}-{PLAN_WITH_WAY.steps[index].kind.name}")
+def test_each_step_of_a_way_out(
+    engine: casemate.Engine, before: Census, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    if lacks_egress(engine):
+        pytest.skip("layer egress: this kernel has no nf_tables with tproxy")
+    failing, expected, steps = broken_plan(PLAN_WITH_WAY, index)
+    with monkeypatch.context() as patch:
+        use_plan(patch, lambda plan: msgspec.structs.replace(plan, steps=steps))
+        with pytest.raises(casemate.LaunchError) as caught:
+            casemate.execute(["true"], engine=engine, network=[])
+    assert (caught.value.step, caught.value.errno) == (str(failing), expected)
     assert_nothing_left(engine, before)
 
 

@@ -38,9 +38,11 @@ REQUEST_SHAPES: Final = {
 }
 
 
-def default_plan(*, cgroup: bool = True, mounts: tuple[Mount, ...] = (), listen: tuple[int, ...] = ()) -> LaunchPlan:
+def default_plan(
+    *, cgroup: bool = True, mounts: tuple[Mount, ...] = (), listen: tuple[int, ...] = (), network: bool = False
+) -> LaunchPlan:
     around = Surroundings(uid=1_900_000_000, gid=1_900_000_000, cpus=(0,), cgroup=cgroup)
-    spec = SandboxSpec(limits=Limits(cpu_time_s=2.0), mounts=mounts, listen=listen)
+    spec = SandboxSpec(limits=Limits(cpu_time_s=2.0), mounts=mounts, listen=listen, network=network)
     return make_plan(spec, read_host_facts(), around)
 
 
@@ -55,7 +57,7 @@ def real_plans() -> list[tuple[bytes, int]]:
     """Encoded plans, each with the number of descriptors that goes with it."""
     mounts = (Mount("/usr/share", "/opt/share"), Mount("/usr/lib", "/opt/lib"))
     joined = encode_plan(default_plan(), cgroup_kind=1, cgroup_fds=4)
-    into = encode_plan(default_plan(mounts=mounts, listen=(3128,)), cgroup_kind=2, cgroup_fds=1)
+    into = encode_plan(default_plan(mounts=mounts, listen=(3127,), network=True), cgroup_kind=2, cgroup_fds=1)
     without = encode_plan(default_plan(cgroup=False), cgroup_kind=0, cgroup_fds=0)
     nested = encode_plan(default_plan(), cgroup_kind=1, cgroup_fds=4, devices_fds=1)
     nursery = encode_plan(nursery_plan(), cgroup_kind=1, cgroup_fds=4)

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from tests.native.instruments import Instrument
 from tests.native.plans import real_plans, real_requests
+from tests.networks import lacks_egress
 
 import casemate
 from casemate.engine.program import GUEST_MOUNT
@@ -75,6 +76,20 @@ def test_runs_with_files_input_and_output(engine: casemate.Engine) -> None:
         engine=engine,
     )
     assert (result.output, sorted(file.path for file in result.files)) == (1, ["a/file", "b/c/d"])
+
+
+def test_a_network_of_its_own(engine: casemate.Engine) -> None:
+    if lacks_egress(engine):
+        pytest.skip("layer egress: this kernel has no nf_tables with tproxy")
+    code = """
+import socket
+try:
+    socket.create_connection(("10.0.0.1", 80)).recv(1)
+except OSError:
+    output = 1
+"""
+    result = casemate.run(code, network=[], engine=engine)
+    assert (result.output, [flow.host for flow in result.flows]) == (1, ["10.0.0.1"])
 
 
 def test_every_ending_of_a_run(engine: casemate.Engine) -> None:

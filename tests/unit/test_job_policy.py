@@ -218,6 +218,11 @@ def test_s2_51_without_a_list_nothing_is_allowed_that_is_not_named() -> None:
     assert not asked("ls").network.outbound
 
 
+def test_n4_no_job_says_what_may_be_private() -> None:
+    asked = NetworkPolicy(outbound=True, allowed_hosts=("api.github.com",), anywhere=("*",))
+    assert narrowed(asked, FREE).anywhere == ()
+
+
 def test_s2_85_blocked_ports_stay_blocked() -> None:
     assert narrowed(NetworkPolicy(outbound=True), FREE).blocked_ports == (22, 25, 3306, 5432)
     settings = load_jobs(Config(), {"SANDBOX_BLOCKED_PORTS": "22, 8080"})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from casemate import limits as bound
 from casemate.isolation import plan as planning
-from casemate.isolation import procfs, rootfs
+from casemate.isolation import procfs, rootfs, way
 from casemate.isolation.host import HostFacts, read_host_facts
 from casemate.isolation.plan import Surroundings, choose_processors, make_plan
 from casemate.isolation.steps import LaunchPlan, Step, StepKind, encode_plan
@@ -316,6 +316,7 @@ def test_every_file_and_directory_of_this_machine_s_proc_is_dealt_with() -> None
     assert set(host.proc_files) | set(host.proc_directories) <= covers | open_entries
 
 
+<<<<<<< HEAD
 @given(HOSTS, st.booleans())
 def test_s2_76_inputs_are_mounted_read_only_over_the_work_directory(host: HostFacts, cgroup: bool) -> None:
     spec = SandboxSpec(inputs=(Mount("/a/b", "/work/input", "/a"),), links=(("data", "input/data"),))
@@ -328,3 +329,38 @@ def test_s2_76_inputs_are_mounted_read_only_over_the_work_directory(host: HostFa
     assert rootfs.BASE_ATTRIBUTES in steps[mounted].arguments
     assert steps[steps[mounted].arguments[0]] == Step(StepKind.SOURCE, ("/a/b",))
     assert Step(StepKind.SYMLINK, ("input/data", "work/data")) in steps[mounted:]
+=======
+# Networks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ipv6", [True, False])
+@given(limits=LIMITS, host=HOSTS, mounts=MOUNTS)
+def test_a_way_out_is_made_in_the_own_namespace_before_rights_are_dropped_and_nothing_else_differs(
+    limits: Limits, host: HostFacts, mounts: tuple[Mount, ...], ipv6: bool
+) -> None:
+    host = msgspec.structs.replace(host, ipv6=ipv6)
+    spec = SandboxSpec(limits=limits, mounts=mounts)
+    around = around_of(host, limits, cgroup=True)
+    plain = make_plan(spec, host, around)
+    plan = make_plan(msgspec.structs.replace(spec, network=True), host, around)
+    kinds = [step.kind for step in plan.steps]
+    made = [index for index, kind in enumerate(kinds) if kind in {StepKind.NETLINK, StepKind.LISTEN}]
+    assert kinds.index(StepKind.NETWORK) < made[0]
+    assert made[-1] < kinds.index(StepKind.DROP_CAPABILITIES)
+    assert sum(kind is StepKind.LISTEN for kind in kinds) == len(way.names(ipv6=ipv6))
+    added = [step for step in plan.steps if step not in plain.steps]
+    assert {step.kind for step in added} == {StepKind.NETLINK, StepKind.LISTEN, StepKind.FILE}
+    assert [step.arguments[0] for step in added if step.kind is StepKind.FILE] == ["etc/resolv.conf"]
+    assert len(plan.steps) == len(plain.steps) + len(made)
+    assert encode_plan(plan, cgroup_kind=1, cgroup_fds=4)
+
+
+def test_without_ipv6_no_message_is_about_it() -> None:
+    four, six = (sum(len(step.arguments[-1]) for step in way.steps(ipv6=ipv6)) for ipv6 in (False, True))
+    assert four < six
+    assert [step.arguments[-1] for step in way.steps(ipv6=False) if step.kind is StepKind.LISTEN] == [
+        step.arguments[-1]
+        for step in way.steps(ipv6=True)
+        if step.kind is StepKind.LISTEN and len(step.arguments[-1]) == 16
+    ]
+>>>>>>> netns

@@ -83,7 +83,6 @@ class Network:
         self._lock = threading.Lock()
         self._way: Way | None = None
         self._flows: list[Flow] = []
-        self._fresh: list[Flow] = []
         self._dropped = 0
         self._refused = 0
         self._sent_bytes = 0
@@ -109,16 +108,14 @@ class Network:
             self._refused += not flow.allowed
             if len(self._flows) < bound.FLOWS_KEPT_MAX:
                 self._flows.append(flow)
+                os.eventfd_write(self.fd, 1)
             else:
                 self._dropped += 1
-            if len(self._fresh) < bound.FLOWS_KEPT_MAX:
-                self._fresh.append(flow)
-                os.eventfd_write(self.fd, 1)
 
     def fresh(self) -> Generator[Any, Ready, None]:
         """The flows since the last call, among the other items of steps."""
         with self._lock:
-            found, self._fresh = self._fresh, []
+            found, self._flows = self._flows, []
         for flow in found:  # noqa: UP028 - whoever takes them sends something back, which no list can take
             yield flow
 

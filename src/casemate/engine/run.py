@@ -73,7 +73,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run, checked: what to start, what to place before and to collect after it.
 
     `label` is what it is, for people. `runtime` is there if it is code. `fresh`: in nothing that was made ahead, as is
-    every run with a `network`. `tells_flows`: what it tries to reach is told as it goes.
+    every run with a `network`. `tells_flows`: what it tries to reach is told as it goes, and
+    not once more in its Result.
     """
 
     label: str

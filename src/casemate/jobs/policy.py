@@ -174,10 +174,14 @@ def check_network(asked: NetworkPolicy, settings: JobSettings) -> None:
 
 
 def narrowed(asked: NetworkPolicy, settings: JobSettings) -> NetworkPolicy:
-    """As it is run: who names no hosts gets those that the operator lists, and blocked ports stay blocked."""
+    """As it is run: who names no hosts gets those that the operator lists, and blocked ports stay blocked.
+
+    What may be reached that is not public, only the operator says, and not here.
+    """
     hosts = asked.allowed_hosts or settings.allowed_hosts
     ports = tuple(sorted({*asked.blocked_ports, *settings.blocked_ports}))
-    return msgspec.structs.replace(asked, allowed_hosts=hosts if asked.outbound else (), blocked_ports=ports)
+    hosts = hosts if asked.outbound else ()
+    return msgspec.structs.replace(asked, allowed_hosts=hosts, blocked_ports=ports, anywhere=())
 
 
 def covers(wider: str, narrower: str) -> bool:
