@@ -316,7 +316,6 @@ def test_every_file_and_directory_of_this_machine_s_proc_is_dealt_with() -> None
     assert set(host.proc_files) | set(host.proc_directories) <= covers | open_entries
 
 
-<<<<<<< HEAD
 @given(HOSTS, st.booleans())
 def test_s2_76_inputs_are_mounted_read_only_over_the_work_directory(host: HostFacts, cgroup: bool) -> None:
     spec = SandboxSpec(inputs=(Mount("/a/b", "/work/input", "/a"),), links=(("data", "input/data"),))
@@ -329,7 +328,8 @@ def test_s2_76_inputs_are_mounted_read_only_over_the_work_directory(host: HostFa
     assert rootfs.BASE_ATTRIBUTES in steps[mounted].arguments
     assert steps[steps[mounted].arguments[0]] == Step(StepKind.SOURCE, ("/a/b",))
     assert Step(StepKind.SYMLINK, ("input/data", "work/data")) in steps[mounted:]
-=======
+
+
 # Networks -------------------------------------------------------------------------------------------
 
 
@@ -363,4 +363,3 @@ def test_without_ipv6_no_message_is_about_it() -> None:
         for step in way.steps(ipv6=True)
         if step.kind is StepKind.LISTEN and len(step.arguments[-1]) == 16
     ]
->>>>>>> netns
