@@ -198,6 +198,13 @@ def test_s2_16_without_outbound_there_is_no_connection_at_all(world: World, site
     assert site.connections == 0
 
 
+def test_s2_51_without_a_word_of_the_operator_or_the_job_nothing_is_reached(world: World, site: Site) -> None:
+    with Guest(world.gateways, NetworkPolicy()) as found:
+        assert found.talk(PUBLIC, 80, GET % b"allowed.example") == b""
+        assert status(found.ask(b"GET http://allowed.example/ HTTP/1.1\r\nHost: allowed.example\r\n\r\n")) == 403
+    assert site.connections == 0
+
+
 def test_n7_an_empty_list_allows_nothing(guest: MakeGuest, site: Site, echo: list[Server]) -> None:
     found = guest()
     assert status(found.talk(PUBLIC, 80, GET % b"allowed.example")) == 403
@@ -681,7 +688,26 @@ def test_n17_connections_are_bounded(guest: MakeGuest, world: World) -> None:
     assert guest(PUBLIC6) is not None
 
 
-def test_s2_50_n18_bandwidth_is_shared_by_all_connections_and_bounded(guest: MakeGuest, world: World) -> None:
+def test_n18_what_a_sandbox_sends_is_bounded_too(guest: MakeGuest, world: World) -> None:
+    rate, size = 400_000, 500_000
+    arrived = threading.Event()
+
+    def count(client: socket.socket) -> None:
+        total = 0
+        while total < size:
+            total += len(client.recv(65536))
+        arrived.set()
+
+    world.serve(PUBLIC, 7301, count)
+    found = guest(PUBLIC, bandwidth_bytes_per_s=rate)
+    started = time.monotonic()
+    with found.connect(PUBLIC, 7301) as client:
+        client.sendall(b"\0" * size)
+        assert arrived.wait(TIMEOUT_S)
+    assert time.monotonic() - started >= (size - rate / 4) / rate * 0.95
+
+
+def test_s2_50_bandwidth_is_shared_by_all_connections_and_bounded(guest: MakeGuest, world: World) -> None:
     rate, size = 400_000, 200_000
     world.serve(PUBLIC, 7300, lambda client: client.sendall(client.recv(1) * size))
     found = guest(PUBLIC, bandwidth_bytes_per_s=rate)
@@ -746,8 +772,10 @@ def test_a_gateway_that_is_killed_takes_the_network_with_it_and_the_next_sandbox
         assert client.recv(1) == b"a"
         pid = world.gateways.pid
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        assert cut_off(client)
+        with os.fdopen(os.pidfd_open(pid)) as ended:
+            os.kill(pid, signal.SIGKILL)
+            assert cut_off(client)
+            assert select.select([ended], [], [], TIMEOUT_S)[0]
     with pytest.raises(ConnectionError):
         found.connect(PUBLIC, RAW_PORT)
     found.way.close()

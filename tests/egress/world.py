@@ -65,7 +65,7 @@ class Namespace:
         with theirs:
             words = ["unshare", "-Urn", sys.executable, "-I", str(HELPER), str(theirs.fileno())]
             process = subprocess.Popen(words, pass_fds=[theirs.fileno()])
-        return cls(ours, process)
+        return cls(ours, process).ready()
 
     def _ask(self, **request: Any) -> tuple[Any, list[int]]:
         self._channel.settimeout(TIMEOUT_S)
@@ -79,7 +79,12 @@ class Namespace:
 
     def beside(self) -> Namespace:
         pid, (fd,) = self._ask(child=True)
-        return Namespace(socket.socket(fileno=fd), pid=pid)
+        return Namespace(socket.socket(fileno=fd), pid=pid).ready()
+
+    def ready(self) -> Self:
+        """Who answers is inside it."""
+        self.run()
+        return self
 
     def socket(
         self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, *, transparent: bool = False

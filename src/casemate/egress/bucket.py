@@ -15,9 +15,13 @@ class Bucket:
     def take(self, most: int, now_s: float) -> int:
         """How many of `most` tokens there are; they are taken."""
         self._fill(now_s)
-        found = min(most, int(self._level))
+        found = max(0, min(most, int(self._level)))
         self._level -= found
         return found
+
+    def owe(self, count: int) -> None:
+        """Take tokens that there may not be yet: whoever comes next waits for them."""
+        self._level -= count
 
     def give_back(self, count: int) -> None:
         """Tokens that were taken and not used."""

@@ -18,7 +18,7 @@ from casemate.egress.exchange import Exchanges
 from casemate.egress.judge import Place, Reason, Refused, judge, may_be_raw, precheck
 from casemate.egress.lookups import Lookups
 from casemate.egress.names import Names
-from casemate.egress.policy import Rules, address_of
+from casemate.egress.policy import WEB_PORTS, Rules, address_of
 from casemate.egress.reading import Paced, Stream, Totals
 from casemate.egress.relay import Relay
 from casemate.egress.sniff import Kind, Seen, settle, sniff
@@ -226,15 +226,16 @@ class Way:
     async def _sniffed(self, client: Stream, place: Place) -> Seen:
         """What the first bytes are; they stay in front of the stream."""
         data, raw = b"", may_be_raw(self.rules, place)
+        waits = raw and place.port not in WEB_PORTS  # there a client speaks first
         try:
-            async with asyncio.timeout(bound.SILENCE_S if raw else bound.HEAD_TIMEOUT_S):
+            async with asyncio.timeout(bound.SILENCE_S if waits else bound.HEAD_TIMEOUT_S):
                 while (seen := sniff(data, raw=raw)).kind is Kind.MORE:
                     piece = await client.read(bound.HEAD_TIMEOUT_S, bound.HELLO_MAX_BYTES)
                     if not piece:
                         break
                     data += piece
         except TimeoutError:
-            if not raw:
+            if not waits:
                 raise
             seen = Seen(Kind.MORE)
         client.unread(data)

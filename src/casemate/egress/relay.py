@@ -40,6 +40,8 @@ class _Direction:
     def begin(self, data: bytes) -> None:
         """Pass on what was read already, then whatever comes."""
         if data:
+            if self._bucket is not None:
+                self._bucket.owe(len(data))
             self._pass_on(memoryview(data))
         self._listen()
 

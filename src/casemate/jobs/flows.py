@@ -31,6 +31,7 @@ class Flows:
         self._waiting: deque[NewFlow] = deque()
         self._work = asyncio.Event()
         self._written = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._followers = 0
         self.dropped = 0
 
@@ -44,7 +45,8 @@ class Flows:
         self._work.set()
 
     async def page(self, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None) -> Page[StoredFlow]:
-        """A tenant's flows, the last first."""
+        """A tenant's flows, the last first, with those that are only noted yet."""
+        await self.flush()
         return await self._database.read(
             partial(rows.list_flows, tenant_id=tenant_id, filters=filters, limit=limit, cursor=cursor)
         )
@@ -88,6 +90,10 @@ class Flows:
 
     async def flush(self) -> None:
         """Write down what waits. What the records do not take stays, and is tried again with what comes."""
+        async with self._writing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         while self._waiting:
             group = list(islice(self._waiting, bound.FLOWS_A_WRITE_MAX))
             try:
