@@ -103,8 +103,10 @@ LOG_SLICE_BYTES: Final = 8 * KIB
 LOG_GROUP_MAX_COUNT: Final = 256
 """Of jobs whose lines are written down in one transaction."""
 
-LOG_GATHER_S: Final = 0.02
-"""For how long lines are gathered that nobody follows."""
+LOG_GATHER_MIN_S: Final = 0.02
+LOG_GATHER_MAX_S: Final = 1.0
+LOG_GATHER_SHARE: Final = 20
+"""Lines that nobody follows are gathered for this part of the time since the attempt began, within these bounds."""
 
 LOG_PARTIAL_S: Final = 0.25
 """After that the beginning of a line is told without its end."""
@@ -132,6 +134,7 @@ LOG_MOVE_AFTER_S: Final = 10.0
 """A log to which nothing came for so long, and that nobody writes, is moved to the objects."""
 
 LOG_MOVES_A_TURN_MAX: Final = 64
+LOG_MOVES_AT_ONCE: Final = 8
 LOG_SEGMENT_MAX_BYTES: Final = 512 * KIB
 """Of lines that are compressed as one when a log is moved."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -56,3 +56,6 @@ class Tab:
         self.context.close()
         assert not self.complaints, self.complaints
         assert self.hosts <= {self.url.split("//")[1]}
+
+
+OpenTab = Callable[..., Tab]

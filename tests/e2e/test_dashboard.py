@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests.e2e.browsing import Tab, chromium
+from tests.e2e.browsing import OpenTab, Tab
 from tests.e2e.running import RunningService
 
 pytestmark = [
@@ -20,39 +20,19 @@ pytestmark = [
 ]
 COUNTING = "import time\nfor n in range(40):\n    print('line', n, flush=True)\n    time.sleep(0.25)\n"
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>\x1b[31mred\u202egnp"
-PAGES = ("/executions", "/run", "/functions", "/publish", "/charts", "/workers", "/runtimes", "/tenants", "/keys")
-OpenTab = Callable[..., Tab]
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    with RunningService(tmp_path_factory.mktemp("service")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def tab(service: RunningService, browser: Browser) -> Iterator[OpenTab]:
-    opened: list[Tab] = []
-
-    def open_tab(**options: Any) -> Tab:
-        opened.append(Tab(browser, service.url, **options))
-        return opened[-1]
-
-    yield open_tab
-    for each in opened:
-        each.close()
-
-
-@pytest.fixture
-def page(service: RunningService, tab: OpenTab) -> Page:
-    """The operator's."""
-    return tab().log_in(service.key)
+PAGES = (
+    "/executions",
+    "/run",
+    "/jobs",
+    "/functions",
+    "/publish",
+    "/charts",
+    "/workers",
+    "/runtimes",
+    "/usage",
+    "/tenants",
+    "/keys",
+)
 
 
 def new_key(service: RunningService, *scopes: str, tenant_id: str | None = None) -> dict[str, Any]:

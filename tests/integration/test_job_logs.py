@@ -6,14 +6,17 @@ import asyncio
 import gzip
 import json
 import random
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 from tests.integration.job_logs import NOW_US, Bench, Printer, bench, printed_by
 
 from casemate import job_limits as limits
+from casemate.blobs.protocol import Blob
 from casemate.errors import InvalidInput, RecordsUnavailable
 from casemate.jobs.log_rules import LogRules
 from casemate.jobs.logs import Wanted
@@ -468,5 +471,53 @@ def test_of_a_tenant_that_is_deleted_no_word_is_kept(tmp_path: Path, place: str 
             await found.printed("too late\n", "job_2")
             for name in ("job_logs", "job_log_pieces", "job_log_words"):
                 assert await found.database.read(partial(count_of, name)) == 0
+
+    asyncio.run(deleted())
+
+
+def test_two_attempts_that_overlap_both_come_to_their_end(tmp_path: Path) -> None:
+    async def written() -> None:
+        async with bench(tmp_path) as found:
+            first = Printer(found.logs.open(found.job(), 1))
+            second = Printer(found.logs.open(found.job(), 2))
+            await first(b"first\n")
+            await second(b"second\n")
+            await asyncio.gather(first.log.close(), second.log.close())
+            assert [line.seq for line in await found.all()] == [1, 2]
+
+    asyncio.run(written())
+
+
+def test_what_is_wrong_with_one_log_loses_no_line_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = rows.append
+
+    def failing(records: Records, new: Sequence[rows.NewPiece], kept: rows.Kept) -> list[rows.Written]:
+        assert all(each.job_id != "job_bad" for each in new), "a mistake of ours"
+        return real(records, new, kept)
+
+    async def written() -> None:
+        async with bench(tmp_path) as found:
+            monkeypatch.setattr(rows, "append", failing)
+            await asyncio.gather(*(found.printed("kept\n", identity) for identity in ("job_1", "job_bad", "job_2")))
+            assert len(await found.all("job_1")) == len(await found.all("job_2")) == 1
+            assert await found.all("job_bad") == []
+
+    asyncio.run(written())
+
+
+def test_a_log_that_is_deleted_while_it_is_moved_leaves_no_object(tmp_path: Path) -> None:
+    async def deleted() -> None:
+        async with bench(tmp_path) as found:
+            await found.printed("gone\n")
+            real = found.blobs.put
+
+            async def put(*arguments: Any, **options: Any) -> Blob:
+                made = await real(*arguments, **options)
+                await found.logs.delete(found.tenant, "job_1")
+                return made
+
+            found.blobs.put = put  # type: ignore[method-assign]
+            await found.move()
+            assert await found.objects() == []
 
     asyncio.run(deleted())

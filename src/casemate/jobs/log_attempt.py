@@ -49,6 +49,7 @@ class AttemptLog:
         self._head_bytes = head_bytes
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
+        self._opened_s = self._loop.time()
         self._splitters = {name: Splitter() for name in _STREAMS}
         self._held_since_s: dict[str, float] = {}
         self._ring: deque[tuple[str, int, Chunk]] = deque()
@@ -151,6 +152,12 @@ class AttemptLog:
         self._add(name, self._ready[-1][1] if self._ready else now_us(), self._splitters[name].release(whole=whole))
 
     # What goes out --------------------------------------------------------------------------------
+
+    @property
+    def gather_s(self) -> float:
+        """For how long lines are gathered that nobody follows: short at first, longer for what prints for long."""
+        age_s = self._loop.time() - self._opened_s
+        return min(limits.LOG_GATHER_MAX_S, max(limits.LOG_GATHER_MIN_S, age_s / limits.LOG_GATHER_SHARE))
 
     @property
     def is_full(self) -> bool:

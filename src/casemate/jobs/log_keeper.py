@@ -31,7 +31,7 @@ from casemate.store.job_logs import Moved, Piece
 
 _LOG: Final = logging.getLogger(__name__)
 _DAY_US: Final = 24 * 3600 * SECOND_US
-_PIECES_A_READ: Final = 8
+_PIECES_A_READ: Final = 32
 
 
 class LogKeeper:
@@ -90,7 +90,9 @@ class LogKeeper:
             limit = limits.LOG_MOVES_A_TURN_MAX + self._writer.open_count
             unmoved = partial(rows.unmoved, before_us=before_us, limit=limit)
             found = [key for key in await self._database.read(unmoved) if not self._writer.is_open(key)]
-            moved = sum(await asyncio.gather(*map(self._move, found)))
+            moved = 0
+            for at in range(0, len(found), limits.LOG_MOVES_AT_ONCE):
+                moved += sum(await asyncio.gather(*map(self._move, found[at : at + limits.LOG_MOVES_AT_ONCE])))
             count += moved
             if not moved:
                 return count
@@ -101,7 +103,8 @@ class LogKeeper:
             moving = _Moving(self._database, key, head_bytes=self._writer.kept.head_bytes)
             await moving.put(self._blobs)
             done = partial(rows.moved, tenant_id=key[0], job_id=key[1], done=moving.done, next_seq=moving.next_seq)
-            await self._database.write(done)
+            if not await self._database.write(done):
+                await moving.undo(self._blobs)
         except CasemateError as error:
             _LOG.warning("the log of job %s could not be moved: %s", key[1], error)
             return False
@@ -127,6 +130,11 @@ class _Moving:
         if pieces:
             self._object = job_key(*self._key, LOGS, f"{pieces[0].first_seq:012d}.jsonl.gz")
             await blobs.put(self._object, self._segments(pieces), size_max_bytes=limits.LOG_OBJECT_MAX_BYTES)
+
+    async def undo(self, blobs: Blobs) -> None:
+        """The log was deleted meanwhile, and its object is not to stay."""
+        if self._object:
+            await blobs.delete(self._object)
 
     def _begin(self, records: Records) -> tuple[int, list[Piece]]:
         """How far the log is, and the first pieces that are not moved."""

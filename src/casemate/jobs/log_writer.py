@@ -36,7 +36,8 @@ class LogWriter:
         self._database = database
         self.kept = Kept(head_bytes=kept_max_bytes // 2, tail_bytes=kept_max_bytes - kept_max_bytes // 2)
         self._open: dict[Key, AttemptLog] = {}
-        self._dirty: dict[Key, AttemptLog] = {}
+        self._due_s: dict[AttemptLog, float] = {}
+        self._loop = asyncio.get_running_loop()
         self._work = asyncio.Event()
         self._urgent = asyncio.Event()
         self._followed: dict[Key, int] = {}
@@ -108,34 +109,56 @@ class LogWriter:
 
     def _changed(self, log: AttemptLog) -> None:
         """Something is to be written, or the log is to be closed."""
-        self._dirty[log.key] = log
+        is_urgent = log.is_closing or log.is_full or log.key in self._followed
+        due_s = 0.0 if is_urgent else self._loop.time() + log.gather_s
+        self._due_s[log] = min(due_s, self._due_s.get(log, due_s))
         self._work.set()
-        if log.is_closing or log.is_full or log.key in self._followed:
+        if is_urgent:
             self._urgent.set()
 
     async def _run(self) -> None:
         while True:
             await self._work.wait()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._urgent.wait(), limits.LOG_GATHER_S)
             self._urgent.clear()
-            self._work.clear()
-            await self._write_group()
-            if self._dirty:
-                self._work.set()
-                self._urgent.set()
+            wait_s = min(self._due_s.values()) - self._loop.time()
+            if wait_s > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), wait_s)
+            await self._write_group(self._next_group())
+            if not self._due_s:
+                self._work.clear()
 
-    async def _write_group(self) -> None:
+    def _next_group(self) -> list[AttemptLog]:
+        """Those whose time has come; of one job no two attempts."""
+        now_s = self._loop.time()
+        found: dict[Key, AttemptLog] = {}
+        for log, due_s in self._due_s.items():
+            if due_s <= now_s and len(found) < limits.LOG_GROUP_MAX_COUNT:
+                found.setdefault(log.key, log)
+        for log in found.values():
+            del self._due_s[log]
+        return list(found.values())
+
+    async def _write_group(self, group: list[AttemptLog]) -> None:
         """A portion of each log that has something, in one transaction."""
-        group = [self._dirty.pop(key) for key in list(self._dirty)[: limits.LOG_GROUP_MAX_COUNT]]
         portions = [(log, portion) for log in group if (portion := log.portion()) is not None]
-        pieces = [await _piece(log, portion) for log, portion in portions]
-        fitting = [each for each in pieces if self._database.stored.takes(each.tenant_id, len(each.data))]
-        written = dict(zip(map(id, fitting), await self._written(fitting), strict=True))
-        for (log, portion), piece in zip(portions, pieces, strict=True):
-            log.settle(portion, written.get(id(piece)))
+        try:
+            written = await self._recorded(portions)
+        except Exception:  # noqa: BLE001  (whatever it is: jobs go on, and their logs are closed)
+            _LOG.exception("lines of %d jobs could not be written down", len(portions))
+            written = [None] * len(portions)
+        for (log, portion), each in zip(portions, written, strict=True):
+            log.settle(portion, each)
         for log in group:
             self._after(log)
+
+    async def _recorded(self, portions: list[tuple[AttemptLog, Portion]]) -> list[Written | None]:
+        pieces = [await _piece(log, portion) for log, portion in portions]
+        fitting = [at for at, each in enumerate(pieces) if self._database.stored.takes(each.tenant_id, len(each.data))]
+        found: list[Written | None] = [None] * len(pieces)
+        for at, written in zip(fitting, await self._written([pieces[at] for at in fitting]), strict=True):
+            found[at] = written
+        return found
 
     async def _written(self, pieces: list[NewPiece]) -> Sequence[Written | None]:
         """Tried again for a while: the disk may be full, and then have room. What is not written is None."""
@@ -144,13 +167,16 @@ class LogWriter:
                 return await self._database.write(lambda records: rows.append(records, pieces, self.kept))
             except CasemateError as error:
                 _LOG.warning("lines of %d jobs could not be written down: %s", len(pieces), error)
+                if not error.retryable:
+                    break
                 if left:
                     await asyncio.sleep(limits.LOG_WRITE_PAUSE_S)
-        return [None] * len(pieces)
+        # What is wrong with one of them is no reason to lose the others.
+        return [None] if len(pieces) == 1 else [(await self._written([each]))[0] for each in pieces]
 
     def _after(self, log: AttemptLog) -> None:
         if log.has_more:
-            self._dirty[log.key] = log
+            self._changed(log)
         elif log.is_closing:
             if self._open.get(log.key) is log:
                 del self._open[log.key]

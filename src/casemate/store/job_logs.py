@@ -313,8 +313,13 @@ def unmoved_pieces(connection: Connection, tenant_id: str, job_id: str, *, after
     return _pieces(connection, query.order_by(pieces.c.first_seq).limit(limit))
 
 
-def moved(connection: Connection, tenant_id: str, job_id: str, done: Sequence[Moved], *, next_seq: int) -> None:
-    """Say of pieces that they are in objects now. The log is moved as a whole if nothing has come to it meanwhile."""
+def moved(connection: Connection, tenant_id: str, job_id: str, done: Sequence[Moved], *, next_seq: int) -> bool:
+    """Say of pieces that they are in objects now. False: the log was deleted.
+
+    It is moved as a whole if nothing has come to it meanwhile.
+    """
+    if not _heads(connection, [(tenant_id, job_id)]):
+        return False
     for each in done:
         _forget(connection, each.ids[1:])
         values = {
@@ -335,6 +340,7 @@ def moved(connection: Connection, tenant_id: str, job_id: str, done: Sequence[Mo
             index.add(connection, {each.ids[0]: as_words(tenant_id, each.words)})
     of_that = (table.c.tenant_id == tenant_id, table.c.job_id == job_id, table.c.next_seq == next_seq)
     connection.execute(update(table).where(*of_that).values(is_moved=True))
+    return True
 
 
 def objects_of(connection: Connection, tenant_id: str, job_id: str) -> list[str]:

@@ -59,11 +59,12 @@
   };
   const amount = (value) => (value == null ? "–" : `${+value.toPrecision(2)}`);
   const seconds = (value) => (value == null ? "–" : `${+value.toPrecision(3)} s`);
-  const SHAPES = { memory_bytes: ["memory", bytes, "--chart-1"], cpus: ["processors", amount, "--chart-2"] };
+  const BINARY = Array.from({ length: 40 }, (_, power) => 2 ** power);
+  const SHAPES = { memory_bytes: ["memory", bytes, "--chart-1", BINARY], cpus: ["processors", amount, "--chart-2"] };
 
   const draw = (name) => {
     const place = root.querySelector(`[data-usage-chart="${name}"]`);
-    const [label, value, stroke] = SHAPES[name];
+    const [label, value, stroke, steps] = SHAPES[name];
     const values = [data.at, data[name]];
     const width = place.clientWidth;
     if (charts[name] && charts[name].width === width) { charts[name].setData(values); return; }
@@ -73,7 +74,7 @@
       width, height: HEIGHT,
       cursor: { drag: { x: false, y: false } },
       scales: { x: { time: false }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-      axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(seconds) }, { ...axis, size: 72, values: (_, ticks) => ticks.map(value) }],
+      axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(seconds) }, { ...axis, size: 72, ...(steps && { incrs: steps }), values: (_, ticks) => ticks.map(value) }],
       series: [{ label: "after", value: (_, at) => seconds(at) }, { label, stroke: colour(stroke), width: 2, fill: `${colour(stroke)}22`, points: { show: false }, value: (_, each) => value(each) }],
     }, values, place);
   };
