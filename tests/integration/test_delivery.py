@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from tests.integration.records import with_tenant
 
 from casemate import account_limits as bound
@@ -271,6 +279,53 @@ def test_tls_is_proven_for_the_name_and_not_for_the_address(
     [notice] = delivered(world, f"public.example:{receiver.port}", resolve=lambda *_: ["127.0.0.1"])
     assert notice.problem.startswith("cannot be reached")
     assert receiver.taken == []
+
+
+def certified(directory: Path, *names: str) -> tuple[Path, ssl.SSLContext]:
+    """An authority, and what a server of these names speaks with, that it has signed."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "of the tests")])
+    begin = datetime.now(UTC) - timedelta(days=1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(own.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(own, hashes.SHA256())
+    )
+    certificate, key = directory / "certificate.pem", directory / "key.pem"
+    certificate.write_bytes(made.public_bytes(Encoding.PEM))
+    key.write_bytes(own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return certificate, context
+
+
+@pytest.fixture
+def secured(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Receiver:
+    """One that speaks TLS, as hooks.internal and as its address."""
+    certificate, context = certified(tmp_path, "hooks.internal", "127.0.0.1")
+    receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    monkeypatch.setattr(bound, "NOTICE_ATTEMPTS_MAX", 1)
+    return receiver
+
+
+@pytest.mark.parametrize(("name", "state"), [("hooks.internal", "delivered"), ("other.internal", "failed")])
+def test_a_certificate_is_for_the_name_and_not_for_the_address(
+    database: Database, secured: Receiver, name: str, state: str
+) -> None:
+    world = World(database, f"https://{name}:{secured.port}/")
+    world.post()
+    [notice] = delivered(world, f"*.internal:{secured.port}", resolve=lambda *_: ["127.0.0.1"])
+    assert notice.state == state, notice.problem
+    assert len(secured.taken) == (state == "delivered")
+    assert (state == "delivered") is not ("CERTIFICATE_VERIFY_FAILED" in notice.problem)
 
 
 def test_what_was_not_sent_when_the_service_died_is_sent_by_the_next(database: Database, receiver: Receiver) -> None:

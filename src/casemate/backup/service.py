@@ -46,43 +46,40 @@ def back_up(data: Path, target: Path, parts: tuple[str, ...] = PARTS) -> Made:
 
     Raises Conflict where the file is there already, FileTransferError, RecordsUnavailable.
     """
-    unfinished = target.with_name(f"{target.name}.unfinished")
     if target.exists():
         raise Conflict(f"{target} is there already")
     try:
-        with new_file(unfinished) as file:
-            try:
-                end = _written(data, file, target.parent, parts)
+        with tempfile.TemporaryDirectory(prefix=".casemate-backup-", dir=target.parent) as directory:
+            unfinished = Path(directory) / "unfinished"
+            with new_file(unfinished) as file:
+                end = _written(data, file, Path(directory) / RECORDS_FILE, parts)
                 file.flush()
                 os.fsync(file.fileno())
-                os.link(unfinished, target)  # and not over what has come there meanwhile
-                _sync(target.parent)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            os.link(unfinished, target)  # and not over what has come there meanwhile
+            _sync(target.parent)
     except FileExistsError as error:
-        raise Conflict(f"{error.filename} is there already", hint="if no other backup runs, remove it") from error
+        raise Conflict(f"{target} is there already") from error
     except OSError as error:
         raise FileTransferError(f"the backup cannot be written: {error.strerror}", errno=error.errno or 0) from error
     return Made(path=str(target), parts=parts, files=end.files, size_bytes=end.size_bytes)
 
 
-def _written(data: Path, file: IO[bytes], beside: Path, parts: tuple[str, ...]) -> End:
-    with tempfile.TemporaryDirectory(prefix=".casemate-backup-", dir=beside) as directory:
-        copy = Path(directory) / RECORDS_FILE
-        schema = ""
-        if RECORDS in parts:
-            new_file(copy).close()
-            schema = copy_records(data / RECORDS_FILE, copy)
-        made_at = datetime.now(UTC).isoformat(timespec="seconds")
-        archive = Archive(file, Head(format=FORMAT, version=__version__, schema=schema, made_at=made_at, has=parts))
-        if RECORDS in parts:
-            archive.add(RECORDS_FILE, copy)
-            copy.unlink()
-        for part in parts:
-            if part in _DIRECTORIES:
-                for name in _files(data, part):
-                    archive.add(name, data / name)
-        return archive.end()
+def _written(data: Path, file: IO[bytes], copy: Path, parts: tuple[str, ...]) -> End:
+    """`copy` is where the records may be in between."""
+    schema = ""
+    if RECORDS in parts:
+        new_file(copy).close()
+        schema = copy_records(data / RECORDS_FILE, copy)
+    made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    archive = Archive(file, Head(format=FORMAT, version=__version__, schema=schema, made_at=made_at, has=parts))
+    if RECORDS in parts:
+        archive.add(RECORDS_FILE, copy)
+        copy.unlink()
+    for part in parts:
+        if part in _DIRECTORIES:
+            for name in _files(data, part):
+                archive.add(name, data / name)
+    return archive.end()
 
 
 def _files(data: Path, below: str) -> Iterator[str]:

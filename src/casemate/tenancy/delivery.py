@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -218,6 +219,7 @@ class Delivery:
         if self._client is None:
             self._client = httpx2.AsyncClient(
                 trust_env=False,
+                verify=ssl.create_default_context(),
                 timeout=self._timeout_s,
                 limits=httpx2.Limits(max_connections=bound.NOTICES_AT_ONCE, max_keepalive_connections=0),
             )
