@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from bench.measure import Times
 from bench.rows import Row
 from casemate.model.ids import new_id
 from casemate.model.job import Job, JobSpec, JobState
@@ -41,6 +40,7 @@ class Desk:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.queue = RecordsQueue(database)
+        self.token = ""
         self.tenant = Tenant(
             id=new_id("ten"), name="bench", state="active", concurrency_max=1000, queue_max=0, created_us=0
         )
@@ -66,54 +66,50 @@ class Desk:
                 for _ in range(BATCH_COUNT):
                     group.create_task(self.submit())
 
-    async def claim(self) -> str:
+    async def claim(self) -> None:
         (lease,) = await self.queue.claim("bench", count=1, lease_s=LEASE_S)
-        return lease.token
+        self.token = lease.token
 
     async def whole(self) -> None:
         """One job, with every step that it can have."""
         await self.submit()
-        token = await self.claim()
+        (lease,) = await self.queue.claim("bench", count=1, lease_s=LEASE_S)
+        token = lease.token
         await self.queue.note(token, JobState.RUNNING)
         await self.queue.note(token, JobState.COLLECTING)
         await self.queue.end(token, SUCCESS)
 
 
-class Taken(msgspec.Struct, frozen=True):
-    """Medians."""
-
-    submit_s: float
-    claim_s: float
-
-
-def queueing(rounds: int, waiting_count: int) -> Iterator[Row]:
-    """In a file of SQLite's."""
-    with tempfile.TemporaryDirectory() as directory:
-        yield from asyncio.run(_rows(Path(directory) / "records.sqlite", rounds, waiting_count))
-
-
-async def _rows(place: Path, rounds: int, waiting_count: int) -> list[Row]:
+@asynccontextmanager
+async def opened(place: Path) -> AsyncIterator[Desk]:
     database = Database.open(place)
     try:
         desk = Desk(database)
         await desk.open()
-        per_second = await _whole(desk, rounds)
-        rows = [
-            Row(group=GROUP, name=f"a job with all its steps, {AT_ONCE} at once", value=per_second, unit="/s"),
-            Row(
-                group=GROUP,
-                name=f"{JOBS_MIN_PER_S:g} of them",
-                value=JOBS_MIN_PER_S / per_second,
-                unit="s",
-                bound=1.0,
-            ),
-        ]
-        empty = await _taken(desk, rounds)
-        await desk.fill(waiting_count)
-        full = await _taken(desk, rounds)
-        return [*rows, *_compared(empty, full, waiting_count)]
+        yield desk
     finally:
         await database.close()
+
+
+def queueing(rounds: int, waiting_count: int) -> Iterator[Row]:
+    """In files of SQLite's."""
+    with tempfile.TemporaryDirectory() as directory:
+        yield from asyncio.run(_rows(Path(directory), rounds, waiting_count))
+
+
+async def _rows(directory: Path, rounds: int, waiting_count: int) -> list[Row]:
+    async with opened(directory / "few.sqlite") as few, opened(directory / "many.sqlite") as many:
+        per_second = await _whole(few, rounds)
+        await many.fill(waiting_count)
+        times = await _compared(few, many, rounds)
+    name = f"a job with all its steps, {AT_ONCE} at once"
+    needed_s = JOBS_MIN_PER_S / per_second
+    return [
+        Row(group=GROUP, name=name, value=per_second, unit="/s"),
+        Row(group=GROUP, name=f"{JOBS_MIN_PER_S:g} of them", value=needed_s, unit="s", bound=1.0),
+        *_told("submit", *times["submit"], waiting_count),
+        *_told("claim", *times["claim"], waiting_count),
+    ]
 
 
 async def _whole(desk: Desk, rounds: int) -> float:
@@ -128,15 +124,21 @@ async def _whole(desk: Desk, rounds: int) -> float:
     return rounds * AT_ONCE / (time.perf_counter() - started_s)
 
 
-async def _taken(desk: Desk, rounds: int) -> Taken:
-    submits, claims = [], []
+async def _compared(few: Desk, many: Desk, rounds: int) -> dict[str, tuple[Times, Times]]:
+    """By turns, so that a slow moment of the machine hits both."""
+    submits: tuple[list[float], list[float]] = ([], [])
+    claims: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
-        submits.append(await _timed(desk.submit))
-        started_s = time.perf_counter()
-        token = await desk.claim()
-        claims.append(time.perf_counter() - started_s)
-        await desk.queue.end(token, SUCCESS)
-    return Taken(statistics.median(submits), statistics.median(claims))
+        for index, desk in enumerate((few, many)):
+            submits[index].append(await _timed(desk.submit))
+            claims[index].append(await _timed(desk.claim))
+            await desk.queue.end(desk.token, SUCCESS)
+    return {"submit": _pair(submits), "claim": _pair(claims)}
+
+
+def _pair(seconds: tuple[list[float], list[float]]) -> tuple[Times, Times]:
+    few, many = seconds
+    return Times(tuple(few)), Times(tuple(many))
 
 
 async def _timed(action: Callable[[], Awaitable[object]]) -> float:
@@ -145,13 +147,8 @@ async def _timed(action: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - started_s
 
 
-def _compared(empty: Taken, full: Taken, waiting_count: int) -> Iterator[Row]:
-    for name, few_s, many_s in (
-        ("submit", empty.submit_s, full.submit_s),
-        ("claim", empty.claim_s, full.claim_s),
-    ):
-        yield Row(group=GROUP, name=f"{name}, nothing waiting", value=few_s * 1e3, unit="ms")
-        yield Row(group=GROUP, name=f"{name}, {waiting_count} waiting", value=many_s * 1e3, unit="ms")
-        yield Row(
-            group=GROUP, name=f"{name}, many waiting / none", value=many_s / few_s, unit="times", bound=SLOWER_MAX
-        )
+def _told(name: str, few: Times, many: Times, waiting_count: int) -> Iterator[Row]:
+    yield Row(group=GROUP, name=f"{name}, nothing waiting", value=few.median_ms, unit="ms")
+    yield Row(group=GROUP, name=f"{name}, {waiting_count} waiting", value=many.median_ms, unit="ms")
+    ratio = many.ratio(few)
+    yield Row(group=GROUP, name=f"{name}, many waiting / none", value=ratio, unit="times", bound=SLOWER_MAX)
