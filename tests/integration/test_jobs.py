@@ -53,7 +53,7 @@ async def once(*pieces: bytes) -> AsyncIterator[bytes]:
 
 
 @on_desk
-async def test_s2_34_to_38_every_step_is_recorded_with_its_time(desk: Desk) -> None:
+async def test_s2_34_s2_35_s2_36_s2_37_s2_38_every_step_is_recorded_with_its_time(desk: Desk) -> None:
     who = await desk.tenant()
     async with desk.serving() as jobs:
         job = await desk.run(jobs, who, command="printf 'two words'")

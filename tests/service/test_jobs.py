@@ -66,7 +66,7 @@ def test_s2_1_s2_2_s2_41_a_job_runs_from_a_request_to_its_result(tenant: Tenant)
     assert [each["id"] for each in listed] == [job["id"]]
 
 
-def test_a2_1_an_exit_code_that_is_not_zero_is_a_failure(tenant: Tenant) -> None:
+def test_s2_42_an_exit_code_that_is_not_zero_is_a_failure(tenant: Tenant) -> None:
     job = run(tenant, command=["sh", "-c", "exit 3"])
     assert (job["state"], job["status"], job["exit_code"]) == ("failed", "failed", 3)
 
@@ -77,7 +77,7 @@ def test_s2_11_a_timeout_ends_the_whole_tree(tenant: Tenant) -> None:
     assert sleepers("61.25") == []
 
 
-def test_a2_3_a_cancelled_job_has_no_process_any_more(tenant: Tenant) -> None:
+def test_s2_11_and_s2_38_a_cancelled_job_has_no_process_any_more(tenant: Tenant) -> None:
     job = submitted(tenant, command="sleep 62.25 & sleep 62.25", shell=True, retries={"max": 3})
     until_running(tenant, job)
     found = answered(tenant.http.post(f"/v1/jobs/{job['id']}/cancel", json={}))
@@ -119,7 +119,7 @@ def test_s2_91_two_retries_are_three_attempts_with_growing_delays(tenant: Tenant
     assert (again["state"], again["attempt"]) == ("dead", 3)
 
 
-def test_s2_34_to_38_every_step_is_told_in_order(tenant: Tenant) -> None:
+def test_s2_34_s2_35_s2_37_s2_38_every_step_is_told_in_order(tenant: Tenant) -> None:
     job = submitted(tenant, command="true")
     found = told(tenant, job)
     states = [(data["state"], data["detail"]) for kind, _, data in found if kind == "state"]
@@ -198,7 +198,7 @@ def test_one_idempotency_key_is_one_job(tenant: Tenant) -> None:
     assert one["id"] == other["id"]
 
 
-def test_a2_8_of_another_tenants_job_nothing_can_be_known_or_done(service: LiveService, tenant: Tenant) -> None:
+def test_s2_8_of_another_tenants_job_nothing_can_be_known_or_done(service: LiveService, tenant: Tenant) -> None:
     job = run(tenant, command="true")
     other = service.tenant()
     for method, path in (
@@ -254,7 +254,7 @@ def test_a_paused_queue_begins_nothing_and_has_a_bound(service: LiveService) -> 
     assert [ended(tenant, job)["state"] for job in jobs] == ["succeeded", "succeeded"]
 
 
-def test_s2_67_s2_69_s2_70_jobs_are_counted(service: LiveService, tenant: Tenant) -> None:
+def test_s2_67_s2_68_s2_69_s2_70_jobs_are_counted(service: LiveService, tenant: Tenant) -> None:
     def count(line: str) -> float:
         lines = service.operator.get("/metrics").text.splitlines()
         return sum(float(each.rpartition(" ")[2]) for each in lines if each.startswith(line))
@@ -265,6 +265,9 @@ def test_s2_67_s2_69_s2_70_jobs_are_counted(service: LiveService, tenant: Tenant
     refused(tenant.http.post("/v1/jobs", json={"command": "sudo true"}), 403, "not_allowed", "command")
     assert {name: count(name) - before[name] for name in COUNTED} == dict.fromkeys(COUNTED, 1.0)
     assert count("casemate_job_slots ") >= 2
+    assert count("casemate_job_cpu_seconds_total ") > 0
+    assert count("casemate_job_memory_bytes_sum ") > 0
+    assert count("casemate_job_wait_seconds_count ") > 0
 
 
 COUNTED = (
@@ -272,6 +275,35 @@ COUNTED = (
     'casemate_jobs_total{reason="exit",state="failed"}',
     'casemate_security_incidents_total{kind="command"}',
 )
+
+
+REACHES = "import socket, sys; socket.create_connection(('192.0.2.7', 80), 2)"
+
+
+def test_s2_5_a_job_reaches_nothing_that_it_was_not_allowed(tenant: Tenant) -> None:
+    job = run(tenant, command=["python3", "-c", REACHES], resources={"cpu": 1})
+    assert job["state"] == "failed"
+    assert "unreachable" in job["result"]["stderr"]["text"].lower()
+    network = {"outbound": True, "allowed_hosts": ["allowed.invalid"]}
+    refused_job = run(tenant, command=["python3", "-c", REACHES], resources={"cpu": 1}, network=network)
+    assert refused_job["state"] == "failed"
+
+
+def test_s2_7_s2_38_s2_95_of_jobs_that_have_ended_nothing_is_left_and_nothing_runs_for_none(
+    tmp_path: Path, slowness: float
+) -> None:
+    data = tmp_path / "data"
+    with serving(data, slowness=slowness) as service:
+        tenant = service.tenant()
+        run(tenant, command="true")
+        for command in ("true", "false"):
+            run(tenant, command=command, files=[{"path": "a", "content": "x"}])
+        run(tenant, command="sleep 64.25 & sleep 64.25", shell=True, timeout=0.3)
+        assert sleepers("64.25") == []
+        assert list((data / "run/spool").iterdir()) == []
+        queue = answered(tenant.http.get("/v1/queue"))
+        assert (queue["waiting"], queue["active"]) == (0, 0)
+        assert service.gauge("casemate_job_slots_taken") == 0.0
 
 
 def test_schedules_are_made_changed_listed_and_deleted(tenant: Tenant) -> None:
@@ -298,7 +330,9 @@ allowed_hosts = ["api.github.com"]
 )
 
 
-def test_a2_10_s2_82_an_operators_policy_is_kept_and_what_is_queued_survives(tmp_path: Path, slowness: float) -> None:
+def test_s2_39_s2_71_s2_84_an_operators_policy_is_kept_and_what_is_queued_survives_a_kill(
+    tmp_path: Path, slowness: float
+) -> None:
     data = tmp_path / "data"
     with serving(data, config=POLICY, environment={"SANDBOX_DEFAULT_TIMEOUT": "77"}, slowness=slowness) as service:
         tenant = service.tenant()

@@ -164,7 +164,7 @@ def test_s2_83_our_own_variables_come_before_common_ones_and_these_before_the_fi
     assert load_jobs(config, both).limits["cpu"] == "3"
 
 
-def test_s2_84_to_86_lists_are_honoured() -> None:
+def test_s2_84_s2_85_s2_86_lists_are_honoured() -> None:
     found = load_jobs(
         Config(),
         {
