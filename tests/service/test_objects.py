@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import random
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -15,6 +18,8 @@ from urllib.parse import quote, urlsplit
 import httpx2
 import pytest
 from tests.service.live import CONFIG, LiveService, Tenant, answered, refused, serving
+
+from casemate.kernel.processes import process_tree
 
 DATA: Final = random.Random(7).randbytes(3 * 1024 * 1024 + 11)
 MARK: Final = b"nobody reads this on the disk "
@@ -394,3 +399,55 @@ def test_s2_72_objects_are_there_after_a_crash(tmp_path: Path, slowness: float) 
         )
         assert response.content == DATA
         assert list((data / "objects" / "new").iterdir()) == []
+
+
+def api_process(service: LiveService) -> Path:
+    """Where the kernel tells of the process that answers."""
+    for pid in process_tree(service.process.pid):
+        if b"casemate.api" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            return Path(f"/proc/{pid}")
+    raise AssertionError("there is no API")
+
+
+def memory_bytes(process: Path) -> int:
+    return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_objects(process: Path, data: Path) -> int:
+    """How many files of objects are open."""
+    count = 0
+    for each in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed just now
+            count += each.readlink().is_relative_to(data / "objects")
+    return count
+
+
+def test_s2_72_an_object_of_any_size_takes_no_memory(service: LiveService) -> None:
+    tenant = service.tenant()
+    process, piece = api_process(service), os.urandom(1024 * 1024)
+    put(tenant, "shared/first", piece)
+    before = memory_bytes(process)
+    count = 256
+    large = tenant.http.put("/v1/objects/shared/large", content=(piece for _ in range(count)), timeout=120)
+    assert answered(large, 201)["size_bytes"] == count * len(piece)
+    seen, most = 0, memory_bytes(process)
+    with tenant.http.stream("GET", "/v1/objects/shared/large", timeout=120) as response:
+        for part in response.iter_bytes():
+            seen += len(part)
+            most = max(most, memory_bytes(process))
+    assert seen == count * len(piece)
+    assert most - before < 48 * 1024 * 1024
+    tenant.http.delete("/v1/objects/shared/large")
+
+
+def test_downloads_that_are_left_keep_nothing_open(service: LiveService) -> None:
+    tenant = service.tenant()
+    put(tenant, "shared/left", DATA * 4)
+    process = api_process(service)
+    for _ in range(10):
+        with tenant.http.stream("GET", "/v1/objects/shared/left") as response:
+            next(response.iter_bytes())
+    until_s = time.monotonic() + 30
+    while open_objects(process, service.data) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    assert open_objects(process, service.data) == 0
