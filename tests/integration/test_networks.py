@@ -218,6 +218,12 @@ def test_s2_15_s2_52_blocked_ports_are_refused_on_every_host(networked: casemate
         ]
 
 
+def test_who_requires_the_layer_has_it_or_no_network_at_all(networked: casemate.Engine) -> None:
+    for network, expected in ((None, False), ([], True)):
+        result = casemate.execute(["true"], engine=networked, network=network, require=["egress"])
+        assert (Layer.EGRESS in result.isolation.layers) == expected
+
+
 # The gateway ----------------------------------------------------------------------------------------
 
 
