@@ -20,6 +20,7 @@
 #define SOURCES_MAX 64
 #define EXPOSED_MAX 8
 #define LISTEN_BACKLOG 512
+#define LISTENER_BUFFER_BYTES (256 * 1024) /* each way; the kernel doubles it for what it needs itself */
 #define MESSAGE_MAX_BYTES (160u * 1024u)
 #define STRINGS_MAX 8192u
 #define CHILDREN_MAX 1024

@@ -79,6 +79,14 @@ static int set_transparent(int fd, sa_family_t family) {
                              : setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &on, sizeof on);
 }
 
+/* What its connections hold of the machine's memory no control group of the sandbox counts, and the kernel would let
+ * it grow to megabytes for each that nobody reads; the accepted ones inherit this. */
+static int bound_buffers(int fd) {
+    int size = LISTENER_BUFFER_BYTES;
+    return setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size) < 0 ||
+           setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) < 0 ? -1 : 0;
+}
+
 /* Whoever holds the socket takes what programs of this sandbox send to it, and has no other way in. */
 int open_listener(struct cursor *c) {
     uint32_t type = read_u32(c), transparent = read_u32(c), length;
@@ -93,7 +101,7 @@ int open_listener(struct cursor *c) {
     int fd = socket(family, (int)type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return -1;
-    if ((transparent && set_transparent(fd, family) < 0) || bind(fd, (struct sockaddr *)&address, length) < 0 ||
+    if ((transparent && set_transparent(fd, family) < 0) || bound_buffers(fd) < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 ||
         (type == SOCK_STREAM && listen(fd, LISTEN_BACKLOG) < 0))
         return fail_with(fd, errno);
     return fd;

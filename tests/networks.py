@@ -35,6 +35,7 @@ class OtherEnd:
         names = way.names(ipv6=ipv6)
         self._sockets = {socket.socket(fileno=fd): name for name, fd in zip(names, sandbox.way.take(), strict=True)}
         self.came: list[tuple[str, str, int]] = []
+        self.buffers: list[int] = []
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -56,6 +57,8 @@ class OtherEnd:
         connection, _ = listener.accept()
         with connection:
             address, port = connection.getsockname()[:2]
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                self.buffers.append(connection.getsockopt(socket.SOL_SOCKET, option))
             self.came.append((name, address, port))
             connection.sendall(f"{name} {address} {port}".encode())
 

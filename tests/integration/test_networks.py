@@ -218,6 +218,26 @@ def test_s2_15_s2_52_blocked_ports_are_refused_on_every_host(networked: casemate
         ]
 
 
+def test_who_requires_the_layer_has_it_or_no_network_at_all(networked: casemate.Engine) -> None:
+    for network, expected in ((None, False), ([], True)):
+        result = casemate.execute(["true"], engine=networked, network=network, require=["egress"])
+        assert (Layer.EGRESS in result.isolation.layers) == expected
+
+
+def test_on_a_machine_without_ipv6_there_is_the_other_one(
+    networked: casemate.Engine, port: int, slowness: float
+) -> None:
+    host = networked.backend.host
+    networked.backend._host = msgspec.structs.replace(host, ipv6=False)
+    try:
+        code = ONE + "\nprint(ask('2606:2800::14', 80))"
+        result = python(networked, code, HOST, port, network=[f"{HOST}:{port}"], slowness=slowness)
+    finally:
+        networked.backend._host = host
+    assert result.stdout.text == "b'hello'\nOSError\n"
+    assert [flow.host for flow in result.flows] == [HOST]
+
+
 # The gateway ----------------------------------------------------------------------------------------
 
 

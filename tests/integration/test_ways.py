@@ -22,6 +22,7 @@ from casemate.engine.inside import see_through
 from casemate.engine.run import prepare_command
 from casemate.isolation import stages, way
 from casemate.isolation.native import NativeSandbox
+from casemate.limits import KIB
 from casemate.model.layers import Layer
 from casemate.model.spec import SandboxSpec
 
@@ -174,6 +175,15 @@ def test_without_its_other_end_there_is_no_network(engine: casemate.Engine, slow
             slowness,
         )
     assert found == [" ".join(["ECONNREFUSED"] * 4)]
+
+
+def test_n17_what_a_connection_holds_of_the_machine_s_memory_is_bounded(
+    engine: casemate.Engine, slowness: float
+) -> None:
+    with started(engine) as sandbox, OtherEnd(sandbox, ipv6=has_ipv6(engine)) as other_end:
+        lines(engine, sandbox, "print(ask('8.8.8.8', 443), ask('127.0.0.1', 3128), ask('9.9.9.9', 53))", slowness)
+        assert len(other_end.buffers) == 6
+        assert max(other_end.buffers) <= 2 * 256 * KIB
 
 
 def open_files() -> set[Path]:

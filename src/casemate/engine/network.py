@@ -166,13 +166,9 @@ class Network:
 
 
 def _sockets(names: Sequence[str], fds: Sequence[int]) -> Sockets:
-    """In the place of that of IPv6, on a machine without it, the other one, which may well be listened to twice."""
     if not fds:
         raise SandboxClosed("the sandbox is closed")
-    found = dict(zip(names, fds, strict=True))
-    if "tcp6" not in found:
-        found["tcp6"] = os.dup(found["tcp"])
-    return Sockets(**found)
+    return Sockets(**dict(zip(names, fds, strict=True)))
 
 
 def connected(
