@@ -35,6 +35,8 @@ from tests.egress.world import (
 )
 
 from casemate import network_limits as bound
+from casemate.egress.gateway import Gateways, Sockets
+from casemate.egress.wire import Settings
 from casemate.model.network import NetworkPolicy
 
 GET = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n"
@@ -553,6 +555,36 @@ def test_headers_are_stripped_and_injected_without_the_sandbox_knowing(guest: Ma
     assert b"12345" not in site.got
 
 
+def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(guest: MakeGuest, world: World) -> None:
+    def serve(client: socket.socket) -> None:
+        assert b"100-continue" in client.recv(65536)
+        client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n" + client.recv(4))
+
+    world.serve(PUBLIC, 8400, serve)
+    head = b"POST / HTTP/1.1\r\nHost: allowed.example:8400\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+    with guest(ALLOWED).connect(PUBLIC, 8400) as client:
+        client.sendall(head)
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"body")
+        answer = b""
+        while not answer.endswith(b"body"):
+            answer += client.recv(100)
+
+
+def test_an_answer_before_the_body_has_gone_is_passed_on(guest: MakeGuest, world: World) -> None:
+    def serve(client: socket.socket) -> None:
+        client.recv(100)
+        client.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        while client.recv(65536):
+            pass
+
+    world.serve(PUBLIC, 8401, serve)
+    with guest(ALLOWED).connect(PUBLIC, 8401) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: allowed.example:8401\r\nContent-Length: 1000\r\n\r\nbegin")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
 def test_a_websocket_goes_on_and_no_other_protocol_does(guest: MakeGuest, world: World) -> None:
     def switch(client: socket.socket) -> None:
         head = client.recv(65536)
@@ -782,6 +814,25 @@ def test_a_gateway_that_is_killed_takes_the_network_with_it_and_the_next_sandbox
     assert found.way.failed
     assert guest(PUBLIC).talk(PUBLIC, RAW_PORT, b"again") == b"again"
     assert world.gateways.pid != pid
+
+
+def test_a_gateway_that_serves_nobody_ends_and_the_next_sandbox_gets_another_one(world: World) -> None:
+    gateways = Gateways(Settings(rest_s=0.0))
+    try:
+        seen = []
+        for _ in range(3):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                way = gateways.open(NetworkPolicy(), Sockets(proxy=os.dup(listener.fileno())), lambda _: None)
+            pid = gateways.pid
+            assert pid is not None
+            seen.append(pid)
+            with os.fdopen(os.pidfd_open(pid)) as ended:
+                way.close()
+                assert not way.failed
+                assert select.select([ended], [], [], TIMEOUT_S)[0]
+        assert len(set(seen)) == 3
+    finally:
+        gateways.close()
 
 
 def test_the_gateway_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
