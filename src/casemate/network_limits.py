@@ -69,8 +69,11 @@ CONNECT_ADDRESS_TIMEOUT_S: Final = 4.0
 """For one address of several."""
 
 IDLE_TIMEOUT_S: Final = 600.0
-HELLO_MAX_BYTES: Final = 64 * KIB
+HELLO_MAX_BYTES: Final = 32 * KIB
 """All records of a ClientHello together."""
+
+HELLO_RECORDS_MAX: Final = 64
+"""That it may be cut into: it is read anew with each."""
 
 HEAD_MAX_BYTES: Final = 32 * KIB
 HEADERS_MAX: Final = 128
