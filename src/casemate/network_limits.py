@@ -25,6 +25,12 @@ BANDWIDTH_MAX_BYTES_PER_S: Final = 64 * GIB
 START_TIMEOUT_S: Final = 20.0
 """From the start of the process to its first answer; importing what it needs takes most of it."""
 
+STARTS_MAX: Final = 2
+"""A process that has ended just when a sandbox was to be served is replaced by another one, once."""
+
+REST_S: Final = 60.0
+"""A process that has served nobody for so long ends; the next sandbox gets a new one."""
+
 OPEN_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 5.0
 """After that a gateway that does not answer is ended, and every way with it."""
@@ -63,8 +69,11 @@ CONNECT_ADDRESS_TIMEOUT_S: Final = 4.0
 """For one address of several."""
 
 IDLE_TIMEOUT_S: Final = 600.0
-HELLO_MAX_BYTES: Final = 64 * KIB
+HELLO_MAX_BYTES: Final = 32 * KIB
 """All records of a ClientHello together."""
+
+HELLO_RECORDS_MAX: Final = 64
+"""That it may be cut into: it is read anew with each."""
 
 HEAD_MAX_BYTES: Final = 32 * KIB
 HEADERS_MAX: Final = 128

@@ -255,16 +255,23 @@ class Gateways:
             Rules(policy)
             if len(encode(OpenWay(0, policy, SOCKETS))) > bound.POLICY_MAX_BYTES:
                 raise InvalidInput("network", f"is larger than {bound.POLICY_MAX_BYTES} bytes")
-            way = self._running().add(policy, sockets, on_flow)
+            return self._opened(policy, sockets, on_flow)
         finally:
             for fd in sockets.given().values():
                 os.close(fd)
-        try:
-            way.wait_open()
-        except LaunchError:
-            way.close()
-            raise
-        return way
+
+    def _opened(self, policy: NetworkPolicy, sockets: Sockets, on_flow: Callable[[Flow], None]) -> Way:
+        for number in itertools.count(1):
+            way = self._running().add(policy, sockets, on_flow)
+            try:
+                way.wait_open()
+            except LaunchError:
+                way.close()
+                if way.problem or number == bound.STARTS_MAX:
+                    raise
+            else:
+                return way
+        raise AssertionError("it has returned or raised")
 
     def _running(self) -> _Gateway:
         with self._lock:

@@ -230,7 +230,7 @@ class Way:
         try:
             async with asyncio.timeout(bound.SILENCE_S if waits else bound.HEAD_TIMEOUT_S):
                 while (seen := sniff(data, raw=raw)).kind is Kind.MORE:
-                    piece = await client.read(bound.HEAD_TIMEOUT_S, bound.HELLO_MAX_BYTES)
+                    piece = await self._more(client, seen.needs - len(data))
                     if not piece:
                         break
                     data += piece
@@ -240,6 +240,19 @@ class Way:
             seen = Seen(Kind.MORE)
         client.unread(data)
         return settle(data) if seen.kind is Kind.MORE else seen
+
+    async def _more(self, client: Stream, least: int) -> bytes:
+        """At least so many bytes; fewer at the end, or where a byte may say something."""
+        data = b""
+        try:
+            while piece := await client.read(bound.HEAD_TIMEOUT_S, bound.HELLO_MAX_BYTES):
+                data += piece
+                if len(data) >= least:
+                    break
+        except asyncio.CancelledError:  # there is no more time: what has come is not lost
+            client.unread(data)
+            raise
+        return data
 
     async def _turn_away(self, client: Stream, seen: Seen) -> None:
         if seen.kind is Kind.TLS:

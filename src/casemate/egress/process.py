@@ -42,10 +42,12 @@ _NOBODY: Final = 65534
 class Process:
     """Takes orders from the channel and reports over it."""
 
-    def __init__(self, channel: socket.socket, names: Names) -> None:
+    def __init__(self, channel: socket.socket, names: Names, rest_s: float) -> None:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._names = names
+        self._rest_s = rest_s
+        self._rest: asyncio.TimerHandle | None = None
         self._ways: dict[int, Way] = {}
         self._reports: asyncio.Queue[Report] = asyncio.Queue()
         self._closing: set[asyncio.Task[None]] = set()
@@ -55,6 +57,7 @@ class Process:
         """Until the channel's other end is closed. Raises what is wrong with an order: then nothing is served."""
         self._channel.setblocking(False)  # noqa: FBT003 - the method's own form
         self._loop.add_reader(self._channel, self._readable)
+        self._rested()
         async with asyncio.TaskGroup() as tasks:
             speaker = tasks.create_task(self._speak())
             try:
@@ -67,7 +70,7 @@ class Process:
             while not self._ended.done():
                 data, fds = _receive(self._channel)
                 if not data:
-                    self._ended.set_result(None)
+                    self._end()
                     return
                 self._obey(data, fds)
         except (BlockingIOError, InterruptedError):
@@ -87,6 +90,16 @@ class Process:
         else:
             self._ended.set_exception(ValueError("an order that comes once has come again"))
 
+    def _rested(self) -> None:
+        """Whoever serves nobody ends after a while."""
+        if self._rest is not None:
+            self._rest.cancel()
+        self._rest = None if self._ways else self._loop.call_later(self._rest_s, self._end)
+
+    def _end(self) -> None:
+        if not self._ended.done():
+            self._ended.set_result(None)
+
     def _open(self, order: OpenWay, sockets: list[socket.socket]) -> None:
         problem = ""
         named = dict(zip(order.sockets, sockets, strict=True))
@@ -101,11 +114,13 @@ class Process:
             for each in sockets:
                 each.close()
         self._reports.put_nowait(Opened(order.way, problem))
+        self._rested()
 
     async def _close(self, number: int) -> None:
         way = self._ways.pop(number, None)
         if way is not None:
             self._reports.put_nowait(await way.close())
+            self._rested()
 
     def _tell(self, way: int, flow: Flow) -> bool:
         """Whether there was room for it: a parent that does not read is not waited for."""
@@ -161,11 +176,11 @@ def main(fd: int) -> int:
     files = [HostsFile(path) for path in (begin.settings.hosts, SYSTEM_HOSTS) if path]
     prepare()
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(channel, Names(files, begin.settings.resolvers)))
+        asyncio.run(_serve(channel, Names(files, begin.settings.resolvers), begin.settings.rest_s))
     return 0
 
 
-async def _serve(channel: socket.socket, names: Names) -> None:
-    await Process(channel, names).run()
+async def _serve(channel: socket.socket, names: Names, rest_s: float) -> None:
+    await Process(channel, names, rest_s).run()
     sys.stderr.flush()
     os._exit(0)  # nothing of it is worth waiting for: whoever it served is gone

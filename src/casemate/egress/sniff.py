@@ -45,11 +45,15 @@ class Kind(StrEnum):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What was found. `name`: of TLS, empty where it says none. `hidden`: it may mean another one."""
+    """What was found. `name`: of TLS, empty where it says none. `hidden`: it may mean another one.
+
+    `needs`: of `MORE`, before so many bytes are there nothing else can be said.
+    """
 
     kind: Kind
     name: str = ""
     hidden: bool = False
+    needs: int = 0
 
 
 class _Malformed(Exception):
@@ -57,7 +61,11 @@ class _Malformed(Exception):
 
 
 class _Short(Exception):
-    """There is more to come."""
+    """There is more to come: at least so many bytes in all."""
+
+    def __init__(self, needs: int) -> None:
+        super().__init__()
+        self.needs = needs
 
 
 def sniff(data: bytes, *, raw: bool = False) -> Seen:
@@ -91,8 +99,8 @@ def _sniff_tls(data: bytes) -> Seen:
         return Seen(Kind.MALFORMED)
     try:
         return _read_hello(_handshake(data))
-    except _Short:
-        return Seen(Kind.MORE if len(data) < bound.HELLO_MAX_BYTES else Kind.MALFORMED)
+    except _Short as short:
+        return Seen(Kind.MORE, needs=short.needs) if short.needs <= bound.HELLO_MAX_BYTES else Seen(Kind.MALFORMED)
     except _Malformed:
         return Seen(Kind.MALFORMED)
 
@@ -100,10 +108,10 @@ def _sniff_tls(data: bytes) -> Seen:
 def _handshake(data: bytes) -> bytes:
     """The body of the ClientHello, put together from the records that it may be cut into."""
     body, offset = b"", 0
-    while True:
+    for _ in range(bound.HELLO_RECORDS_MAX):
         head = data[offset : offset + _RECORD_HEAD_BYTES]
         if len(head) < _RECORD_HEAD_BYTES:
-            raise _Short
+            raise _Short(offset + _RECORD_HEAD_BYTES)
         length = int.from_bytes(head[3:], "big")
         if head[0] != _HANDSHAKE or head[1] != _TLS_MAJOR or not 0 < length <= _RECORD_MAX_BYTES:
             raise _Malformed
@@ -113,8 +121,9 @@ def _handshake(data: bytes) -> bytes:
         if whole is not None:
             return whole
         if len(data) < offset + length:
-            raise _Short
+            raise _Short(offset + length)
         offset += length
+    raise _Malformed
 
 
 def _whole(body: bytes) -> bytes | None:

@@ -11,17 +11,19 @@ import msgspec
 
 from casemate.model.flow import Flow
 from casemate.model.network import NetworkPolicy
+from casemate.network_limits import REST_S
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the operator sets for all sandboxes.
 
     `hosts`: a file of addresses and names, as `/etc/hosts`, that comes before everything. `resolvers`: addresses of the
-    name servers that are asked; none for those that the machine uses.
+    name servers that are asked; none for those that the machine uses. `rest_s`: a process without a sandbox ends then.
     """
 
     hosts: str = ""
     resolvers: tuple[str, ...] = ()
+    rest_s: float = REST_S
 
 
 class Begin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="begin"):
