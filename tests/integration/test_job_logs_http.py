@@ -188,6 +188,8 @@ def test_the_tail_the_pages_and_what_is_not_kept(tmp_path: Path) -> None:
             await bench.end(prints)
             last = await bench.get("/v1/jobs/job_1/logs", tail=2)
             assert [line["text"] for line in last["items"]] == ["99", "after a gap"]
+            assert (last["lines_kept"], last["lines_printed"]) == (101, 102)
+            assert (last["bytes_kept"], last["bytes_printed"]) == (290 + 12, 290 + 12)
             first = await bench.get("/v1/jobs/job_1/logs", limit=60)
             second = await bench.get("/v1/jobs/job_1/logs", limit=60, cursor=first["next_cursor"])
             assert [line["seq"] for line in first["items"] + second["items"]] == [*range(1, 101), 102]

@@ -28,3 +28,12 @@ class JobLinesOut(Page):
     """A page of lines."""
 
     items: list[JobLineOut]
+
+
+class JobLogOut(JobLinesOut):
+    """Lines of one job, and how much of all that it has printed is kept."""
+
+    lines_kept: int
+    lines_printed: int
+    bytes_kept: int
+    bytes_printed: int

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from casemate import job_limits, service_limits
 from casemate.api.auth import allowed
 from casemate.api.documents import json_response, moment
-from casemate.api.job_log_models import JobLinesOut
+from casemate.api.job_log_models import JobLinesOut, JobLogOut
 from casemate.api.queries import Listed, moments
 from casemate.api.route import EVENTS, CheckedRoute
 from casemate.api.state import Parts, State
@@ -34,7 +34,7 @@ _NUMBER_MAX_CHARS: Final = 18
 
 @router.get(
     "/jobs/{job_id}/logs",
-    response_model=JobLinesOut,
+    response_model=JobLogOut,
     summary="Read or follow a job's log",
     responses={200: {"description": "Lines, or with `Accept: text/event-stream` each of them as it comes."}},
 )
@@ -59,13 +59,24 @@ async def job_logs(
         seq = await _begin(parts, job, tail) if last_event_id is None else _number(last_event_id, "Last-Event-ID")
         return EventSourceResponse(with_pings(_told(parts, job, seq)), headers=HEADERS)
     if tail is not None:
-        lines = await parts.logs.last(job.tenant_id, job.id, tail)
-        return json_response({"items": [line_document(job.id, line) for line in lines], "next_cursor": None})
+        return await _page(parts, job, await parts.logs.last(job.tenant_id, job.id, tail), None)
     after = _number(page.cursor or _FIRST, "cursor")
     lines = await parts.logs.after(job.tenant_id, job.id, after, limit=page.limit + 1)
     cursor = str(lines[page.limit - 1].seq) if len(lines) > page.limit else None
-    items = [line_document(job.id, line) for line in lines[: page.limit]]
-    return json_response({"items": items, "next_cursor": cursor})
+    return await _page(parts, job, lines[: page.limit], cursor)
+
+
+async def _page(parts: State, job: Job, lines: list[JobLine], cursor: str | None) -> Response:
+    log = await parts.logs.find(job.tenant_id, job.id)
+    document = {
+        "items": [line_document(job.id, line) for line in lines],
+        "next_cursor": cursor,
+        "lines_kept": log.lines if log else 0,
+        "lines_printed": log.next_seq - 1 if log else 0,
+        "bytes_kept": log.size_bytes if log else 0,
+        "bytes_printed": log.total_bytes if log else 0,
+    }
+    return json_response(document)
 
 
 async def _job(parts: State, who: Principal, job_id: str) -> Job:

@@ -85,8 +85,8 @@ async def _queue(visit: Visit) -> Response:
 
 async def _one(visit: Visit) -> Response:
     found = await _facts(visit)
-    lines = await visit.ask("GET", "jobs", visit.place("id"), "logs", query={"tail": str(LOG_LINES_SHOWN_MAX)})
-    return visit.page("job.html", lines=lines["items"] if found["has_ended"] else [], **found)
+    log = await visit.ask("GET", "jobs", visit.place("id"), "logs", query={"tail": str(LOG_LINES_SHOWN_MAX)})
+    return visit.page("job.html", log=log, lines=log["items"] if found["has_ended"] else [], **found)
 
 
 async def _facts(visit: Visit) -> dict[str, Any]:
