@@ -7,6 +7,8 @@ import io
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +27,7 @@ from casemate.backup.service import PARTS, back_up, restore
 from casemate.blobs.envelope import MasterKeys
 from casemate.blobs.local import LocalBlobs
 from casemate.errors import CasemateError, Conflict, InvalidInput, RecordsDamaged
+from casemate.model.units import format_bytes
 from casemate.store import executions
 from casemate.store.schema import REVISIONS
 from casemate.tenancy.secrets import open_signing
@@ -359,3 +362,41 @@ def test_entries_are_read_in_order() -> None:
     assert [(each.name, len(b"".join(each.pieces()))) for each in reader.entries()] == [
         (f"secrets/{n}", n * 300) for n in range(5)
     ]
+
+
+# The commands --------------------------------------------------------------------------------------
+
+
+def casemate(*words: str, **environment: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "casemate", *words]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_what_is_kept_elsewhere_is_copied_by_its_own_tools(data: Path, tmp_path: Path) -> None:
+    target = str(tmp_path / "backup.tar")
+    server = {"CASEMATE_SERVICE_DATABASE": "postgresql://nobody@localhost/nothing"}
+    status, said = casemate("backup", target, "--data", str(data), **server)
+    assert (status, "pg_dump" in said, "--without records" in said) == (125, True, True)
+    config = tmp_path / "config.toml"
+    config.write_text('[objects]\nstore = "s3://bucket/prefix"\n')
+    status, said = casemate("backup", target, "--data", str(data), "--config", str(config))
+    assert (status, "--without objects" in said) == (125, True)
+    words = ("--without", "objects", "--without", "records", "--config", str(config))
+    status, said = casemate("backup", target, "--data", str(data), *words, **server)
+    assert (status, said.endswith(f"{target}: secrets; 2 files, {_size(target)}\n")) == (0, True), said
+
+
+def _size(target: str) -> str:
+    with tarfile.open(target) as found:
+        sizes = [each.size for each in found.getmembers()]
+    return format_bytes(sum(sizes[:-1]))
+
+
+def test_commands_say_what_they_lack(data: Path, tmp_path: Path) -> None:
+    assert casemate("backup", "x", "--data", str(data), "--without", "moods")[0] == 2
+    status, said = casemate("restore", "x")
+    assert (status, "needs --data DIR" in said) == (2, True)
+    status, said = casemate("restore", str(tmp_path / "nothing"), "--data", str(tmp_path / "new"))
+    assert (status, "No such file" in said) == (125, True)
+    assert not (tmp_path / "new").exists()

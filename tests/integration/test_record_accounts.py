@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 from tests.integration.records import ending, opened, with_execution, with_tenant
 
 from casemate import account_limits as bound
 from casemate.errors import BudgetExceeded, Conflict, InvalidInput, NotFound
 from casemate.model.accounting import Accounting, Prices, Spent
-from casemate.model.job import Job, JobSpec
+from casemate.model.job import Job, JobSpec, JobState
 from casemate.model.result import Isolation, Reason, Result, Status, Usage
-from casemate.store import budgets, usage, webhooks
+from casemate.store import budgets, jobs, schema, usage, webhooks
 from casemate.store.budgets import Budget
 from casemate.store.database import Database
+from casemate.store.jobs import row_of
 from casemate.store.usage import Asked, Used
 from casemate.store.webhooks import Notice, Webhook
 from casemate.tenancy.budgets import BudgetTerms, made
@@ -287,7 +289,10 @@ def test_a_budget_survives_its_process(place: str | Path) -> None:
 def test_usage_of_an_attempt_is_there_exactly_if_its_end_is(database: Database) -> None:
     owner, clock = with_tenant(database), Clock()
     meter = metered(database, clock)
-    job = Job(id="job_x", tenant_id=owner, key_id="key_a", spec=JobSpec(labels={"project": "p"}))
+    job = Job(
+        id="job_x", tenant_id=owner, key_id="key_a", spec=JobSpec(labels={"project": "p"}), state=JobState.SUCCEEDED
+    )
+    database.write_now(lambda connection: connection.execute(insert(schema.jobs), {**row_of(job), "place": "out"}))
     result = Result(
         status=Status.SUCCEEDED, reason=Reason.EXIT, usage=Usage(wall_s=1.0, cpu_user_s=1.0), isolation=ISOLATION
     )
@@ -299,8 +304,13 @@ def test_usage_of_an_attempt_is_there_exactly_if_its_end_is(database: Database) 
     with pytest.raises(Conflict):
         database.write_now(failing)
     assert total(database, asked(owner))[0] == 0
-    database.write_now(lambda connection: meter.note(connection, job, result))
-    assert total(database, asked(owner, kind="job", labels={"project": "p"})) == (1, 1_000_000, 10**9)
+    for _ in range(2):
+        database.write_now(lambda connection: meter.note(connection, job, result))
+    of_job = database.read_now(partial(usage.of_job, tenant_id=owner, job_id=job.id))
+    assert (of_job.runs, of_job.cpu_us, of_job.cost_nano) == (2, 2_000_000, 2 * 10**9)
+    assert total(database, asked(owner, kind="job", labels={"project": "p"})) == (2, 2_000_000, 2 * 10**9)
+    database.write_now(partial(jobs.delete_job, tenant_id=owner, job_id=job.id))
+    assert database.read_now(partial(usage.of_job, tenant_id=owner, job_id=job.id)).runs == 0
 
 
 @pytest.mark.parametrize("reason", [Reason.LOST, Reason.INTERNAL, Reason.VALIDATION])

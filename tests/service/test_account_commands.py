@@ -43,6 +43,14 @@ def test_usage_is_shown_as_a_table_with_its_total(service: LiveService, tenant: 
     assert narrowed["total"]["runs"] == 0
 
 
+def test_usage_of_a_job_is_shown(service: LiveService, tenant: Tenant) -> None:
+    made = answered(tenant.http.post("/v1/jobs", json={"command": "true"}), 202)
+    answered(tenant.http.get(f"/v1/jobs/{made['id']}", params={"wait": 60}))
+    facts = dict(line.split() for line in casemate(service, tenant, "usage", "job", made["id"]).splitlines())
+    assert (facts["runs"], facts["failed"], facts["cost"]) == ("1", "0", "0")
+    assert documents(service, tenant, "usage", "job", made["id"])["runs"] == 1
+
+
 def test_budgets_are_set_listed_and_removed(service: LiveService, tenant: Tenant) -> None:
     line = casemate(service, tenant, "budget", "set", "lab", "--soft", "0.5", "--hard", "2", "--unit", "cpu_s")
     assert line.startswith("lab: 0.")

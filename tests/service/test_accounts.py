@@ -280,6 +280,11 @@ def test_s2_94_each_attempt_at_a_job_is_counted(service: LiveService) -> None:
     ended = job(tenant, "sh -c 'exit 3'", labels={"n": "1"}, retries={"max": 1, "backoff": 0.01})
     assert (ended["state"], ended["attempt"]) == ("dead", 2)
     assert job(tenant, "true", labels={"n": "2"})["state"] == "succeeded"
+    own = answered(tenant.http.get(f"/v1/jobs/{ended['id']}/usage"))
+    assert (own["runs"], own["failed"], own["currency"]) == (2, 2, "EUR")
+    assert own["wall_s"] > 0
+    assert float(own["cost"]) >= 0.02
+    refused(service.tenant().http.get(f"/v1/jobs/{ended['id']}/usage"), 404, "not_found")
     by = {each["by"]: (each["runs"], each["failed"]) for each in usage(tenant, group_by="label:n")["groups"]}
     assert by == {"1": (2, 2), "2": (1, 0)}
     kinds = usage(tenant, group_by="kind")["groups"]

@@ -32,6 +32,13 @@ class UsedByOut(UsedOut):
     by: str
 
 
+class JobUsageOut(UsedOut):
+    """The same, of one job: `runs` are its attempts."""
+
+    job_id: str
+    currency: str
+
+
 class UsageOut(BaseModel):
     """Usage of some days."""
 

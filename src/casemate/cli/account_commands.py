@@ -30,6 +30,15 @@ USAGE: Final = Command(
     ),
     examples=(Example("casemate usage show --by label:project", "this month, a line for each project"),),
 )
+USAGE_JOB: Final = Command(
+    name="usage job",
+    module=_ACCOUNTS,
+    function="show_job",
+    optional=0,
+    summary="show what a job has used and what it costs",
+    arguments=(Argument(metavar="ID", help="the job's"),),
+    options=COMMON,
+)
 BUDGET_NAME: Final = Argument(metavar="NAME", help="the budget")
 BUDGET_SET: Final = Command(
     name="budget set",
@@ -137,7 +146,7 @@ WEBHOOK_DELETE: Final = Command(
 COMMANDS: Final = {
     command.name: command
     for command in (
-        *(USAGE, BUDGET_SET, BUDGET_LIST, BUDGET_DELETE),
+        *(USAGE, USAGE_JOB, BUDGET_SET, BUDGET_LIST, BUDGET_DELETE),
         *(WEBHOOK_CREATE, WEBHOOK_LIST, WEBHOOK_NOTICES, WEBHOOK_TEST, WEBHOOK_DELETE),
     )
 }

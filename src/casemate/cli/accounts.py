@@ -8,7 +8,7 @@ import msgspec
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, say, show, show_json
-from casemate.cli.service import client_of, document, number_of, show_rows, show_value
+from casemate.cli.service import client_of, document, number_of, show_facts, show_rows, show_value
 from casemate.model.accounts import Budget, UsageReport, UsageSum
 
 NOTICES_SHOWN: Final = 50
@@ -29,6 +29,16 @@ def show_usage(parsed: Parsed) -> int:
         show_json(document(found))
     else:
         _show_report(parsed, found)
+    return 0
+
+
+def show_job(parsed: Parsed) -> int:
+    """All its attempts together."""
+    with client_of(parsed) as client:
+        found = client.jobs.usage(parsed.words[0])
+    names = ("runs", "failed", "cpu_s", "wall_s", "memory_gib_s", "disk_bytes")
+    network = {"network_bytes": found.network_sent_bytes + found.network_received_bytes, "cost": _cost(found)}
+    show_facts(parsed, found, {**{name: getattr(found, name) for name in names}, **network})
     return 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from casemate.model.accounts import Budget, Notice, UsageReport, Webhook
+from casemate.model.accounts import Budget, Notice, UsageReport, UsageSum, Webhook
 from casemate.sdk.calls import asked, sent, several
 from casemate.sdk.requests import Call, Listing, Request, given, path, query, read_document, read_nothing, reader
 
@@ -38,6 +38,11 @@ def usage(
         tenant=tenant,
     )
     return Call(request, reader(UsageReport))
+
+
+def job_usage(job_id: str) -> Call[UsageSum]:
+    """What all attempts at a job have used together, as far as they have ended, and what that costs."""
+    return Call(asked(path("jobs", job_id, "usage")), reader(UsageSum))
 
 
 def list_budgets(*, tenant: str | None = None) -> Listing[Budget]:

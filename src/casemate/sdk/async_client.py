@@ -116,6 +116,7 @@ class AsyncJobs(_Group):
     rerun = _awaited(job_calls.rerun_job)
     retry = _awaited(job_calls.retry_job)
     delete = _awaited(job_calls.delete_job)
+    usage = _awaited(account_calls.job_usage)
     queue = _awaited(job_calls.show_queue)
     pause = _awaited(job_calls.pause_queue)
     resume = _awaited(job_calls.resume_queue)

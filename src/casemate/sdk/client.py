@@ -115,6 +115,7 @@ class Jobs(_Group):
     rerun = _blocking(job_calls.rerun_job)
     retry = _blocking(job_calls.retry_job)
     delete = _blocking(job_calls.delete_job)
+    usage = _blocking(account_calls.job_usage)
     queue = _blocking(job_calls.show_queue)
     pause = _blocking(job_calls.pause_queue)
     resume = _blocking(job_calls.resume_queue)

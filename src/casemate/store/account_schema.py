@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     String,
@@ -37,6 +38,23 @@ usage = Table(
     Column("received_bytes", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
     Index(None, "day"),
+)
+
+job_usage = Table(
+    "job_usage",
+    metadata,
+    Column("tenant_id", String(40), primary_key=True),
+    Column("job_id", String(64), primary_key=True),
+    Column("runs", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("cpu_us", BigInteger, nullable=False),
+    Column("wall_us", BigInteger, nullable=False),
+    Column("memory_kib_ms", BigInteger, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    Column("received_bytes", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], ondelete="CASCADE"),
 )
 
 budgets = Table(

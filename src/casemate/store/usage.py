@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from casemate.account_limits import USAGE_FOLDED_MAX_COUNT, USAGE_READ_MAX_COUNT, USAGE_ROWS_A_DAY_MAX
 from casemate.errors import InvalidInput
 from casemate.model.accounting import first_day
+from casemate.store.account_schema import job_usage
 from casemate.store.account_schema import usage as table
 from casemate.store.pages import has_labels
 from casemate.store.prepared import Prepared
@@ -68,6 +69,11 @@ _THIS: Final = tuple(
 _ADD: Final = Prepared(
     update(table).where(*_THIS).values({name: table.c[name] + bindparam(f"more_{name}") for name in AMOUNTS})
 )
+_ADD_JOB: Final = Prepared(
+    update(job_usage)
+    .where(job_usage.c.tenant_id == bindparam("of_tenant_id"), job_usage.c.job_id == bindparam("of_job_id"))
+    .values({name: job_usage.c[name] + bindparam(f"more_{name}") for name in AMOUNTS})
+)
 _SUMS: Final = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in AMOUNTS]
 
 
@@ -88,6 +94,21 @@ def add(connection: Connection, used: Used) -> None:
             connection.execute(insert(table), row)
     except IntegrityError:  # somebody else was the first
         _added(connection, used, place)
+
+
+def add_job(connection: Connection, job_id: str, used: Used) -> None:
+    """Count what an attempt has used as its job's, too. It goes with the job."""
+    this = {"of_tenant_id": used.tenant_id, "of_job_id": job_id}
+    amounts = {name: getattr(used, name) for name in AMOUNTS}
+    if not _ADD_JOB.run(connection, {**this, **{f"more_{name}": each for name, each in amounts.items()}}).rowcount:
+        connection.execute(insert(job_usage), {"tenant_id": used.tenant_id, "job_id": job_id, **amounts})
+
+
+def of_job(connection: Connection, tenant_id: str, job_id: str) -> Used:
+    """What all attempts at a job have used together."""
+    this = (job_usage.c.tenant_id == tenant_id, job_usage.c.job_id == job_id)
+    row = connection.execute(select(*(job_usage.c[name] for name in AMOUNTS)).where(*this)).mappings().one_or_none()
+    return Used() if row is None else Used(**row)
 
 
 def _place(used: Used, digest: str) -> dict[str, Any]:

@@ -77,9 +77,9 @@ class Meter:
                 spent=spent,
                 is_success=result.ok,
             )
-            self.count(records, ended)
+            usage.add_job(records, job.id, self.count(records, ended))
 
-    def count(self, records: Records, ended: Ended) -> None:
+    def count(self, records: Records, ended: Ended) -> Used:
         """Add what a run has used, and tell of budgets that it brings to a bound."""
         used = Used(
             tenant_id=ended.tenant_id,
@@ -95,6 +95,7 @@ class Meter:
         usage.add(records, used)
         for budget in rows.spend(records, used):
             self._tell(records, budget)
+        return used
 
     def _tell(self, records: Records, budget: Budget) -> None:
         """Each bound once in a period."""

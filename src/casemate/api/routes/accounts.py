@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from casemate import service_limits as limits
 from casemate.account_limits import BUDGET_NAME_MAX_CHARS
-from casemate.api.account_models import BudgetIn, BudgetOut, BudgetsOut, UsageOut
+from casemate.api.account_models import BudgetIn, BudgetOut, BudgetsOut, JobUsageOut, UsageOut
 from casemate.api.auth import allowed
 from casemate.api.documents import json_response
 from casemate.api.queries import labels_of
@@ -20,7 +20,7 @@ from casemate.errors import InvalidInput, NotFound
 from casemate.executions.book import now_us
 from casemate.model.accounting import EPOCH, KIB_MS_A_GIB_S, NANO, date_of, day_of, first_day, text_of_amount
 from casemate.model.units import SECOND_US
-from casemate.store import usage
+from casemate.store import jobs, usage
 from casemate.store.database import Records
 from casemate.store.usage import Asked, Used
 from casemate.tenancy.budgets import BudgetTerms
@@ -110,6 +110,18 @@ def used_document(used: Used) -> dict[str, Any]:
         "network_received_bytes": used.received_bytes,
         "cost": text_of_amount(used.cost_nano, NANO),
     }
+
+
+@router.get("/jobs/{job_id}/usage", response_model=JobUsageOut, summary="What a job has used, and what it costs")
+async def show_job_usage(job_id: str, parts: Parts, who: UsageReader) -> Response:
+    """All its attempts together, as far as they have ended."""
+
+    def found(records: Records) -> Used:
+        jobs.get(records, who.tenant_id, job_id)
+        return usage.of_job(records, who.tenant_id, job_id)
+
+    used = await parts.database.read(found)
+    return json_response({"job_id": job_id, "currency": parts.meter.prices.currency, **used_document(used)})
 
 
 # Budgets ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -31,7 +32,10 @@ _NAMES: Final = {
 }
 
 _metadata = MetaData(naming_convention=_NAMES)
-Table("tenants", _metadata, Column("id", String(40), primary_key=True))  # is there; the others refer to it
+# What is there, and the others refer to:
+Table("tenants", _metadata, Column("id", String(40), primary_key=True))
+Table("jobs", _metadata, Column("tenant_id", String(40), primary_key=True), Column("id", String(64), primary_key=True))
+_THERE: Final = frozenset({"tenants", "jobs"})
 
 
 def _id() -> Column[str]:
@@ -69,6 +73,23 @@ Table(
     Column("received_bytes", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
     Index(None, "day"),
+)
+
+Table(
+    "job_usage",
+    _metadata,
+    Column("tenant_id", String(40), primary_key=True),
+    Column("job_id", String(64), primary_key=True),
+    Column("runs", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("cpu_us", BigInteger, nullable=False),
+    Column("wall_us", BigInteger, nullable=False),
+    Column("memory_kib_ms", BigInteger, nullable=False),
+    Column("disk_bytes", BigInteger, nullable=False),
+    Column("sent_bytes", BigInteger, nullable=False),
+    Column("received_bytes", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    ForeignKeyConstraint(["tenant_id", "job_id"], ["jobs.tenant_id", "jobs.id"], ondelete="CASCADE"),
 )
 
 Table(
@@ -125,4 +146,4 @@ Table(
 
 def upgrade() -> None:
     """Make its tables."""
-    _metadata.create_all(op.get_bind(), tables=[each for each in _metadata.sorted_tables if each.name != "tenants"])
+    _metadata.create_all(op.get_bind(), tables=[each for each in _metadata.sorted_tables if each.name not in _THERE])
