@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -337,9 +338,13 @@ def test_n9_abstract_sockets_of_the_machine_are_not_there(ask_python: Answers) -
     assert answers == {"connect": REFUSED, "listed": "0"}
 
 
-def test_n10_sockets_of_the_machine_by_path_are_not_there(ask_python: Answers, tmp_path: Path) -> None:
-    path = tmp_path / "host.sock"
-    with socket.socket(socket.AF_UNIX) as listener:
+def test_n10_sockets_of_the_machine_by_path_are_not_there(ask_python: Answers) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as directory,  # a short path: a socket's has 107 bytes at most
+        socket.socket(socket.AF_UNIX) as listener,
+    ):
+        path = Path(directory, "host.sock")
+        Path(directory).chmod(0o755)
         listener.bind(str(path))
         listener.listen()
         path.chmod(0o777)

@@ -817,11 +817,18 @@ TELLS_THE_TIME = {
     "engine/engine.py": "when a report was made",
     "engine/isolate.py": "when a worker's memory was read",
     "pool/worker.py": "the same",
-    "executions/book.py": "when things happened, for the records",
     "tenancy/keyring.py": "whether a key has expired, which is a time of day",
     "tenancy/tenants.py": "when a key is made, and until when it counts",
+    "tenancy/clock.py": "when things happened, for the records of accounts",
+    "tenancy/audit.py": "when somebody did something",
+    "tenancy/addresses.py": "whether a signed address has expired",
+    "tenancy/vault.py": "when a secret was set",
+    "queue/leases.py": "until when a job is leased, for processes that share no other clock",
+    "blobs/local.py": "when an object was written",
+    "egress/attempt.py": "when a connection was attempted",
+    "backup/service.py": "when a backup was made",
 }
-"""What may look at the machine's clock, and for what. Nothing is waited for or limited by it."""
+"""What may look at the machine's clock, and for what. No run is waited for or limited by it."""
 
 
 def test_s18_only_monotonic_clocks_are_read() -> None:
