@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 from tests.service.live import CONFIG, LiveService, Tenant, answered, events, refused, serving
+
+import casemate
 
 LONG = "sleep 600"
 
@@ -277,7 +280,12 @@ COUNTED = (
 )
 
 
-REACHES = "import socket, sys; socket.create_connection(('192.0.2.7', 80), 2)"
+REACHES = """
+import socket
+with socket.create_connection(("192.0.2.7", 80), 20) as connection:
+    connection.sendall(b"GET / HTTP/1.1\\r\\nHost: 192.0.2.7\\r\\n\\r\\n")
+    connection.recv(1)
+"""
 
 
 def test_s2_5_a_job_reaches_nothing_that_it_was_not_allowed(tenant: Tenant) -> None:
@@ -285,8 +293,9 @@ def test_s2_5_a_job_reaches_nothing_that_it_was_not_allowed(tenant: Tenant) -> N
     assert job["state"] == "failed"
     assert "unreachable" in job["result"]["stderr"]["text"].lower()
     network = {"outbound": True, "allowed_hosts": ["allowed.invalid"]}
-    refused_job = run(tenant, command=["python3", "-c", REACHES], resources={"cpu": 1}, network=network)
-    assert refused_job["state"] == "failed"
+    job = run(tenant, command=["python3", "-c", REACHES], resources={"cpu": 1}, network=network)
+    assert job["state"] == "failed"
+    assert "network-refused" in [each["kind"] for each in job["result"]["events"]]
 
 
 def test_s2_7_s2_38_s2_95_of_jobs_that_have_ended_nothing_is_left_and_nothing_runs_for_none(
@@ -304,6 +313,41 @@ def test_s2_7_s2_38_s2_95_of_jobs_that_have_ended_nothing_is_left_and_nothing_ru
         queue = answered(tenant.http.get("/v1/queue"))
         assert (queue["waiting"], queue["active"]) == (0, 0)
         assert service.gauge("casemate_job_slots_taken") == 0.0
+
+
+def test_jobs_and_schedules_from_python(service: LiveService, tenant: Tenant) -> None:
+    with casemate.Client(service.url, tenant.key) as client:
+        job = client.jobs.submit(["cat", "input/a"], id="from-python", files={"a": b"\xff"}, labels={"from": "python"})
+        ended_job = client.jobs.wait(job.id)
+        assert (ended_job.ok, ended_job.exit_code, ended_job.has_ended) == (True, 0, True)
+        assert [each.id for each in client.jobs.list(label="from=python")] == ["from-python"]
+        assert client.jobs.rerun(job.id, id="again").id == "again"
+        assert client.jobs.wait("again").ok
+        client.jobs.delete("again")
+        waits = client.jobs.submit(LONG, retries=1)
+        assert client.jobs.cancel(waits.id).state == "cancelled"
+        failed = client.jobs.submit("false", retries={"max": 1, "backoff": 0.01})
+        assert client.jobs.wait(failed.id).state == "dead"
+        assert failed.id in [each.id for each in client.jobs.dead()]
+        assert client.jobs.retry(failed.id).state == "queued"
+        assert client.jobs.pause().paused
+        assert not client.jobs.resume().paused
+        made = client.schedules.create("@daily", {"command": "true"}, zone="Asia/Tokyo", name="daily")
+        assert client.schedules.change(made.id, paused=True).paused
+        assert [each.name for each in client.schedules.list() if each.id == made.id] == ["daily"]
+        client.schedules.delete(made.id)
+
+
+def test_jobs_from_asynchronous_python(service: LiveService, tenant: Tenant) -> None:
+    async def test() -> None:
+        async with casemate.AsyncClient(service.url, tenant.key) as client:
+            job = await client.jobs.submit("echo hello", timeout="20s", resources={"memory": "64Mi"})
+            assert (await client.jobs.wait(job.id)).ok
+            assert [line.data async for line in client.logs.read(job.id)] == [b"hello\n"]
+            with pytest.raises(casemate.NotAllowed):
+                await client.jobs.submit("sudo true")
+
+    asyncio.run(test())
 
 
 def test_schedules_are_made_changed_listed_and_deleted(tenant: Tenant) -> None:
