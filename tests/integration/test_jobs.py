@@ -83,6 +83,23 @@ async def test_s2_60_start_and_end_are_known(desk: Desk) -> None:
 
 
 @on_desk
+async def test_s2_60_a_start_that_is_written_later_has_its_own_time(desk: Desk) -> None:
+    who = await desk.tenant()
+    desk.program = waits
+    async with desk.serving() as jobs:
+        job = await desk.submit(jobs, who)
+        with jobs.changes.watching(f"{who.tenant_id}/{job.id}") as changed:
+            while (await jobs.get(who.tenant_id, job.id)).state is not JobState.RUNNING:
+                await changed.wait()
+                changed.clear()
+        found = await jobs.get(who.tenant_id, job.id)
+        await jobs.cancel(who.tenant_id, job.id)
+        await jobs.ended(who.tenant_id, job.id)
+        moves = await jobs.transitions(who.tenant_id, job.id)
+    assert [found.started_us] == desk.waited == [each.at_us for each in moves if each.state is JobState.RUNNING]
+
+
+@on_desk
 async def test_s2_94_an_attempt_is_metered_and_told_with_its_end(desk: Desk) -> None:
     who = await desk.tenant()
     async with desk.serving() as jobs:

@@ -276,7 +276,10 @@ class Attempt:
         while self._steps and self._steps[0].detail != CLEANED_UP:
             step = self._steps.pop(0)
             try:
-                if not await self._ports.queue.note(self.token, step.state, step.detail, beside=self._ports.beside):
+                is_held = await self._ports.queue.note(
+                    self.token, step.state, step.detail, at_us=step.at_us, beside=self._ports.beside
+                )
+                if not is_held:
                     self.abandon()
             except RecordsUnavailable:
                 self._steps.insert(0, step)

@@ -104,16 +104,28 @@ class RecordsQueue:
         found = await self._database.write(partial(leases.renew, tokens=tuple(tokens), until_us=until_us))
         return Held(held=frozenset(found), cancelled=frozenset(token for token, asked in found.items() if asked))
 
-    async def note(self, token: str, state: JobState, detail: str = "", *, beside: Beside = nothing_beside) -> bool:
+    async def note(
+        self,
+        token: str,
+        state: JobState,
+        detail: str = "",
+        *,
+        at_us: int | None = None,
+        beside: Beside = nothing_beside,
+    ) -> bool:
         """Record that the attempt is now running or collecting. False: the lease is not held any more."""
         assert state in ACTIVE  # noqa: S101  (how an attempt ends is told to `end`)
-        return await self._database.write(partial(self._note, token=token, state=state, detail=detail, beside=beside))
+        return await self._database.write(
+            partial(self._note, token=token, state=state, detail=detail, since_us=at_us, beside=beside)
+        )
 
-    def _note(self, records: Records, *, token: str, state: JobState, detail: str, beside: Beside) -> bool:
+    def _note(
+        self, records: Records, *, token: str, state: JobState, detail: str, since_us: int | None, beside: Beside
+    ) -> bool:
         row = leases.held(records, token)
         if row is None:
             return False
-        at_us = self._clock()
+        at_us = self._clock() if since_us is None else since_us
         started_us = at_us if state is JobState.RUNNING and row.job.started_us is None else row.job.started_us
         now = replace(row, job=replace(row.job, state=state, started_us=started_us))
         _record(records, [Change(was=row, now=now, detail=detail)], at_us, beside)

@@ -68,8 +68,19 @@ class Queue(Protocol):
     async def renew(self, tokens: Sequence[str], *, lease_s: float) -> Held:
         """Hold them longer. Those that are not held any more may have been leased to somebody else."""
 
-    async def note(self, token: str, state: JobState, detail: str = "", *, beside: Beside = nothing_beside) -> bool:
-        """Record that the attempt is now running or collecting. False: the lease is not held any more."""
+    async def note(
+        self,
+        token: str,
+        state: JobState,
+        detail: str = "",
+        *,
+        at_us: int | None = None,
+        beside: Beside = nothing_beside,
+    ) -> bool:
+        """Record that the attempt is running or collecting, since `at_us`, or now.
+
+        False: the lease is not held any more.
+        """
 
     async def end(self, token: str, ending: Ending, *, beside: Beside = nothing_beside) -> bool:
         """Record how it ended, and give the lease back. False: it was not held any more, and nothing is recorded."""
