@@ -652,8 +652,8 @@ def test_n17_what_waits_for_slow_readers_is_bounded_for_all_connections_together
         clients = []
         for _ in range(150):
             clients.append(stack.enter_context(found.connect(PUBLIC, RAW_PORT + 1)))
-            clients[-1].sendall(b"x")
-            assert clients[-1].recv(1) == b"x"
+            clients[-1].sendall(b"\x01")
+            assert clients[-1].recv(1) == b"\x01"
         before = resident_bytes(world)
         flowing.set()
         for client in clients:
