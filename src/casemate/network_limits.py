@@ -47,6 +47,20 @@ WAY_CONNECTIONS_MAX: Final = 1024
 WAY_CONNECTING_MAX: Final = 128
 """Connections that have not been judged yet, or whose server has not answered: the costly kind."""
 
+WAY_CONNECTIONS_PER_S: Final = 500.0
+WAY_CONNECTIONS_BURST: Final = 1024
+"""Connections beyond that wait to be accepted: one process serves all sandboxes, and every beginning costs it."""
+
+WAY_REQUESTS_PER_S: Final = 1000.0
+WAY_REQUESTS_BURST: Final = 1000
+"""Requests of HTTP; those beyond wait."""
+
+WAY_WAITING_MAX_BYTES: Final = 8 * MIB
+"""What is read at once by all connections of a sandbox together, about: it waits here where a reader is slow."""
+
+WAY_LOOKUPS_MAX: Final = 32
+"""Names of one sandbox that are being looked up: whose servers do not answer keeps others from being asked."""
+
 WAY_TOTAL_MAX_BYTES: Final = 256 * GIB
 WAY_FLOWS_MAX: Final = 10_000
 """Records of one sandbox; more are counted alone."""
@@ -83,6 +97,7 @@ BODY_AFTER_ANSWER_S: Final = 1.0
 COPY_BYTES: Final = 256 * KIB
 """What is read at once. One buffer serves all connections."""
 
+COPY_MIN_BYTES: Final = 4 * KIB
 PACED_COPY_BYTES: Final = 32 * KIB
 """The same where a bandwidth is set: so that connections share it."""
 
@@ -102,6 +117,10 @@ HOSTS_FILE_MAX_BYTES: Final = MIB
 
 DNS_MESSAGE_MAX_BYTES: Final = 1232
 """Of a question; whoever may look up addresses needs far less."""
+
+DNS_QUESTIONS_PER_S: Final = 200.0
+DNS_QUESTIONS_BURST: Final = 1000
+"""Of one sandbox, whatever is asked; those beyond are not read."""
 
 DNS_WAITING_MAX: Final = 64
 """Questions of one sandbox that are being answered."""

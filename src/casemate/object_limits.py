@@ -31,6 +31,9 @@ OBJECT_MAX_DEFAULT_BYTES: Final = 5 * GIB
 TENANT_OBJECTS_DEFAULT_BYTES: Final = 100 * GIB
 """Of all that one tenant keeps."""
 
+OBJECT_OVERHEAD_BYTES: Final = 4 * KIB
+"""What each object counts for beside its size: the fewest bytes that a file takes, so that empty ones are bounded."""
+
 OBJECTS_RECOUNT_S: Final = 3600.0
 """How often what tenants keep is counted anew, and what is too old is looked for."""
 

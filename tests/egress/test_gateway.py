@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import os
@@ -586,6 +587,91 @@ def test_an_answer_before_the_body_has_gone_is_passed_on(guest: MakeGuest, world
     with guest(ALLOWED).connect(PUBLIC, 8401) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: allowed.example:8401\r\nContent-Length: 1000\r\n\r\nbegin")
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_n6_a_secret_of_a_host_does_not_go_to_an_address_beside_it(guest: MakeGuest, site: Site) -> None:
+    inject = [{"host": "hidden.example", "header": "Authorization", "secret": "token", "value": "Bearer 12345"}]
+    policy = msgspec.convert({"inject": inject}, NetworkPolicy)
+    found = guest("93.184.215.0/24", inject=policy.inject)
+    assert found.talk(OTHER, 80, GET % b"hidden.example").endswith(b"hello")
+    assert found.ask(b"GET http://93.184.215.15/ HTTP/1.1\r\nHost: 93.184.215.15\r\n\r\n").endswith(b"hello")
+    assert site.got
+    assert b"12345" not in site.got
+
+
+def test_n6_no_server_is_asked_to_show_what_it_was_sent(guest: MakeGuest, site: Site) -> None:
+    assert status(guest(ALLOWED).talk(PUBLIC, 80, b"TRACE / HTTP/1.1\r\nHost: allowed.example\r\n\r\n")) == 403
+    assert site.connections == 0
+
+
+def test_n17_a_guest_whose_body_never_ends_leaves_a_turn_to_others(guest: MakeGuest, world: World, site: Site) -> None:
+    def swallow(client: socket.socket) -> None:
+        while client.recv(1 << 20):
+            pass
+
+    world.serve(PUBLIC, 8001, swallow)
+    greedy, other = guest(ALLOWED), guest(ALLOWED)
+    is_over = threading.Event()
+
+    def flood(client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while not is_over.is_set():
+                client.sendall(b"1\r\nx\r\n" * 40_000)
+
+    with greedy.connect(PUBLIC, 8001) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: allowed.example:8001\r\nTransfer-Encoding: chunked\r\n\r\n")
+        thread = threading.Thread(target=flood, args=(client,))
+        thread.start()
+        try:
+            for _ in range(5):
+                assert other.talk(PUBLIC, 80, GET % b"allowed.example").endswith(b"hello")
+        finally:
+            is_over.set()
+            client.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_n17_what_waits_for_slow_readers_is_bounded_for_all_connections_together(
+    guest: MakeGuest, world: World
+) -> None:
+    flowing, is_over, data = threading.Event(), threading.Event(), bytes(8 << 20)
+
+    def pour(client: socket.socket) -> None:
+        client.sendall(client.recv(1))
+        flowing.wait(TIMEOUT_S)
+        client.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            client.sendall(data)
+        is_over.wait(2 * TIMEOUT_S)
+
+    world.serve(PUBLIC, RAW_PORT + 1, pour)
+    found = guest(f"{ALLOWED}:{RAW_PORT + 1}")
+    assert found.addresses(ALLOWED)
+    with contextlib.ExitStack() as stack:
+        stack.callback(is_over.set)
+        clients = []
+        for _ in range(150):
+            clients.append(stack.enter_context(found.connect(PUBLIC, RAW_PORT + 1)))
+            clients[-1].sendall(b"\x01")
+            assert clients[-1].recv(1) == b"\x01"
+        before = resident_bytes(world)
+        flowing.set()
+        for client in clients:
+            assert client.recv(1)
+        wait_until_still(lambda: resident_bytes(world))
+        assert resident_bytes(world) - before < 3 * bound.WAY_WAITING_MAX_BYTES
+
+
+def resident_bytes(world: World) -> int:
+    pages = int(Path(f"/proc/{world.gateways.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def wait_until_still(look: Callable[[], int]) -> None:
+    last = -1
+    while (now := look()) != last:
+        last = now
+        time.sleep(0.3)
 
 
 def test_a_websocket_goes_on_and_no_other_protocol_does(guest: MakeGuest, world: World) -> None:

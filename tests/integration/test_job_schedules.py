@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.integration.job_desk import Desk, Who
 
 from casemate.config import Config
@@ -15,6 +16,7 @@ from casemate.errors import InvalidInput, NotFound
 from casemate.jobs.config import JobSettings, load_jobs
 from casemate.jobs.schedules import Schedules
 from casemate.model.job import Job, JobSpec
+from casemate.model.network import NetworkPolicy
 from casemate.model.units import SECOND_US
 from casemate.store.database import Database
 from casemate.store.jobs import Filters, list_jobs
@@ -83,6 +85,20 @@ def test_each_time_makes_one_job_also_where_two_services_look(database: Database
         assert all(job.schedule_id == schedule_id and job.spec == SPEC for job in found)
         last = await bench.schedules.get(who.tenant_id, schedule_id)
         assert (last.last_job_id, last.last_us) == (found[0].id, bench.clock.at_us - 1)
+
+    asyncio.run(test())
+
+
+def test_s2_85_a_schedule_makes_jobs_by_the_ports_that_are_blocked_today(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database, load_jobs(Config(), {"SANDBOX_BLOCKED_PORTS": "8080"}))
+        who = await bench.desk.tenant()
+        spec = replace(SPEC, network=NetworkPolicy(outbound=True, allowed_hosts=("a.example",)))
+        await bench.create(who, spec=spec)
+        bench.clock.at_us += HOUR_US
+        await bench.schedules.fire()
+        (job,) = await bench.jobs(who)
+        assert 8080 in job.spec.network.blocked_ports
 
     asyncio.run(test())
 

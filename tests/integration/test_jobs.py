@@ -13,8 +13,10 @@ import pytest
 from tests.integration.job_desk import Desk, Run, exits, waits
 
 from casemate.cluster.messages import Answer, FileEnded, FilePiece, FlowSeen, Refused, Sampled
-from casemate.errors import BudgetExceeded, Conflict, NotFound, TooManyRequests
+from casemate.config import Config
+from casemate.errors import BudgetExceeded, Conflict, NotAllowed, NotFound, TooManyRequests
 from casemate.job_limits import LOST_MAX
+from casemate.jobs.config import load_jobs
 from casemate.jobs.ports import Input
 from casemate.model.flow import Flow
 from casemate.model.job import JobFile, JobState, Retries
@@ -70,6 +72,24 @@ async def test_s2_34_s2_35_s2_36_s2_37_s2_38_every_step_is_recorded_with_its_tim
     assert desk.asked[0].argv == ("printf", "two words")
     assert desk.printed == [b"hello\n"]
     assert [reason for _, reason in desk.ended] == ["succeeded/exit"]
+
+
+@on_desk
+async def test_s2_43_what_was_accepted_once_is_not_run_again_against_the_policy_of_today(desk: Desk) -> None:
+    who = await desk.tenant()
+    network = NetworkPolicy(outbound=True, allowed_hosts=("a.example",), blocked_ports=(22,))
+    async with desk.serving() as jobs:
+        job = await desk.run(jobs, who, network=network)
+        listed = desk.jobs(jobs.dispatcher, load_jobs(Config(), {"SANDBOX_ALLOWED_COMMANDS": "ls"}))
+        with pytest.raises(NotAllowed):
+            await listed.rerun(who, job.id)
+        narrow = desk.jobs(jobs.dispatcher, load_jobs(Config(), {"SANDBOX_ALLOWED_HOSTS": "b.example"}))
+        with pytest.raises(NotAllowed):
+            await narrow.rerun(who, job.id)
+        blocked = desk.jobs(jobs.dispatcher, load_jobs(Config(), {"SANDBOX_BLOCKED_PORTS": "22,8080"}))
+        again = await blocked.rerun(who, job.id)
+        assert 8080 in again.spec.network.blocked_ports
+        await jobs.ended(who.tenant_id, again.id)
 
 
 @on_desk

@@ -56,6 +56,12 @@ def test_s2_18_s2_19_s2_21_files_go_in_and_come_out_in_their_areas(service: Live
     refused(tenant.http.get(f"{at}/attic/x"), 422)
 
 
+@pytest.mark.parametrize("data", [b"[" * 900_000, b'{"command": "\xff"}', b'{"command": "\\ud800"}'])
+def test_c7_a_template_that_is_written_to_break_its_reader_is_refused(tenant: Tenant, data: bytes) -> None:
+    answered(tenant.http.put("/v1/objects/templates/hostile", content=data), 201)
+    refused(tenant.http.post("/v1/jobs", json={"template": "hostile"}), 422, field="template")
+
+
 def test_s2_75_files_of_a_job_are_its_tenants_alone(service: LiveService) -> None:
     mine, theirs = service.tenant(), service.tenant()
     job = run(theirs, command="echo x > output/x", shell=True, id="same-id")

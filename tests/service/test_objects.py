@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import hashlib
 import os
 import random
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,9 +19,10 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 import pytest
-from tests.service.live import CONFIG, LiveService, Tenant, answered, refused, serving
+from tests.service.live import ANSWER_TIMEOUT_S, CONFIG, LiveService, Tenant, answered, refused, serving
 
 from casemate.kernel.processes import process_tree
+from casemate.object_limits import OBJECT_OVERHEAD_BYTES
 
 DATA: Final = random.Random(7).randbytes(3 * 1024 * 1024 + 11)
 MARK: Final = b"nobody reads this on the disk "
@@ -123,6 +126,43 @@ def test_s2_72_an_object_may_be_larger_than_any_other_request(small: LiveService
         put(tenant, "shared/large2", data)
     put(tenant, "shared/large3", data)
     assert listed(tenant) == ["shared/large2", "shared/large3"]
+
+
+def test_s9_what_two_uploads_replace_at_once_makes_room_once(small: LiveService) -> None:
+    tenant = small.tenant()
+    megabyte = b"x" * 1024 * 1024
+    put(tenant, "shared/large", 18 * megabyte)
+    put(tenant, "shared/other", 18 * megabyte)
+    begun, go_on = threading.Barrier(5), threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"x"
+        begun.wait(ANSWER_TIMEOUT_S)
+        go_on.wait(ANSWER_TIMEOUT_S)
+        yield b"y"
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        uploads = [
+            pool.submit(tenant.http.put, "/v1/objects/shared/large", content=pieces(), timeout=ANSWER_TIMEOUT_S)
+            for _ in range(4)
+        ]
+        begun.wait(ANSWER_TIMEOUT_S)
+        go_on.set()
+        assert [answered(each.result(), 201)["size_bytes"] for each in uploads] == [2] * 4
+    put(tenant, "shared/third", 18 * megabyte)
+    refused(tenant.http.put("/v1/objects/shared/fourth", content=18 * megabyte), 429, "too_many_requests")
+
+
+def test_s9_empty_objects_take_room_too(small: LiveService) -> None:
+    tenant = small.tenant()
+    put(tenant, "shared/large", b"x" * (20 * 1024 * 1024))
+    put(tenant, "shared/large2", b"x" * (20 * 1024 * 1024 - 4 * OBJECT_OVERHEAD_BYTES))
+    put(tenant, "shared/empty", b"")
+    put(tenant, "shared/empty", b"")
+    put(tenant, "shared/empty2", b"")
+    refused(tenant.http.put("/v1/objects/shared/empty3", content=b""), 429, "too_many_requests")
+    assert tenant.http.delete("/v1/objects/shared/empty").status_code == 204
+    put(tenant, "shared/empty3", b"")
 
 
 def test_an_upload_that_stops_is_no_object(tenant: Tenant, service: LiveService) -> None:

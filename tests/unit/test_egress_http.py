@@ -117,7 +117,7 @@ def test_only_what_the_server_is_to_have_goes_on() -> None:
         },
         NetworkPolicy,
     )
-    sent = outgoing(asked, read_request(asked, HERE), policy)
+    sent = outgoing(asked, read_request(asked, HERE), policy, "a.example")
     assert sorted(sent.headers) == [(b"accept", b"all"), (b"host", b"a.example"), (b"x-key", b"v")]
 
 
@@ -126,12 +126,27 @@ def test_injection_is_for_its_host_alone() -> None:
         {"inject": [{"host": "b.example", "header": "x-key", "secret": "s", "value": "v"}]}, NetworkPolicy
     )
     asked = request("/", "a.example", "X-Key: guest's")
-    assert (b"x-key", b"guest's") in list(outgoing(asked, read_request(asked, HERE), policy).headers)
+    assert (b"x-key", b"guest's") in list(outgoing(asked, read_request(asked, HERE), policy, "a.example").headers)
+
+
+def test_n6_who_says_the_name_of_a_host_and_is_connected_to_another_gets_nothing_of_its_secrets() -> None:
+    policy = msgspec.convert(
+        {"inject": [{"host": "A.example.", "header": "x-key", "secret": "s", "value": "v"}]}, NetworkPolicy
+    )
+    asked = request("/", "a.example")
+    assert b"x-key" not in dict(outgoing(asked, read_request(asked, HERE), policy, "203.0.113.9").headers)
+    assert dict(outgoing(asked, read_request(asked, HERE), policy, "a.example").headers)[b"x-key"] == b"v"
+
+
+@pytest.mark.parametrize("method", ["TRACE", "trace", "TRACK"])
+def test_n6_a_method_that_shows_what_was_injected_is_refused(method: str) -> None:
+    with pytest.raises(Refused):
+        read_request(request("/", "a.example", method=method), HERE)
 
 
 def test_what_frames_a_message_cannot_be_hidden_by_a_header() -> None:
     asked = request("/", "a.example", "Connection: content-length, host", "Content-Length: 5", method="POST")
-    sent = list(outgoing(asked, read_request(asked, HERE), POLICY).headers)
+    sent = list(outgoing(asked, read_request(asked, HERE), POLICY, "a.example").headers)
     assert (b"content-length", b"5") in sent
 
 
@@ -154,7 +169,7 @@ def test_n6_whatever_is_asked_names_one_normal_host_or_is_refused(
         return
     assert normal_host(wanted.host) == wanted.host
     assert place_of(wanted).shown == wanted.host
-    again = parsed(h11.Connection(h11.CLIENT).send(outgoing(asked, wanted, POLICY)) or b"")
+    again = parsed(h11.Connection(h11.CLIENT).send(outgoing(asked, wanted, POLICY, wanted.host)) or b"")
     assert again.target == wanted.path
     if place is not None:
         assert wanted.port == place.port

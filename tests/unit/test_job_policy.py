@@ -91,6 +91,12 @@ def test_s2_43_an_allowed_command_is_not_led_to_others(name: str) -> None:
     spec_of(Asked(command="ls", environment={name: "/work/input"}), FREE, {})
 
 
+def test_s2_43_nor_is_it_by_a_secret() -> None:
+    with pytest.raises(NotAllowed, match="LD_PRELOAD"):
+        spec_of(Asked(command="ls", secrets=("LD_PRELOAD",)), LISTED, {})
+    spec_of(Asked(command="ls", secrets=("TOKEN",)), LISTED, {})
+
+
 DANGEROUS = (
     "rm -rf /",
     "rm -rf /*",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -13,6 +14,7 @@ from casemate.blobs.keys import UPLOADS, job_prefix, key_of, name_in, place_of, 
 from casemate.blobs.protocol import Blob, Blobs
 from casemate.errors import InvalidInput, NotFound, TooManyRequests
 from casemate.object_config import ObjectsTerms
+from casemate.object_limits import OBJECT_OVERHEAD_BYTES
 
 _RETRY_S = 60.0
 
@@ -31,6 +33,8 @@ class Objects:
         self.blobs = blobs
         self.terms = terms
         self.room = Room(blobs, terms.tenant_max_bytes)
+        self._changing: dict[str, _Standing] = {}
+        self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def put(
         self,
@@ -54,19 +58,34 @@ class Objects:
         most = self.terms.object_max_bytes
         most = most if size_max_bytes is None else min(most, size_max_bytes)
         tenant = place_of(key).tenant
-        taken = await self.room.taking(tenant)
-        replaced_bytes = await self._size_of(key)
-        try:
-            blob = await self.blobs.put(key, taken.counted(checked(data, digest)), size_max_bytes=most)
-        except BaseException:
-            taken.give_back()
-            raise
-        self.room.give_back(tenant, replaced_bytes)
+        async with self._standing(key) as standing:
+            taken = await self.room.taking(tenant)
+            try:
+                blob = await self.blobs.put(key, taken.counted(checked(data, digest)), size_max_bytes=most)
+            except BaseException:
+                taken.give_back()
+                raise
+            self.room.give_back(tenant, standing.replaced(cost_of(blob)))
         return blob
 
-    async def _size_of(self, key: str) -> int:
+    @asynccontextmanager
+    async def _standing(self, key: str) -> AsyncIterator[_Standing]:
+        """What an object costs, for those who change it: what two of them replace at once is given back once."""
+        standing = self._changing.setdefault(key, _Standing())
+        standing.users += 1
         try:
-            return (await self.blobs.head(key)).size_bytes
+            async with standing.lock:
+                if not standing.is_known:
+                    standing.cost_bytes, standing.is_known = await self._cost_of(key), True
+            yield standing
+        finally:
+            standing.users -= 1
+            if not standing.users:
+                del self._changing[key]
+
+    async def _cost_of(self, key: str) -> int:
+        try:
+            return cost_of(await self.blobs.head(key))
         except NotFound:
             return 0
 
@@ -86,7 +105,15 @@ class Objects:
         return self.blobs.get(blob.key, offset=offset, as_of=blob)
 
     async def list(self, tenant: str, prefix: str, *, limit: int, behind: str = "") -> Listing:
-        """Objects whose names begin so, in the order of their names."""
+        """Objects whose names begin so, in the order of their names. One list of a tenant at a time: all are read."""
+        async with self.listing(tenant):
+            return await self._listed(tenant, prefix, limit, behind)
+
+    def listing(self, tenant: str) -> asyncio.Lock:
+        """Held by who goes through all that a tenant has."""
+        return self._listing.setdefault(tenant, asyncio.Lock())
+
+    async def _listed(self, tenant: str, prefix: str, limit: int, behind: str) -> Listing:
         found: list[Blob] = []
         async with aclosing(self.blobs.list(prefix_of(tenant, prefix))) as blobs:  # type: ignore[type-var]
             async for blob in blobs:
@@ -101,9 +128,10 @@ class Objects:
     async def delete(self, tenant: str, name: str) -> bool:
         """False: it was not there. Raises InvalidInput for a wrong name."""
         key = key_of(tenant, name)
-        size_bytes = await self._size_of(key)
-        is_gone = await self.blobs.delete(key)
-        self.room.give_back(tenant, size_bytes if is_gone else 0)
+        async with self._standing(key) as standing:
+            is_gone = await self.blobs.delete(key)
+            if is_gone:
+                self.room.give_back(tenant, standing.replaced(0))
         return is_gone
 
     async def delete_job(self, tenant: str, job: str) -> None:
@@ -121,7 +149,27 @@ class Objects:
         async with aclosing(self.blobs.list(prefix)) as blobs:  # type: ignore[type-var]
             async for blob in blobs:
                 if await self.blobs.delete(blob.key):
-                    self.room.give_back(tenant, blob.size_bytes)
+                    self.room.give_back(tenant, cost_of(blob))
+
+
+class _Standing:
+    """What somebody is changing: what it costs as long as they do, and how many they are."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+        self.is_known = False
+        self.cost_bytes = 0
+
+    def replaced(self, cost_bytes: int) -> int:
+        """It costs that now; what it did before."""
+        before, self.cost_bytes = self.cost_bytes, cost_bytes
+        return before
+
+
+def cost_of(blob: Blob) -> int:
+    """What an object counts for: an empty one takes a place on the disk, too."""
+    return blob.size_bytes + OBJECT_OVERHEAD_BYTES
 
 
 async def checked(data: AsyncIterator[bytes], digest: str) -> AsyncIterator[bytes]:
@@ -145,17 +193,19 @@ class Room:
         self._counting: dict[str, asyncio.Lock] = {}
 
     async def taking(self, tenant: str) -> Taking:
-        """For one object that is coming."""
+        """For one object that is coming. Raises TooManyRequests."""
         if tenant not in self._held:
             async with self._counting.setdefault(tenant, asyncio.Lock()):
                 if tenant not in self._held:
                     self._held[tenant] = await self._counted(tenant)
             self._counting.pop(tenant, None)
-        return Taking(self, tenant)
+        taking = Taking(self, tenant)
+        taking.take(OBJECT_OVERHEAD_BYTES)
+        return taking
 
     async def _counted(self, tenant: str) -> int:
         async with aclosing(self._blobs.list(prefix_of(tenant))) as blobs:  # type: ignore[type-var]
-            return sum([blob.size_bytes async for blob in blobs])
+            return sum([cost_of(blob) async for blob in blobs])
 
     def take(self, tenant: str, count: int) -> None:
         """Have so much more. Raises TooManyRequests."""
@@ -194,9 +244,13 @@ class Taking:
     async def counted(self, data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The same bytes. Raises TooManyRequests where there is no room for them."""
         async for piece in data:
-            self._room.take(self._tenant, len(piece))
-            self._bytes += len(piece)
+            self.take(len(piece))
             yield piece
+
+    def take(self, count: int) -> None:
+        """So much more. Raises TooManyRequests."""
+        self._room.take(self._tenant, count)
+        self._bytes += count
 
     def give_back(self) -> None:
         """It has not come after all."""

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from casemate.blobs.keys import place_of
-from casemate.blobs.objects import Objects
+from casemate.blobs.objects import Objects, cost_of
 from casemate.blobs.protocol import Blob
 from casemate.errors import InvalidInput
 from casemate.object_limits import ORPHAN_KEPT_US
@@ -39,6 +39,7 @@ def is_expired(blob: Blob, kept_us: Mapping[str, int], tenants: Collection[str],
 async def sweep(objects: Objects, tenants: Collection[str], *, at_us: int) -> Swept:
     """Look at every object, and remove those that have expired."""
     kept: Counter[str] = Counter()
+    costs: Counter[str] = Counter()
     removed = 0
     async with aclosing(objects.blobs.list("")) as blobs:  # type: ignore[type-var]
         async for blob in blobs:
@@ -50,6 +51,8 @@ async def sweep(objects: Objects, tenants: Collection[str], *, at_us: int) -> Sw
             if expired:
                 removed += await objects.blobs.delete(blob.key)
             else:
-                kept[blob.key.partition("/")[0]] += blob.size_bytes
-    objects.room.counted(kept)
+                tenant = blob.key.partition("/")[0]
+                kept[tenant] += blob.size_bytes
+                costs[tenant] += cost_of(blob)
+    objects.room.counted(costs)
     return Swept(kept_bytes=dict(kept), removed=removed)

@@ -53,8 +53,9 @@ class Uploads:
         return upload
 
     async def _count(self, tenant: str) -> int:
-        found = {place_of(blob.key).group async for blob in self._objects.blobs.list(prefix_of(tenant, f"{UPLOADS}/"))}
-        return len(found)
+        async with self._objects.listing(tenant):
+            begun = self._objects.blobs.list(prefix_of(tenant, f"{UPLOADS}/"))
+            return len({place_of(blob.key).group async for blob in begun})
 
     async def look(self, tenant: str, upload_id: str) -> Upload:
         """What has come of it. Raises NotFound."""

@@ -26,6 +26,7 @@ class Connector:
         self._rules = rules
         self._names = names
         self._new_names = Bucket(bound.DNS_NAMES_PER_S, bound.DNS_NAMES_BURST, now_s)
+        self._room = asyncio.Semaphore(bound.WAY_LOOKUPS_MAX)
         self._loop = asyncio.get_running_loop()
 
     async def admitted(self, host: str) -> list[str]:
@@ -33,16 +34,23 @@ class Connector:
         if address_of(host) is not None:
             found: tuple[str, ...] = (host,)
         else:
+            self._check_length(host)
             if not self._names.is_kept(host) and not self._new_names.take(1, self._loop.time()):
                 raise Refused(Reason.LIMIT, "too many names were looked up")
             try:
-                found = await self._names.find(host)
+                async with self._room:
+                    found = await self._names.find(host)
             except Unresolved as error:
                 raise Unreachable(str(error)) from error
         admitted = [address for address in found if self._admits(host, address)]
         if not admitted:
             raise Refused(Reason.ADDRESS, f"{host} leads to an address that is not public")
         return admitted
+
+    def _check_length(self, host: str) -> None:
+        grant = self._rules.allows(host, None)
+        if grant is not None and len(grant.below) > bound.DNS_BELOW_MAX_CHARS:
+            raise Refused(Reason.LIMIT, "a name that is longer than any host's")
 
     def _admits(self, host: str, address: str) -> bool:
         if not self._rules.admits(host, address):

@@ -16,7 +16,7 @@ from casemate.egress.connecting import Unreachable
 from casemate.egress.http import CONNECT, Wanted, incoming, outgoing, place_of, read_request
 from casemate.egress.judge import Place, Reason, Refused, judge_request
 from casemate.egress.policy import Rules
-from casemate.egress.reading import Paced, Stream
+from casemate.egress.reading import Paced, Stream, Totals, granted
 from casemate.egress.relay import Relay
 from casemate.model.network import NetworkPolicy
 
@@ -40,6 +40,9 @@ class Outlet(Protocol):
 
     def attempt(self, protocol: str, *, host: str = "", port: int = 0) -> Attempt: ...
 
+    @property
+    def totals(self) -> Totals: ...
+
     def record(self, attempt: Attempt) -> None: ...
 
     async def connect(self, attempt: Attempt, host: str, preferred: str = "") -> Paced:
@@ -49,7 +52,8 @@ class Outlet(Protocol):
 class Upstream:
     """A connection to a server that requests of one host go to."""
 
-    def __init__(self, wanted: Wanted, stream: Paced, attempt: Attempt) -> None:
+    def __init__(self, wanted: Wanted, host: str, stream: Paced, attempt: Attempt) -> None:
+        self.host = host
         self.goes_to = (wanted.host, wanted.port)
         self.stream = stream
         self.attempt = attempt
@@ -112,6 +116,7 @@ class Exchanges:
             request = await self._request(wait_s)
             if request is None:
                 return False
+            await granted(self._outlet.totals.requests, 1, asyncio.get_running_loop().time)
             wanted = read_request(request, self._place)
             attempt.host, attempt.port = wanted.host, wanted.port
             if wanted.method == CONNECT:
@@ -146,7 +151,7 @@ class Exchanges:
         self._leave_upstream()
         attempt.allowed = True
         stream = await self._outlet.connect(attempt, host, self._place.address if self._place else "")
-        self._upstream = Upstream(wanted, stream, attempt)
+        self._upstream = Upstream(wanted, host, stream, attempt)
         return self._upstream
 
     def _judged(self, wanted: Wanted) -> str:
@@ -172,7 +177,7 @@ class Exchanges:
         return self._conn.trailing_data[0]
 
     async def _exchange(self, upstream: Upstream, request: h11.Request, wanted: Wanted) -> bool:
-        await upstream.send(outgoing(request, wanted, self._outlet.policy))
+        await upstream.send(outgoing(request, wanted, self._outlet.policy, upstream.host))
         body = asyncio.create_task(self._send_body(upstream))
         try:
             switched = await self._send_answer(upstream)
@@ -190,9 +195,10 @@ class Exchanges:
 
     async def _send_body(self, upstream: Upstream) -> None:
         while True:
+            await asyncio.sleep(0)  # what can be read and written at once lets nobody else have a turn
             event = self._conn.next_event()
             if event is h11.NEED_DATA:
-                self._conn.receive_data(await self._client.read(bound.IDLE_TIMEOUT_S))
+                self._conn.receive_data(await self._client.read(bound.IDLE_TIMEOUT_S, self._outlet.totals.piece_bytes))
             elif isinstance(event, h11.Data):
                 await upstream.send(h11.Data(data=bytes(event.data)))
             elif isinstance(event, h11.EndOfMessage):
@@ -204,6 +210,7 @@ class Exchanges:
     async def _send_answer(self, upstream: Upstream) -> bool:
         """Whether both have gone over to another protocol."""
         while True:
+            await asyncio.sleep(0)
             event = await upstream.next()
             if isinstance(event, h11.InformationalResponse):
                 answer: h11.Event = h11.InformationalResponse(

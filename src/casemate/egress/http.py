@@ -15,10 +15,13 @@ import msgspec
 from casemate import network_limits as bound
 from casemate.egress.judge import Place, Reason, Refused
 from casemate.egress.policy import address_of, parse_authority
-from casemate.egress.rules import HTTP_PORT
+from casemate.egress.rules import HTTP_PORT, normal_host
 from casemate.model.network import NetworkPolicy
 
 CONNECT: Final = b"CONNECT"
+_ECHOING: Final = frozenset({b"TRACE", b"TRACK"})
+"""Methods that show the client what the server was sent, also what was injected."""
+
 _OPTIONS: Final = b"OPTIONS"
 _WEBSOCKET: Final = b"websocket"
 _SWITCHING: Final = 101
@@ -44,6 +47,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def read_request(request: h11.Request, place: Place | None) -> Wanted:
     """Where it goes; `place` is where the connection goes already, None for one to the proxy. Raises Refused."""
     _check_form(request)
+    if request.method.upper() in _ECHOING:
+        raise Refused(Reason.PROTOCOL, "a method that shows what was sent")
     if request.method == CONNECT:
         if place is not None:
             raise Refused(Reason.PROTOCOL, "CONNECT inside a connection")
@@ -121,9 +126,13 @@ def _switches(request: h11.Request) -> bool:
     return asked == {_WEBSOCKET} and request.method == b"GET"
 
 
-def outgoing(request: h11.Request, wanted: Wanted, policy: NetworkPolicy) -> h11.Request:
-    """The request for the server: without what is between neighbours, stripped and injected as the policy says."""
-    injected = [each for each in policy.inject if each.host.lower() == wanted.host]
+def outgoing(request: h11.Request, wanted: Wanted, policy: NetworkPolicy, connected: str) -> h11.Request:
+    """The request for the server: without what is between neighbours, stripped and injected as the policy says.
+
+    `connected`: the host that it was resolved from, or the address that the client chose. Only a host that is asked for
+    and connected to gets what is injected: a client that may choose an address says any name it likes.
+    """
+    injected = [each for each in policy.inject if normal_host(each.host) == wanted.host == connected]
     without = _HOP | _linked(request.headers) | {name.lower().encode() for name in policy.strip_headers}
     without |= {each.header.lower().encode() for each in injected} | {b"host"}
     headers: Headers = [(b"Host", _host_header(wanted))]

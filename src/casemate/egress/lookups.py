@@ -9,11 +9,12 @@ from contextlib import suppress
 
 from casemate import network_limits as bound
 from casemate.egress.attempt import Attempt
+from casemate.egress.bucket import Bucket
 from casemate.egress.connecting import Connector, Unreachable
 from casemate.egress.dns import Question, answer, read_question, refusal
 from casemate.egress.judge import Reason, Refused
 from casemate.egress.policy import Rules, address_of
-from casemate.egress.reading import Stream, Totals
+from casemate.egress.reading import Stream, Totals, granted
 from casemate.model.flow import Flow
 
 DNS_PORT = 53
@@ -33,6 +34,7 @@ class Lookups:
         self._tasks: set[asyncio.Task[None]] = set()
         self._told: dict[str, dict[str, None]] = {}
         self._noted: dict[str, None] = {}
+        self._questions = Bucket(bound.DNS_QUESTIONS_PER_S, bound.DNS_QUESTIONS_BURST, self._loop.time())
 
     def told(self, address: str) -> tuple[str, ...]:
         """The names for which the sandbox was told this address, the last one first."""
@@ -53,7 +55,8 @@ class Lookups:
                 data, sender = sock.recvfrom(bound.DNS_MESSAGE_MAX_BYTES + 1)
             except OSError:
                 return
-            if len(self._tasks) < bound.DNS_WAITING_MAX:  # whoever asks too much at once asks again
+            is_read = len(self._tasks) < bound.DNS_WAITING_MAX and self._questions.take(1, self._loop.time())
+            if is_read:  # whoever asks too much at once asks again
                 task = asyncio.create_task(self._reply(sock, data, sender))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -70,6 +73,7 @@ class Lookups:
             async with asyncio.timeout(bound.HEAD_TIMEOUT_S):
                 size = int.from_bytes(await _exactly(client, _SIZE_BYTES), "big")
                 data = await _exactly(client, size)
+            await granted(self._questions, 1, self._loop.time)
             found = await self.answer(data) if data else b""
             if not found:
                 return
@@ -96,8 +100,6 @@ class Lookups:
         grant = self._rules.allows(question.name, None)
         if grant is None or address_of(question.name) is not None:
             raise Refused(Reason.HOST, f"{question.name or 'what is no name'} is not allowed")
-        if len(grant.below) > bound.DNS_BELOW_MAX_CHARS:
-            raise Refused(Reason.LIMIT, "a name that is longer than any host's")
         return await self._connector.admitted(question.name) if question.version else []
 
     def _tell(self, address: str, name: str) -> None:

@@ -13,6 +13,7 @@ import h11
 
 from casemate import network_limits as bound
 from casemate.egress.attempt import Attempt
+from casemate.egress.bucket import Bucket
 from casemate.egress.connecting import Connector, Unreachable
 from casemate.egress.exchange import Exchanges
 from casemate.egress.judge import Place, Reason, Refused, judge, may_be_raw, precheck
@@ -58,7 +59,8 @@ class Way:
         self._tell = tell
         self._destination = destination
         self._loop = asyncio.get_running_loop()
-        self._totals = Totals(policy.bandwidth_bytes_per_s, self._loop.time())
+        self._totals = self.totals = Totals(policy.bandwidth_bytes_per_s, self._loop.time())
+        self._beginnings = Bucket(bound.WAY_CONNECTIONS_PER_S, bound.WAY_CONNECTIONS_BURST, self._loop.time())
         self._connector = Connector(self.rules, names, self._loop.time())
         self._lookups = Lookups(self.rules, self._connector, self._totals, self._note)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -125,21 +127,26 @@ class Way:
 
     def _accept(self, listener: socket.socket, serve: Callable[[Stream], Coroutine[Any, Any, None]]) -> None:
         for _ in range(bound.ACCEPTED_AT_ONCE):
+            if not self._beginnings.take(1, self._loop.time()):
+                self._rest(listener, serve, self._beginnings.wait_s(1, self._loop.time()))
+                return
             try:
                 client, _ = listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
-                    self._rest(listener, serve)
+                    self._rest(listener, serve, 1.0)
                     return
                 continue  # the client is gone already
             self._take(client, serve)
 
-    def _rest(self, listener: socket.socket, serve: Callable[[Stream], Coroutine[Any, Any, None]]) -> None:
-        """There is no descriptor for one more: the kernel keeps whoever waits."""
+    def _rest(
+        self, listener: socket.socket, serve: Callable[[Stream], Coroutine[Any, Any, None]], wait_s: float
+    ) -> None:
+        """There is no descriptor for one more, or too many have come: the kernel keeps whoever waits."""
         self._loop.remove_reader(listener)
-        self._loop.call_later(1.0, lambda: self._listen(listener, serve) if listener in self._listeners else None)
+        self._loop.call_later(wait_s, lambda: self._listen(listener, serve) if listener in self._listeners else None)
 
     def _take(self, client: socket.socket, serve: Callable[[Stream], Coroutine[Any, Any, None]]) -> None:
         client.setblocking(False)  # noqa: FBT003 - the method's own form
@@ -154,7 +161,12 @@ class Way:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = asyncio.create_task(self._serve(stream, serve))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        self._totals.connections = len(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._totals.connections = len(self._tasks)
 
     async def _serve(self, client: Stream, serve: Callable[[Stream], Coroutine[Any, Any, None]]) -> None:
         """Whatever happens to a connection, it ends with it and harms no other."""

@@ -21,9 +21,17 @@ class Totals:
     def __init__(self, bandwidth: int | None, now_s: float) -> None:
         self.sent_bytes = 0
         self.received_bytes = 0
+        self.connections = 0
+        self.requests = Bucket(bound.WAY_REQUESTS_PER_S, bound.WAY_REQUESTS_BURST, now_s)
         rate = bandwidth
         self.up = Bucket(rate, max(rate / 4, bound.BANDWIDTH_MIN_BYTES_PER_S), now_s) if rate else None
         self.down = Bucket(rate, max(rate / 4, bound.BANDWIDTH_MIN_BYTES_PER_S), now_s) if rate else None
+
+    @property
+    def piece_bytes(self) -> int:
+        """What one connection reads at once: the less, the more there are, for all of it may have to wait here."""
+        share = bound.WAY_WAITING_MAX_BYTES // max(1, self.connections)
+        return max(bound.COPY_MIN_BYTES, min(bound.COPY_BYTES, share))
 
     @property
     def left_bytes(self) -> int:
@@ -98,7 +106,7 @@ class Paced(Stream):
 
     async def read(self, timeout_s: float, most: int = bound.COPY_BYTES) -> bytes:
         bucket = self._counted.totals.down
-        count = await _granted(bucket, most, self._loop.time)
+        count = await granted(bucket, min(most, self._counted.totals.piece_bytes), self._loop.time)
         found = await super().read(timeout_s, count)
         if bucket is not None:
             bucket.give_back(count - len(found))
@@ -108,13 +116,14 @@ class Paced(Stream):
     async def write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            count = await _granted(self._counted.totals.up, len(view), self._loop.time)
+            count = await granted(self._counted.totals.up, len(view), self._loop.time)
             await super().write(bytes(view[:count]) if count < len(data) else data)
             self._counted.sent(count)
             view = view[count:]
 
 
-async def _granted(bucket: Bucket | None, most: int, now_s: Callable[[], float]) -> int:
+async def granted(bucket: Bucket | None, most: int, now_s: Callable[[], float]) -> int:
+    """How many of `most` tokens there are, as soon as there is one."""
     if bucket is None:
         return most
     most = min(most, bound.PACED_COPY_BYTES)

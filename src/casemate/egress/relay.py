@@ -78,7 +78,7 @@ class _Direction:
     def _room(self) -> int:
         """How much may be read now; where nothing may, it goes on after a while."""
         if self._bucket is None:
-            return bound.COPY_BYTES
+            return self._relay.piece_bytes
         now_s = self._relay.loop.time()
         room = self._bucket.take(bound.PACED_COPY_BYTES, now_s)
         if not room:
@@ -143,6 +143,11 @@ class Relay:
     @property
     def is_done(self) -> bool:
         return self._ended.done()
+
+    @property
+    def piece_bytes(self) -> int:
+        """What is read at once."""
+        return self._counted.totals.piece_bytes
 
     async def run(self, *, up: bytes = b"", down: bytes = b"") -> None:
         """Copy, first what was read already. Raises OSError, of which TimeoutError is one."""

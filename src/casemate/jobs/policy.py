@@ -75,7 +75,7 @@ def _check_allowed(spec: JobSpec, command: str, allowed: Sequence[str]) -> None:
         if command and not spec.shell and (word := unquoted_signs(command)):
             problem = f"{word[:80]!r} means something to a shell, and this command has none"
             raise NotAllowed("command", problem, hint="quote it, or give the command as a list of words")
-    for name in spec.environment:
+    for name in (*spec.environment, *spec.secrets):
         if _LEADS_ASTRAY.fullmatch(name):
             raise NotAllowed(f"environment.{name}", "may lead an allowed command to others", hint="leave it out")
 

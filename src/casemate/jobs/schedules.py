@@ -21,7 +21,7 @@ from casemate.executions.book import Caller, Changes, now_us
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
 from casemate.jobs.cron import check_times, next_after, turn_at
-from casemate.jobs.policy import check_policy
+from casemate.jobs.policy import check_policy, narrowed
 from casemate.model.ids import new_id
 from casemate.model.job import Job, JobSpec
 from casemate.model.units import SECOND_US
@@ -181,6 +181,8 @@ class Schedules:
         )
         try:
             check_policy(schedule.spec, "", self._settings)
+            spec = schedule.spec
+            job = replace(job, spec=replace(spec, network=narrowed(spec.network, self._settings)))
             tenant = tenants.get(records, schedule.tenant_id)
             if tenant.state != tenants.ACTIVE:
                 return None

@@ -15,6 +15,7 @@ from casemate.executions.book import IDEMPOTENCY_KEY, Caller, Changes, now_us
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
 from casemate.jobs.dispatch import Dispatcher
+from casemate.jobs.policy import check_policy, narrowed
 from casemate.jobs.ports import JobLogs, JobObjects, Meter
 from casemate.jobs.request import Asked, check_id, spec_of
 from casemate.model.ids import ID_BYTES, new_id
@@ -71,11 +72,20 @@ class Jobs:
             self._on_refusal()
             raise
 
+    def _still_allowed(self, spec: JobSpec) -> JobSpec:
+        """What was accepted before, as the policy of today has it. Raises NotAllowed."""
+        try:
+            check_policy(spec, "", self.settings)
+        except NotAllowed:
+            self._on_refusal()
+            raise
+        return msgspec.structs.replace(spec, network=narrowed(spec.network, self.settings))
+
     async def template(self, tenant_id: str, name: str) -> dict[str, Any]:
         """What a template of the tenant's says. Raises InvalidInput."""
         try:
             found = msgspec.json.decode(await self._objects.template(tenant_id, name))
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidInput("template", f"{name[:80]!r} is no JSON: {error}") from error
         if not isinstance(found, dict):
             raise InvalidInput("template", f"{name[:80]!r} is no object of JSON")
@@ -171,9 +181,9 @@ class Jobs:
         return job
 
     async def rerun(self, caller: Caller, job_id: str, *, new_id_wanted: str = "", request_id: str = "") -> Job:
-        """A new job that is the same. Raises NotFound."""
+        """A new job that is the same, if it still may be. Raises NotFound, NotAllowed."""
         old = await self.get(caller.tenant_id, job_id)
-        return await self.submit(caller, old.spec, job_id=new_id_wanted, request_id=request_id)
+        return await self.submit(caller, self._still_allowed(old.spec), job_id=new_id_wanted, request_id=request_id)
 
     async def delete(self, tenant_id: str, job_id: str) -> Job:
         """Forget one that has ended, with its files and its log. Raises NotFound, Conflict."""
