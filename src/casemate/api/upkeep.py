@@ -14,8 +14,8 @@ from casemate import service_limits as limits
 from casemate.account_limits import NOTICES_KEPT_S
 from casemate.api.state import State
 from casemate.blobs import retention
+from casemate.clock import now_us
 from casemate.errors import CasemateError
-from casemate.executions.book import now_us
 from casemate.model.accounting import day_of
 from casemate.model.units import SECOND_US
 from casemate.object_limits import OBJECTS_RECOUNT_S

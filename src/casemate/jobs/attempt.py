@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from casemate import job_limits as limits
+from casemate.clock import now_us
 from casemate.cluster.bus import Bus
 from casemate.cluster.messages import (
     Answer,
@@ -30,7 +31,7 @@ from casemate.cluster.messages import (
 )
 from casemate.cluster.refusals import error_of
 from casemate.errors import BudgetExceeded, CasemateError, InvalidInput, NodeLost, NodeUnavailable, RecordsUnavailable
-from casemate.executions.book import Changes, ended_by_us, now_us
+from casemate.executions.book import Changes, ended_by_us
 from casemate.jobs.keeping import Keeping
 from casemate.jobs.ports import FlowLog, JobLog, JobLogs, JobObjects, Meter, SecretValues
 from casemate.model.document import result_document

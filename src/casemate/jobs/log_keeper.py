@@ -17,8 +17,8 @@ from typing import Final, Self
 from casemate import job_limits as limits
 from casemate.blobs.keys import LOGS, job_key
 from casemate.blobs.protocol import Blobs
+from casemate.clock import now_us
 from casemate.errors import CasemateError
-from casemate.executions.book import now_us
 from casemate.jobs.log_attempt import Key
 from casemate.jobs.log_pieces import packed, size_of, unpacked, words_in
 from casemate.jobs.log_rules import LogRules

@@ -16,8 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from casemate import job_limits as limits
+from casemate.clock import now_us
 from casemate.errors import CasemateError, Conflict, InvalidInput, NotAllowed, NotFound, TooManyRequests
-from casemate.executions.book import Caller, Changes, now_us
+from casemate.executions.book import Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
 from casemate.jobs.cron import check_times, next_after, turn_at

@@ -19,6 +19,7 @@ import structlog
 
 from casemate import __version__
 from casemate import account_limits as bound
+from casemate.clock import now_us
 from casemate.egress.rules import HostRule, Policy, reachable
 from casemate.errors import CasemateError
 from casemate.model.signature import sign
@@ -26,7 +27,6 @@ from casemate.model.units import SECOND_US
 from casemate.store import webhooks as rows
 from casemate.store.database import Database
 from casemate.store.webhooks import DELIVERED, FAILED, WAITING, Notice
-from casemate.tenancy.clock import now_us
 from casemate.tenancy.destinations import Place, place_of
 from casemate.tenancy.secrets import Signing, webhook_text
 

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from casemate import account_limits as bound
+from casemate.clock import now_us
 from casemate.errors import BudgetExceeded, CasemateError
 from casemate.model.accounting import BUDGET_UNITS, Accounting, Spent, day_of, next_period, spent_by, text_of_amount
 from casemate.model.job import Job
@@ -23,7 +24,6 @@ from casemate.store import usage
 from casemate.store.budgets import Budget
 from casemate.store.database import Database, Records
 from casemate.store.usage import Used
-from casemate.tenancy.clock import now_us
 from casemate.tenancy.webhooks import Notices
 
 JOB: Final = "job"
