@@ -13,9 +13,10 @@ from typing import Final
 
 from bench.measure import Times
 from bench.rows import Row
+from casemate.clock import now_us
 from casemate.model.ids import new_id
 from casemate.model.job import Job, JobSpec, JobState
-from casemate.queue.leases import RecordsQueue, now_us
+from casemate.queue.leases import RecordsQueue
 from casemate.queue.protocol import Ending
 from casemate.store import tenants
 from casemate.store.database import Database

@@ -32,7 +32,6 @@ QUEUE_LOOK_S: Final = 1.0
 QUEUE_RETRY_S: Final = 5.0
 """When to try again that was refused because too many jobs were waiting."""
 
-JOBS_READ_MAX: Final = 10_000
 TRANSITIONS_READ_MAX: Final = 1_000
 SPECS_A_PAGE_MAX_BYTES: Final = 8 * MIB
 """Of a list of jobs; a page ends before it has more."""
@@ -200,6 +199,9 @@ STUCK_S: Final = 3600.0
 """How long an attempt may take beside its own time: for large files, and a mistake of ours."""
 
 JOB_CANCEL_TIMEOUT_S: Final = 10.0
+ENDS_RECORDED_MAX_S: Final = 10.0
+"""How long a service that ends waits for the ends of attempts to be recorded; after that they are lost ones."""
+
 CLAIM_PAUSE_S: Final = 1.0
 """Until the next try, after the records could not be read or written."""
 

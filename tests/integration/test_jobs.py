@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from tests.integration.job_desk import Desk, Run, exits, waits
 
+from casemate import job_limits
 from casemate.cluster.messages import Answer, FileEnded, FilePiece, FlowSeen, Refused, Sampled
 from casemate.config import Config
-from casemate.errors import BudgetExceeded, Conflict, NotAllowed, NotFound, TooManyRequests
+from casemate.errors import BudgetExceeded, Conflict, NotAllowed, NotFound, RecordsUnavailable, TooManyRequests
 from casemate.job_limits import LOST_MAX
 from casemate.jobs.config import load_jobs
 from casemate.jobs.ports import Input
 from casemate.model.flow import Flow
-from casemate.model.job import JobFile, JobState, Retries
+from casemate.model.job import Job, JobFile, JobState, Retries
 from casemate.model.network import Injection, NetworkPolicy
 from casemate.model.result import Reason, Status, Stream
 from casemate.store.database import Database
@@ -90,6 +91,49 @@ async def test_s2_43_what_was_accepted_once_is_not_run_again_against_the_policy_
         again = await blocked.rerun(who, job.id)
         assert 8080 in again.spec.network.blocked_ports
         await jobs.ended(who.tenant_id, again.id)
+
+
+@on_desk
+async def test_jobs_are_begun_also_where_the_records_did_not_answer_at_first(desk: Desk) -> None:
+    who = await desk.tenant()
+    expire, fails = desk.queue.expire, [RecordsUnavailable("io", "nobody answers")]
+
+    async def fails_once(**asked: Any) -> tuple[Job, ...]:
+        if fails:
+            raise fails.pop()
+        return await expire(**asked)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(job_limits, "CLAIM_PAUSE_S", 0)
+        patched.setattr(desk.queue, "expire", fails_once)
+        async with desk.serving() as jobs:
+            assert (await desk.run(jobs, who)).state is JobState.SUCCEEDED
+    assert not fails
+
+
+@on_desk
+async def test_an_end_that_is_being_recorded_is_not_given_back(desk: Desk) -> None:
+    who = await desk.tenant()
+    end, has_ended, may_be_recorded = desk.queue.end, asyncio.Event(), asyncio.Event()
+
+    async def recorded_later(*words: Any, **asked: Any) -> bool:
+        has_ended.set()
+        await may_be_recorded.wait()
+        return await end(*words, **asked)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(desk.queue, "end", recorded_later)
+        async with desk.serving() as jobs:
+            job = await desk.submit(jobs, who)
+            await has_ended.wait()
+            attempt = jobs.dispatcher.attempt_at(job)
+            assert attempt is not None
+            assert attempt.task is not None
+            attempt.give_back()
+            attempt.cancel()
+            may_be_recorded.set()
+            await attempt.task
+            assert (await jobs.get(who.tenant_id, job.id)).state is JobState.SUCCEEDED
 
 
 @on_desk

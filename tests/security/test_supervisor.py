@@ -814,18 +814,13 @@ def calls_to(names: set[str]) -> Iterator[Path]:
 
 
 TELLS_THE_TIME = {
-    "engine/engine.py": "when a report was made",
-    "engine/isolate.py": "when a worker's memory was read",
-    "pool/worker.py": "the same",
     "tenancy/keyring.py": "whether a key has expired, which is a time of day",
     "tenancy/tenants.py": "when a key is made, and until when it counts",
-    "tenancy/clock.py": "when things happened, for the records of accounts",
+    "clock.py": "when things happened, for records; until when a job is leased; whether a schedule is due",
     "tenancy/audit.py": "when somebody did something",
     "tenancy/addresses.py": "whether a signed address has expired",
     "tenancy/vault.py": "when a secret was set",
-    "queue/leases.py": "until when a job is leased, for processes that share no other clock",
     "blobs/local.py": "when an object was written",
-    "egress/attempt.py": "when a connection was attempted",
     "backup/service.py": "when a backup was made",
 }
 """What may look at the machine's clock, and for what. No run is waited for or limited by it."""

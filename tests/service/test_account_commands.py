@@ -33,7 +33,9 @@ def documents(service: LiveService, tenant: Tenant, *words: str) -> Any:
 
 
 def test_usage_is_shown_as_a_table_with_its_total(service: LiveService, tenant: Tenant) -> None:
-    head, first, total = casemate(service, tenant, "usage", "show", "--by", "label:project").splitlines()
+    shown = casemate(service, tenant, "usage", "show", "--by", "label:project")
+    assert casemate(service, tenant, "usage", "--by", "label:project") == shown
+    head, first, total = shown.splitlines()
     assert head.split()[:3] == ["BY", "RUNS", "FAILED"]
     assert first.split()[:3] == ["lab", "1", "0"]
     assert total.split()[:2] == ["total", "1"]

@@ -91,6 +91,28 @@ def test_wrong_command_lines_are_told_apart(
     assert service.requests == []
 
 
+@pytest.mark.parametrize("words", [["usage"], ["usage", "--by", "kind"], ["usage", "show"]])
+def test_usage_alone_is_its_table(service: Service, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    total = {"by": "", "runs": 3, "failed": 1, "cost": "0"}
+    service.answer = lambda _: said({"since": "2030-01-01", "until": "2030-01-31", "total": total, "groups": []})
+    assert main.run(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:3] == ["total", "3", "1"]
+    group_by = "kind" if "--by" in words else "day"
+    assert service.requests[0].url.params["group_by"] == group_by
+
+
+@pytest.mark.parametrize("words", [["usage", "--help"], ["usage", "-h"], ["help", "usage"]])
+def test_the_page_of_usage_names_what_it_is_alone(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(words) == 0
+    assert "`casemate usage` alone, or with options, is `casemate usage show`." in capsys.readouterr().out
+
+
+def test_usage_is_completed_with_and_without_its_second_word() -> None:
+    assert {"show", "job", "--help"} <= set(complete(["usage", ""]).words)
+    assert "--by" in complete(["usage", "--b"]).words
+    assert "--by" in complete(["usage", "--kind", "job", "--b"]).words
+
+
 def test_commands_of_groups_are_completed() -> None:
     assert "fn" in complete(["f"]).words
     assert complete(["fn", "inv"]).words == ("invoke",)

@@ -28,12 +28,13 @@ from casemate.api.protocol import BoundedProtocol
 from casemate.api.state import State
 from casemate.api.storage import Storage, open_storage
 from casemate.api.upkeep import Upkeep
+from casemate.clock import now_us
 from casemate.cluster.lifeline import watch
 from casemate.cluster.local import LocalBus
 from casemate.cluster.tls import tls_context
 from casemate.config import load_config
 from casemate.errors import CasemateError
-from casemate.executions.book import Book, now_us
+from casemate.executions.book import Book
 from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
 from casemate.functions.calls import Calls, log_to

@@ -10,8 +10,8 @@ import msgspec
 from fastapi import Depends, Query
 
 from casemate import service_limits as limits
+from casemate.clock import now_us
 from casemate.errors import InvalidInput
-from casemate.executions.book import now_us
 from casemate.model.units import SECOND_US
 
 _HOUR_US: Final = 3600 * SECOND_US

@@ -21,8 +21,9 @@ from casemate.api.body import CheckedRequest
 from casemate.api.problems import MEDIA_TYPE, problem, request_id_of
 from casemate.api.state import State, state_of
 from casemate.api.waiting import CLIENT_GONE
+from casemate.clock import now_us
 from casemate.errors import CasemateError, Conflict, InvalidInput, NotFound
-from casemate.executions.book import IDEMPOTENCY_KEY, now_us
+from casemate.executions.book import IDEMPOTENCY_KEY
 from casemate.store import idempotency
 from casemate.store.idempotency import Answered, Begun, Left
 

@@ -11,8 +11,8 @@ from fastapi import Depends, Request
 from casemate.api.load import Load
 from casemate.api.measures import Measures
 from casemate.api.storage import Storage
+from casemate.clock import now_us
 from casemate.cluster.local import LocalBus
-from casemate.executions.book import now_us
 from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
 from casemate.functions.calls import Calls

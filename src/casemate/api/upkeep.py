@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final, Self
 
 import structlog
@@ -14,11 +13,11 @@ from casemate import service_limits as limits
 from casemate.account_limits import NOTICES_KEPT_S
 from casemate.api.state import State
 from casemate.blobs import retention
-from casemate.errors import CasemateError
-from casemate.executions.book import now_us
+from casemate.clock import now_us
 from casemate.model.accounting import day_of
 from casemate.model.units import SECOND_US
 from casemate.object_limits import OBJECTS_RECOUNT_S
+from casemate.recurring import Recurring
 from casemate.store import executions, flows, idempotency, jobs, logs, nonces, samples, tenants, usage, webhooks
 from casemate.store.stored import count_bytes
 
@@ -31,40 +30,31 @@ class Upkeep:
 
     def __init__(self, parts: State) -> None:
         self._parts = parts
-        self._tasks: list[asyncio.Task[None]] = []
+        self._counted_s = -limits.STORED_RECOUNT_S
+        self._recurring = (
+            Recurring(self._look_after_records, name="upkeep", pause_s=limits.UPKEEP_PERIOD_S),
+            Recurring(self._look_after_objects, name="upkeep of objects", pause_s=OBJECTS_RECOUNT_S),
+        )
 
     async def __aenter__(self) -> Self:
-        self._tasks = [
-            asyncio.create_task(self._run(), name="upkeep"),
-            asyncio.create_task(self._look_after_objects(), name="upkeep of objects"),
-        ]
+        for each in self._recurring:
+            each.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        for each in self._recurring:
+            await each.end()
 
-    async def _run(self) -> None:
-        counted_s = -limits.STORED_RECOUNT_S
-        while True:
-            try:
-                await sweep(self._parts, now_us())
-                if time.monotonic() - counted_s >= limits.STORED_RECOUNT_S:
-                    counted_s = time.monotonic()
-                    self._parts.database.stored.counted(await self._parts.database.read(count_bytes))
-            except CasemateError as error:
-                _LOG.warning("sweeping failed", code=error.code, reason=str(error))
-            await asyncio.sleep(limits.UPKEEP_PERIOD_S)
+    async def _look_after_records(self) -> None:
+        await sweep(self._parts, now_us())
+        if time.monotonic() - self._counted_s >= limits.STORED_RECOUNT_S:
+            self._counted_s = time.monotonic()
+            self._parts.database.stored.counted(await self._parts.database.read(count_bytes))
+        await asyncio.sleep(limits.UPKEEP_PERIOD_S)
 
     async def _look_after_objects(self) -> None:
-        while True:
-            try:
-                await sweep_objects(self._parts, now_us())
-            except CasemateError as error:
-                _LOG.warning("sweeping objects failed", code=error.code, reason=str(error))
-            await asyncio.sleep(OBJECTS_RECOUNT_S)
+        await sweep_objects(self._parts, now_us())
+        await asyncio.sleep(OBJECTS_RECOUNT_S)
 
 
 async def sweep_objects(parts: State, at_us: int) -> None:

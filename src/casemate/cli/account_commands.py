@@ -28,7 +28,7 @@ USAGE: Final = Command(
         TENANT,
         *COMMON,
     ),
-    examples=(Example("casemate usage show --by label:project", "this month, a line for each project"),),
+    examples=(Example("casemate usage --by label:project", "this month, a line for each project"),),
 )
 USAGE_JOB: Final = Command(
     name="usage job",

@@ -79,7 +79,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """A command of commands: `module` has them as COMMANDS, by both their words.
 
-    `is_one`: it is a single command, which is only declared elsewhere.
+    `is_one`: it is a single command, which is only declared elsewhere. `default`: the second word of the command that
+    the group's name stands for where no second word is given.
     """
 
     name: str
@@ -87,6 +88,12 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     hidden: bool = False
     is_one: bool = False
+    default: str = ""
+
+    def has_default(self, words: Sequence[str]) -> bool:
+        """Whether these words, behind the group's name, are for the command that is its default."""
+        is_for_it = not words or (words[0].startswith("-") and words[0] not in {"-h", "--help"})
+        return bool(self.default) and is_for_it
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True):

@@ -430,7 +430,7 @@ GROUPS: Final = {
         Group(name="flows", module=_FLOWS, summary="show what jobs have tried to reach, or follow it", is_one=True),
         Group(name="key", module=_SERVICE, summary="make, list, rotate and revoke keys of a service"),
         Group(name="tenant", module=_SERVICE, summary="make and list tenants of a service"),
-        Group(name="usage", module=_ACCOUNTS, summary="show what was used and what it costs"),
+        Group(name="usage", module=_ACCOUNTS, summary="show what was used and what it costs", default="show"),
         Group(name="budget", module=_ACCOUNTS, summary="bound what may be used"),
         Group(name="objects", module=_OBJECTS, summary="list, send, get, sign and delete objects"),
         Group(name="secrets", module=_OBJECTS, summary="set what jobs are given and nobody is shown"),

@@ -53,6 +53,8 @@ def complete(words: Sequence[str]) -> Answer:
 
 def _in_group(group: Group, before: Sequence[str], last: str) -> Answer:
     commands: dict[str, Command] = import_module(group.module).commands_of(group)
+    if (before or last) and group.has_default([*before, last]):
+        return _in_command(commands[group.default], before, last)
     if not before:
         return _matching(last, [*commands, "--help"])
     known = commands.get(before[0])

@@ -36,6 +36,8 @@ def group_page(group: Group, commands: Mapping[str, Command], style: Style) -> l
     rows = [(style.paint(name, "cyan"), command.summary) for name, command in commands.items()]
     lines = [group.summary[:1].upper() + group.summary[1:] + ".", ""]
     lines += [_title("Usage", style) + f" {PROGRAM} {group.name} COMMAND [OPTIONS]", ""]
+    if group.default:
+        lines += [f"`{PROGRAM} {group.name}` alone, or with options, is `{PROGRAM} {group.name} {group.default}`.", ""]
     lines += [_title("Commands", style), *_rows(rows, style), ""]
     return [*lines, f"`{PROGRAM} {group.name} COMMAND --help` explains a command."]
 

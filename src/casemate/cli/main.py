@@ -139,6 +139,8 @@ def _dispatch_in(group: Group, words: Sequence[str]) -> int:
     commands: dict[str, Command] = import_module(group.module).commands_of(group)
     if group.is_one:
         return _carry_out(commands[group.name], words)
+    if group.has_default(words):
+        return _carry_out(commands[group.default], words)
     if not words or words[0] in {"-h", "--help"}:
         _group_page(group, commands)
         return 0 if words else EXIT_USAGE

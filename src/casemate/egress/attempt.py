@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from casemate.clock import now_us
 from casemate.egress.judge import Reason, Refused
 from casemate.egress.reading import Counted, Totals
 from casemate.model.flow import Flow
@@ -22,7 +23,7 @@ class Attempt:
         self.allowed = False
         self.reason = ""
         self.problem = ""
-        self._at_us = time.time_ns() // 1000
+        self._at_us = now_us()
         self._started_s = time.monotonic()
 
     def went_wrong(self, error: Exception) -> None:

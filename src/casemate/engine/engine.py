@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
 
 from casemate import limits as bound
+from casemate.clock import now_us
 from casemate.config import Config, cgroup_source, check_config, data_directory, load_config
 from casemate.errors import (
     CapacityError,
@@ -151,7 +151,7 @@ class Engine:
 
         found = [pool.report() for pool in (self._isolates, self._runners, self._warm) if pool is not None]
         return WorkersReport(
-            at_us=time.time_ns() // 1000,
+            at_us=now_us(),
             workers=tuple(each for workers, _ in found for each in workers),
             groups=tuple(each for _, groups in found for each in groups),
         )

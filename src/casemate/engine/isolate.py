@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from typing import Final
 
 from casemate import limits
+from casemate.clock import now_us
 from casemate.engine.cancel import Cancelled, CancelToken, until_cancelled
 from casemate.engine.drive import drive
 from casemate.engine.engine import Engine
@@ -222,7 +223,7 @@ def _result(worker: Worker, run: Run, outcome: Outcome) -> Result:
 def _sample(worker: Worker, measured: Measured) -> WorkerSample:
     return WorkerSample(
         worker=worker.id,
-        at_us=time.time_ns() // 1000,
+        at_us=now_us(),
         heap_used_bytes=measured.used,
         heap_total_bytes=measured.total,
         external_bytes=measured.external,

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from casemate import service_limits as limits
+from casemate.clock import now_us
 from casemate.errors import RecordsUnavailable
 from casemate.executions.statistics import ExecutionRecord, error_category
 from casemate.model.accounting import Spent, spent_by
@@ -23,7 +24,6 @@ from casemate.store import idempotency
 from casemate.store.database import Database, Records
 from casemate.store.executions import Ending, Execution
 from casemate.store.samples import Sample, insert_samples
-from casemate.tenancy import clock as wall_clock
 from casemate.tenancy import usage as metering
 from casemate.tenancy.usage import Meter
 
@@ -31,10 +31,6 @@ IDEMPOTENCY_KEY: Final[ContextVar[str]] = ContextVar("idempotency_key", default=
 """Of the request that is being answered, if it has one: what is accepted for it is noted there at once."""
 
 NO_LABELS: Final[Mapping[str, str]] = {}
-
-
-now_us: Final = wall_clock.now_us
-"""Microseconds since 1970, by the wall clock: for records alone."""
 
 
 class Caller(Protocol):

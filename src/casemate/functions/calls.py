@@ -10,11 +10,12 @@ from typing import Any, Final
 import msgspec
 
 from casemate import service_limits as limits
+from casemate.clock import now_us
 from casemate.cluster.bus import Bus
 from casemate.cluster.messages import Cancel, ItemEnded, ItemsEnded, Refused, RunItems
 from casemate.cluster.refusals import error_of
 from casemate.errors import CasemateError, InvalidInput, NodeLost
-from casemate.executions.book import Book, Caller, ended_by_us, now_us
+from casemate.executions.book import Book, Caller, ended_by_us
 from casemate.executions.service import answers, bounds_of
 from casemate.functions.normalise import NormaliseWarning, normalise
 from casemate.functions.published import Callee

@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from casemate import service_limits as limits
+from casemate.clock import now_us
 from casemate.errors import Conflict, InvalidInput
-from casemate.executions.book import Caller, now_us
+from casemate.executions.book import Caller
 from casemate.functions.names import function_name
 from casemate.functions.schema import Schema
 from casemate.model.function import Source

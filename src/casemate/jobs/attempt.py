@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from casemate import job_limits as limits
+from casemate.clock import now_us
 from casemate.cluster.bus import Bus
 from casemate.cluster.messages import (
     Answer,
@@ -30,7 +31,7 @@ from casemate.cluster.messages import (
 )
 from casemate.cluster.refusals import error_of
 from casemate.errors import BudgetExceeded, CasemateError, InvalidInput, NodeLost, NodeUnavailable, RecordsUnavailable
-from casemate.executions.book import Changes, ended_by_us, now_us
+from casemate.executions.book import Changes, ended_by_us
 from casemate.jobs.keeping import Keeping
 from casemate.jobs.ports import FlowLog, JobLog, JobLogs, JobObjects, Meter, SecretValues
 from casemate.model.document import result_document
@@ -85,6 +86,7 @@ class Attempt:
         self._is_asked = False
         self._is_cancelled = False
         self._is_given_back = False
+        self._is_ending = False
         self._why = ""
         self._steps: list[Transition] = []
         self._forced: asyncio.TimerHandle | None = None
@@ -99,10 +101,10 @@ class Attempt:
             return
         self._is_cancelled, self._why = True, why
         if self._is_asked:
-            self._forced = asyncio.get_running_loop().call_later(limits.JOB_CANCEL_TIMEOUT_S, self.task.cancel)
+            self._forced = asyncio.get_running_loop().call_later(limits.JOB_CANCEL_TIMEOUT_S, self._stop)
             self._ports.spawn(self._told_to_end())
         else:
-            self.task.cancel()
+            self._stop()
 
     async def _told_to_end(self) -> None:
         with suppress(CasemateError):
@@ -111,13 +113,16 @@ class Attempt:
 
     def abandon(self) -> None:
         """The lease is somebody else's now: nothing more is done, or recorded."""
-        if self.task is not None:
-            self.task.cancel()
+        self._stop()
 
     def give_back(self) -> None:
         """End it now; the job is queued again."""
         self._is_given_back = True
-        if self.task is not None:
+        self._stop()
+
+    def _stop(self) -> None:
+        """Unless it has ended, and that is being recorded: whoever waits for the task then waits for the record."""
+        if self.task is not None and not self._is_ending:
             self.task.cancel()
 
     # Carrying out ---------------------------------------------------------------------------------
@@ -132,6 +137,7 @@ class Attempt:
             result = ended_by_us(Reason.CANCELLED if self._is_cancelled else Reason.LOST, SHUT_DOWN)
         finally:
             self._stop_timers()
+        self._is_ending = True
         await asyncio.shield(self._conclude(self._denied(result)))
 
     async def _result(self) -> Result:

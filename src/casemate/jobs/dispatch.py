@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any, Final, Self
 
 from casemate import job_limits as limits
@@ -13,10 +14,9 @@ from casemate.errors import BudgetExceeded, CasemateError
 from casemate.jobs.attempt import Attempt, Ports, key_of
 from casemate.model.job import Job
 from casemate.queue.protocol import Lease
+from casemate.recurring import Recurring
 
 _LOG: Final = logging.getLogger(__name__)
-SERVED: Final = "*"
-"""Of all jobs: what is told by this key changes the queue."""
 
 
 class Background:
@@ -66,15 +66,13 @@ class Dispatcher:
         self._attempts: dict[str, Attempt] = {}
         self._by_job: dict[str, Attempt] = {}
         self._changed = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._is_open = False
+        self._dispatching = Recurring(self._dispatch, name="dispatching jobs", pause_s=limits.CLAIM_PAUSE_S)
+        self._leasing = Recurring(self._keep_leases, name="keeping leases", pause_s=limits.CLAIM_PAUSE_S)
+        self._has_begun = False
 
     async def __aenter__(self) -> Self:
-        self._is_open = True
-        self._tasks = [
-            asyncio.create_task(self._dispatch(), name="jobs-dispatch"),
-            asyncio.create_task(self._keep_leases(), name="jobs-leases"),
-        ]
+        self._dispatching.begin()
+        self._leasing.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -82,17 +80,15 @@ class Dispatcher:
 
     async def close(self, drain_s: float) -> None:
         """Take no more; what has not ended in time is queued again. Idempotent."""
-        self._is_open = False
-        dispatching, others = self._tasks[:1], self._tasks[1:]
-        await _end(dispatching)
+        await self._dispatching.end()
         tasks = [each.task for each in self._attempts.values() if each.task is not None]
         if tasks and drain_s:
             await asyncio.wait(tasks, timeout=drain_s)
         for each in tuple(self._attempts.values()):
             each.give_back()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await _end(others)
-        self._tasks = []
+        if tasks:
+            await asyncio.wait(tasks, timeout=limits.ENDS_RECORDED_MAX_S)
+        await self._leasing.end()
 
     # For those who ask ----------------------------------------------------------------------------
 
@@ -120,15 +116,9 @@ class Dispatcher:
     # Taking jobs ----------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        await self._take_back(self._holder)
-        while self._is_open:
-            try:
-                await self._dispatch_some()
-            except CasemateError as error:
-                _LOG.warning("no jobs can be taken: %s", error)
-                await asyncio.sleep(limits.CLAIM_PAUSE_S)
-
-    async def _dispatch_some(self) -> None:
+        if not self._has_begun:
+            await self._take_back(self._holder)
+            self._has_begun = True
         free = self._slots - len(self._attempts)
         if free <= 0:
             self._changed.clear()
@@ -144,8 +134,9 @@ class Dispatcher:
         try:
             leases = await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            for lease in await claiming:
-                self._begin(lease)
+            with suppress(CasemateError):
+                for lease in await claiming:
+                    self._begin(lease)
             raise
         for lease in leases:
             self._begin(lease)
@@ -170,13 +161,9 @@ class Dispatcher:
     # Keeping leases -------------------------------------------------------------------------------
 
     async def _keep_leases(self) -> None:
-        while True:
-            await asyncio.sleep(self._lease_s / 3)
-            try:
-                await self._renew()
-                await self._take_back("")
-            except CasemateError as error:
-                _LOG.warning("leases cannot be renewed: %s", error)
+        await asyncio.sleep(self._lease_s / 3)
+        await self._renew()
+        await self._take_back("")
 
     async def _renew(self) -> None:
         asked = dict(self._attempts)
@@ -200,9 +187,3 @@ class Dispatcher:
                 _LOG.warning("an attempt was lost", extra={"job": job.id, "state": job.state})
                 self._on_lost(job)
                 self._ports.changes.tell(key_of(job))
-
-
-async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

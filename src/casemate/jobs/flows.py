@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
 
@@ -14,6 +14,7 @@ import structlog
 from casemate import network_limits as bound
 from casemate.errors import CasemateError, TooManyRequests
 from casemate.model.flow import Flow
+from casemate.recurring import Recurring
 from casemate.store import flows as rows
 from casemate.store.database import Database
 from casemate.store.flows import Filters, NewFlow, StoredFlow
@@ -80,13 +81,12 @@ class Flows:
         finally:
             self._followers -= 1
 
-    async def run(self) -> None:
-        """Write down what comes, until it is cancelled."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            await asyncio.sleep(bound.FLOWS_GATHER_S)
-            await self.flush()
+    async def gather(self) -> None:
+        """Wait for what comes, and write it down with what comes soon after."""
+        await self._work.wait()
+        self._work.clear()
+        await asyncio.sleep(bound.FLOWS_GATHER_S)
+        await self.flush()
 
     async def flush(self) -> None:
         """Write down what waits. What the records do not take stays, and is tried again with what comes."""
@@ -114,11 +114,8 @@ class Flows:
 async def open_flows(database: Database, count: Callable[[Flow], None]) -> AsyncIterator[Flows]:
     """With the task that writes; what waits at the end is written down."""
     flows = Flows(database, count)
-    writer = asyncio.create_task(flows.run(), name="flows")
     try:
-        yield flows
+        async with Recurring(flows.gather, name="flows", pause_s=bound.FLOWS_GATHER_S):
+            yield flows
     finally:
-        writer.cancel()
-        with suppress(asyncio.CancelledError):
-            await writer
         await flows.flush()

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from casemate import job_limits as limits
-from casemate.executions.book import now_us
+from casemate.clock import now_us
 from casemate.jobs.log_lines import Cut, Splitter
 from casemate.jobs.log_pieces import kind_of
 from casemate.model.job import Job

@@ -10,21 +10,22 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, Self
 
 from casemate import job_limits as limits
 from casemate.blobs.keys import LOGS, job_key
 from casemate.blobs.protocol import Blobs
+from casemate.clock import now_us
 from casemate.errors import CasemateError
-from casemate.executions.book import now_us
 from casemate.jobs.log_attempt import Key
 from casemate.jobs.log_pieces import packed, size_of, unpacked, words_in
 from casemate.jobs.log_rules import LogRules
 from casemate.jobs.log_writer import LogWriter
 from casemate.jobs.logs import Logs
 from casemate.model.units import SECOND_US
+from casemate.recurring import Recurring
 from casemate.store import job_logs as rows
 from casemate.store.database import Database, Records
 from casemate.store.job_logs import Moved, Piece
@@ -43,29 +44,22 @@ class LogKeeper:
         self._blobs = blobs
         self._logs = logs
         self._rules = rules
-        self._task: asyncio.Task[None] | None = None
+        self._swept_s = -limits.LOG_SWEEP_PERIOD_S
+        self._keeping = Recurring(self._keep, name="keeping the logs of jobs", pause_s=limits.LOG_MOVE_PERIOD_S)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="job-log-keeper")
+        self._keeping.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._keeping.end()
 
-    async def _run(self) -> None:
-        swept_s = -limits.LOG_SWEEP_PERIOD_S
-        while True:
-            try:
-                await self.move(before_us=now_us() - int(limits.LOG_MOVE_AFTER_S * SECOND_US))
-                if time.monotonic() - swept_s >= limits.LOG_SWEEP_PERIOD_S:
-                    swept_s = time.monotonic()
-                    await self.sweep(now_us())
-            except CasemateError as error:
-                _LOG.warning("keeping the logs of jobs failed: %s", error)
-            await asyncio.sleep(limits.LOG_MOVE_PERIOD_S)
+    async def _keep(self) -> None:
+        await self.move(before_us=now_us() - int(limits.LOG_MOVE_AFTER_S * SECOND_US))
+        if time.monotonic() - self._swept_s >= limits.LOG_SWEEP_PERIOD_S:
+            self._swept_s = time.monotonic()
+            await self.sweep(now_us())
+        await asyncio.sleep(limits.LOG_MOVE_PERIOD_S)
 
     # Forgetting -----------------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ import msgspec
 from msgspec.structs import replace
 
 from casemate import job_limits as limits
-from casemate.errors import CasemateError, Conflict, InvalidInput, NotAllowed, NotFound, TooManyRequests
-from casemate.executions.book import Caller, Changes, now_us
+from casemate.clock import now_us
+from casemate.errors import Conflict, InvalidInput, NotAllowed, NotFound, TooManyRequests
+from casemate.executions.book import Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
 from casemate.jobs.cron import check_times, next_after, turn_at
@@ -26,6 +27,7 @@ from casemate.model.ids import new_id
 from casemate.model.job import Job, JobSpec
 from casemate.model.units import SECOND_US
 from casemate.queue.protocol import Beside
+from casemate.recurring import Recurring
 from casemate.store import schedules as rows
 from casemate.store import tenants
 from casemate.store.database import Database, Records
@@ -62,17 +64,14 @@ class Schedules:
         self._beside = beside
         self._clock = clock
         self._woken = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._firing = Recurring(self._look, name="schedules", pause_s=limits.CLAIM_PAUSE_S)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="schedules")
+        self._firing.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._firing.end()
 
     # For tenants ----------------------------------------------------------------------------------
 
@@ -132,19 +131,15 @@ class Schedules:
 
     # When their time comes ------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while True:
-            self._woken.clear()
-            wait_s = limits.SCHEDULES_LOOK_S
-            try:
-                next_us = await self.fire()
-                if next_us is not None:
-                    wait_s = min(wait_s, max(0.0, (next_us - self._clock()) / SECOND_US))
-            except CasemateError as error:
-                _LOG.warning("schedules cannot be looked at: %s", error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._woken.wait()
+    async def _look(self) -> None:
+        self._woken.clear()
+        wait_s = limits.SCHEDULES_LOOK_S
+        next_us = await self.fire()
+        if next_us is not None:
+            wait_s = min(wait_s, max(0.0, (next_us - self._clock()) / SECOND_US))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._woken.wait()
 
     async def fire(self) -> int | None:
         """Make the jobs whose time has come. When the next is due."""

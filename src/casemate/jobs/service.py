@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from casemate import job_limits as limits
+from casemate.clock import now_us
 from casemate.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from casemate.executions.book import IDEMPOTENCY_KEY, Caller, Changes, now_us
+from casemate.executions.book import IDEMPOTENCY_KEY, Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
 from casemate.jobs.dispatch import Dispatcher

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from casemate import limits
+from casemate.clock import now_us
 from casemate.isolation.native import NativeSandbox
 from casemate.model.spec import SandboxSpec
 from casemate.model.workers import WorkerInfo, WorkerKind, WorkerMoment, WorkerState
@@ -74,7 +75,7 @@ class Worker:
         now_s = time.monotonic()
         if now_s - self._trend_s >= limits.WORKER_TREND_PERIOD_S:
             self._trend_s = now_s
-            self.trend.append(WorkerMoment(at_us=time.time_ns() // 1000, memory_bytes=memory_bytes, cpu_s=self.cpu_s))
+            self.trend.append(WorkerMoment(at_us=now_us(), memory_bytes=memory_bytes, cpu_s=self.cpu_s))
         if self.runs % limits.WORKER_SAMPLE_RUNS == 0:
             self.samples = [*self.samples, memory_bytes][-limits.LEAK_SAMPLES :]
         self.runs += 1

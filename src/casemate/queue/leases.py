@@ -7,7 +7,6 @@ and the transition that belong to it. A lease is a token in the row: whoever doe
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from casemate.clock import now_us
 from casemate.errors import Conflict, NotFound, TooManyRequests
 from casemate.job_limits import CLAIMS_MAX, EXPIRED_MAX, QUEUE_LOOK_S, QUEUE_RETRY_S
 from casemate.model.ids import new_id
@@ -34,11 +34,6 @@ NOT_KEPT: Final = "; its result is not kept, as its tenant has as much in the re
 LOST: Final = Ending(
     state=JobState.QUEUED, status=Status.FAILED, reason=Reason.LOST, detail="nothing came back from the attempt"
 )
-
-
-def now_us() -> int:
-    """Microseconds since 1970, by the wall clock."""
-    return time.time_ns() // 1000
 
 
 class RecordsQueue:

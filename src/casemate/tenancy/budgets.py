@@ -7,13 +7,13 @@ from collections.abc import Callable
 import msgspec
 
 from casemate.account_limits import BUDGET_NAME_MAX_CHARS
+from casemate.clock import now_us
 from casemate.errors import Conflict, InvalidInput, NotFound
 from casemate.model.accounting import BUDGET_UNITS, PERIODS, amount_of, day_of
 from casemate.model.ids import new_id
 from casemate.store import budgets as rows
 from casemate.store.budgets import Budget
 from casemate.store.database import Database, Records
-from casemate.tenancy.clock import now_us
 
 
 class BudgetTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

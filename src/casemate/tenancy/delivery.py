@@ -19,14 +19,15 @@ import structlog
 
 from casemate import __version__
 from casemate import account_limits as bound
+from casemate.clock import now_us
 from casemate.egress.rules import HostRule, Policy, reachable
 from casemate.errors import CasemateError
 from casemate.model.signature import sign
 from casemate.model.units import SECOND_US
+from casemate.recurring import Recurring
 from casemate.store import webhooks as rows
 from casemate.store.database import Database
 from casemate.store.webhooks import DELIVERED, FAILED, WAITING, Notice
-from casemate.tenancy.clock import now_us
 from casemate.tenancy.destinations import Place, place_of
 from casemate.tenancy.secrets import Signing, webhook_text
 
@@ -98,16 +99,17 @@ class Delivery:
         self._woken = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: httpx2.AsyncClient | None = None
-        self._running: asyncio.Task[None] | None = None
+        self._looking = Recurring(self._look, name="notices", pause_s=bound.NOTICE_LOOK_S)
         self._lookups = ThreadPoolExecutor(bound.NOTICE_LOOKUPS_AT_ONCE, thread_name_prefix="casemate-names")
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._running = asyncio.create_task(self._run(), name="notices")
+        self._looking.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._sending.values(), *([self._running] if self._running else [])]
+        await self._looking.end()
+        tasks = list(self._sending.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -121,18 +123,13 @@ class Delivery:
             with suppress(RuntimeError):  # it has ended; the next start sends what is left
                 self._loop.call_soon_threadsafe(self._woken.set)
 
-    async def _run(self) -> None:
-        while True:
-            wait_s = bound.NOTICE_LOOK_S
-            try:
-                wait_s = await self._begin_those_due()
-            except CasemateError as error:
-                _LOG.warning("notices cannot be looked at", code=error.code, reason=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await self._woken.wait()
-                    self._woken.clear()
-                    await asyncio.sleep(bound.NOTICE_COMMITTED_S)
+    async def _look(self) -> None:
+        wait_s = await self._begin_those_due()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._woken.wait()
+                self._woken.clear()
+                await asyncio.sleep(bound.NOTICE_COMMITTED_S)
 
     async def _begin_those_due(self) -> float:
         """Begin to send what there is room for, and say when to look again."""

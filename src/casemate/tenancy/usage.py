@@ -11,19 +11,19 @@ from contextlib import suppress
 from typing import Any, Final, Self
 
 import msgspec
-import structlog
 
 from casemate import account_limits as bound
-from casemate.errors import BudgetExceeded, CasemateError
+from casemate.clock import now_us
+from casemate.errors import BudgetExceeded
 from casemate.model.accounting import BUDGET_UNITS, Accounting, Spent, day_of, next_period, spent_by, text_of_amount
 from casemate.model.job import Job
 from casemate.model.result import Reason, Result
+from casemate.recurring import Recurring
 from casemate.store import budgets as rows
 from casemate.store import usage
 from casemate.store.budgets import Budget
 from casemate.store.database import Database, Records
 from casemate.store.usage import Used
-from casemate.tenancy.clock import now_us
 from casemate.tenancy.webhooks import Notices
 
 JOB: Final = "job"
@@ -33,7 +33,6 @@ UNCOUNTED: Final = frozenset({Reason.INTERNAL, Reason.VALIDATION, Reason.LOST})
 NOTHING: Final[Mapping[str, Spent]] = {}
 SOFT: Final = "soft"
 HARD: Final = "hard"
-_LOG: Final = structlog.get_logger("casemate.meter")
 Stop = Callable[[str, str], Awaitable[object]]
 """Ends whatever a tenant has running; the second text says why."""
 
@@ -146,8 +145,8 @@ class BudgetWatch:
         self._meter = meter
         self._stop = stop
         self._live = live
-        self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
+        self._watching = Recurring(self._watch, name="budgets", pause_s=bound.BUDGET_LOOK_S)
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -157,26 +156,19 @@ class BudgetWatch:
                 loop.call_soon_threadsafe(self._woken.set)
 
         self._meter.when_used_up(wake)
-        self._task = asyncio.create_task(self._watch(), name="budgets")
+        self._watching.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._meter.when_used_up(lambda: None)
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._watching.end()
 
     async def _watch(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except CasemateError as error:
-                _LOG.warning("budgets could not be looked at", code=error.code, reason=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(bound.BUDGET_LOOK_S):
-                    await self._woken.wait()
-            self._woken.clear()
+        await self.look()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(bound.BUDGET_LOOK_S):
+                await self._woken.wait()
+        self._woken.clear()
 
     async def look(self) -> None:
         """Once, now."""

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from casemate import account_limits as bound
+from casemate.clock import now_us
 from casemate.egress.rules import (
     Policy,
 )
@@ -23,7 +24,6 @@ from casemate.store import webhooks as rows
 from casemate.store.database import Database, Records
 from casemate.store.pages import Page
 from casemate.store.webhooks import Notice, Webhook
-from casemate.tenancy.clock import now_us
 from casemate.tenancy.destinations import place_of
 
 EVENTS: Final = (

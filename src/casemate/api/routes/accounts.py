@@ -16,8 +16,8 @@ from casemate.api.documents import json_response
 from casemate.api.queries import labels_of
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
+from casemate.clock import now_us
 from casemate.errors import InvalidInput, NotFound
-from casemate.executions.book import now_us
 from casemate.model.accounting import EPOCH, KIB_MS_A_GIB_S, NANO, date_of, day_of, first_day, text_of_amount
 from casemate.model.units import SECOND_US
 from casemate.store import jobs, usage

@@ -20,8 +20,8 @@ from casemate.api.route import CheckedRoute
 from casemate.api.routes.functions import callable_by
 from casemate.api.state import Parts, State
 from casemate.api.waiting import unless_gone
+from casemate.clock import now_us
 from casemate.errors import CasemateError, NotFound, Unauthenticated
-from casemate.executions.book import now_us
 from casemate.functions.batch import MACRO_NOT_FOUND, NOT_FOUND, Batch, Merged, Part, merge, read_batch, split
 from casemate.functions.calls import BATCH, Room, all_results
 from casemate.functions.published import check_reference

@@ -23,11 +23,11 @@ from casemate.blobs.keys import INPUT, LOGS, OUTPUT, key_of, place_of
 from casemate.blobs.objects import Listing
 from casemate.blobs.protocol import Blob
 from casemate.blobs.signed import Grant
+from casemate.clock import now_us
 from casemate.errors import InvalidInput, NotFound
 from casemate.jobs.objects import SIGNED
 from casemate.model.units import SECOND_US
 from casemate.tenancy.addresses import READ, SCOPES, WRITE
-from casemate.tenancy.clock import now_us
 from casemate.tenancy.terms import Principal
 
 router = APIRouter(route_class=CheckedRoute, prefix="/v1/objects", tags=["objects"])

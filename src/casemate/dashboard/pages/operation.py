@@ -9,12 +9,12 @@ import msgspec
 from starlette.responses import Response
 from starlette.routing import Route
 
+from casemate.clock import now_us
 from casemate.dashboard.live import fragments
 from casemate.dashboard.series import series_of
 from casemate.dashboard.site import Site
 from casemate.dashboard.visit import Visit, whole_number
 from casemate.errors import InvalidInput
-from casemate.executions.book import now_us
 from casemate.model.units import SECOND_US
 from casemate.service_limits import CHART_POINTS, CHART_RANGE_MAX_S, LIVE_WORKERS_S, PAGE_MAX_COUNT
 from casemate.store.executions import statistics_rows

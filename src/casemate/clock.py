@@ -1,4 +1,4 @@
-"""The wall clock, for records alone."""
+"""The wall clock: for records, and for what processes that share no other clock agree on."""
 
 from __future__ import annotations
 
