@@ -310,3 +310,22 @@ def test_cases_that_make_no_sense_are_refused(
     assert main.run(["fn", "test", "f", "--service", "--cases", str(tmp_path / "cases")]) == 125
     assert "cases" in capsys.readouterr().err
     assert service.requests == []
+
+
+# Jobs ------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_jobs_tells_their_limits_and_not_those_of_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["jobs", "submit", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for line in ("500ms, 5s, 2m [300s]", "memory: 64Mi, 1Gi [512Mi]", "processors: 0.5, 2 [0.5]", "files hold [1Gi]"):
+        assert line in told
+
+
+def test_a_database_without_its_driver_is_refused_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CASEMATE_SERVICE_DATABASE", "postgresql://db/casemate")
+    monkeypatch.setattr("casemate.cli.serve.find_spec", lambda _: None)
+    assert main.run(["serve", "--check"]) == 125
+    assert "install casemate[postgres]" in capsys.readouterr().err

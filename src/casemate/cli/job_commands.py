@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
+from casemate import job_limits as bound
 from casemate.cli import job_log_commands
 from casemate.cli.arguments import Argument, Command, Example, Group, Option
 from casemate.cli.commands import ALLOW, LIMITS, PLACE, RUNTIME
 from casemate.cli.object_commands import JOB_COMMANDS
 from casemate.cli.service_commands import COMMON, SINCE, UNTIL
+from casemate.model.units import format_bytes, format_duration
 
 _JOBS: Final = "casemate.cli.jobs"
 _SCHEDULES: Final = "casemate.cli.job_schedules"
@@ -21,14 +25,26 @@ STATUS: Final = (
     "other failure; 125 when the service could not be asked."
 )
 SHOWN: Final = Option(names=("--limit",), metavar="COUNT", group="Which", default="50", help="no more than so many")
+_DEFAULTS: Final = {
+    "timeout": format_duration(bound.JOB_TIMEOUT_S),
+    "cpu": f"{bound.JOB_CPU:g}",
+    "memory": format_bytes(bound.JOB_MEMORY_BYTES),
+    "disk": format_bytes(bound.JOB_DISK_BYTES),
+}
+"""Where a job's limits are not those of a run; the service's configuration may say others."""
+_LIMITS: Final = tuple(
+    msgspec.structs.replace(option, default=_DEFAULTS.get(option.key, option.default))
+    for option in LIMITS
+    if option.key != "output-limit"
+)
 _WHAT: Final = (
-    Option(names=("--shell",), group="Program", help="the one word is a text for a shell"),
+    Option(names=("--shell",), group="Program", help="one word, which is a text for a shell"),
     Option(
         names=("--code",), metavar="FILE", values="file", group="Program", help="code for --runtime, in place of words"
     ),
     RUNTIME,
     Option(
-        names=("--template",), metavar="NAME", group="Program", help="what is not given is taken from this template"
+        names=("--template",), metavar="NAME", group="Program", help="what is not given is taken from templates/NAME"
     ),
     Option(
         names=("--from",),
@@ -47,7 +63,7 @@ _HOW: Final = (
     Option(names=("--label",), metavar="NAME=VALUE", repeatable=True, group="Queue", help="a label"),
 )
 _WITH: Final = (
-    *(option for option in LIMITS if option.key != "output-limit"),
+    *_LIMITS,
     *PLACE,
     Option(
         names=("--secret",),
@@ -75,7 +91,7 @@ _WITH: Final = (
         metavar="GLOB",
         repeatable=True,
         group="Files and environment",
-        help="keep these files beside those below `output`",
+        help="keep these files, too, not only those below `output`",
     ),
     ALLOW,
 )
@@ -102,7 +118,7 @@ SUBMIT: Final = Command(
     rest_at_once=True,
     examples=(
         Example("casemate jobs submit --file data.csv -- wc -l input/data.csv", "prints the job's id"),
-        Example("casemate jobs submit --wait --retries 2 -- ./nightly.sh", "shows its output, and ends as it does"),
+        Example("casemate jobs submit --wait --file check.sh -- ./check.sh", "shows its output, and ends as it does"),
         Example("casemate jobs submit --shell -- 'sort input/* | uniq -c > output/counts'", "a text for a shell"),
         Example("casemate jobs submit --code plot.R --runtime r --collect '*.png'", "code instead of a command"),
     ),
@@ -119,7 +135,7 @@ LIST: Final = Command(
         Option(names=("--reason",), metavar="REASON", group="Which", help="why they ended: timeout, memory, …"),
         Option(names=("--label",), metavar="NAME=VALUE", repeatable=True, group="Which", help="with this label"),
         Option(names=("--schedule",), metavar="ID", group="Which", help="of this schedule"),
-        Option(names=("--text",), metavar="TEXT", group="Which", help="in whose logs these words are"),
+        Option(names=("--text",), metavar="TEXT", group="Which", help="in whose logs these words are; alone"),
         SINCE,
         UNTIL,
         SHOWN,
@@ -222,7 +238,10 @@ SCHEDULE: Final = Command(
     rest_help=_REST_HELP,
     rest_at_once=True,
     examples=(
-        Example("casemate jobs schedule --cron '30 2 * * *' --zone Europe/Berlin -- ./nightly.sh", "every night"),
+        Example(
+            "casemate jobs schedule --cron '30 2 * * *' --zone Europe/Berlin --file nightly.sh -- ./nightly.sh",
+            "every night; the file is taken now",
+        ),
     ),
 )
 SCHEDULES: Final = Command(

@@ -10,6 +10,7 @@ import msgspec
 
 from casemate.cli import options
 from casemate.cli.arguments import Parsed, UsageError
+from casemate.cli.functions import code_of, language_of
 from casemate.cli.messages import printable, say, show, show_json
 from casemate.cli.service import client_of, document, labels_of, number_of, show_facts, show_rows, show_value, text_of
 from casemate.errors import InvalidInput
@@ -23,6 +24,14 @@ SHOWN: Final = 50
 FILTERS: Final = ("state", "reason", "schedule", "since", "until")
 TIMED_OUT: Final = 124
 CANCELLED: Final = 130
+RAISED_BY: Final = {
+    "timeout": "--timeout",
+    "memory": "--memory",
+    "cpu": "--cpu-time",
+    "processes": "--processes",
+    "disk": "--disk",
+}
+"""The option for the limit that a reason names."""
 _FACTS: Final = (
     *("id", "state", "reason", "exit_code", "command", "runtime", "labels", "attempt", "attempts_max", "lost"),
     *("created_at", "started_at", "ended_at", "wall_s", "schedule_id", "template", "request_id"),
@@ -59,10 +68,19 @@ def _waited(parsed: Parsed, client: Client, job: JobRecord) -> int:
 
 
 def how_it_ended(job: JobRecord) -> str:
-    """In a few words."""
+    """In a few words, and with what the service or the sandbox has to say about it."""
+    if job.state == job.reason:
+        return f"is {job.state}"
     why = f"exit code {job.exit_code}" if job.reason == "exit" else str(job.reason)
     attempts = f" at attempt {job.attempt} of {job.attempts_max}" if job.attempts_max > 1 else ""
-    return f"is {job.state}: {why}{attempts}"
+    return f"is {job.state}: {why}{attempts}{_more(job)}"
+
+
+def _more(job: JobRecord) -> str:
+    if job.reason in RAISED_BY:
+        return f"; raise the limit with {RAISED_BY[job.reason]}"
+    error = (job.result or {}).get("error")
+    return f": {printable(error['message'])}" if error else ""
 
 
 def status_of(job: JobRecord) -> int:
@@ -81,9 +99,11 @@ def list_jobs(parsed: Parsed) -> int:
     limit = number_of(parsed.one("limit"), "--limit", "jobs list") or SHOWN
     with client_of(parsed) as client:
         text = parsed.one("text")
+        asked = {name: parsed.one(name) for name in FILTERS}
         if text is None:
-            asked = {name: parsed.one(name) for name in FILTERS}
             found = client.jobs.list(**asked, label=parsed.all("label"), limit=limit)
+        elif any(asked.values()) or parsed.all("label"):
+            raise UsageError("jobs list", "--text goes with --limit alone")
         else:
             found = client.jobs.find(text, limit=limit)
         show_jobs(parsed, found)
@@ -193,7 +213,8 @@ def job_of(parsed: Parsed, command: str) -> dict[str, Any]:
     words = list(parsed.rest or ())
     if parsed.flag("shell") and len(words) != 1:
         raise UsageError(command, "give the text for the shell as one word")
-    code = parsed.one("code")
+    path = parsed.one("code")
+    code = None if path is None else code_of(path)
     if not (words or code or written or parsed.one("template")):
         raise UsageError(command, "give a command after --")
     limits = options.limits_of(parsed)
@@ -202,8 +223,8 @@ def job_of(parsed: Parsed, command: str) -> dict[str, Any]:
     own = _given(
         command=(words[0] if parsed.flag("shell") else words) or None,
         shell=parsed.flag("shell") or None,
-        code=None if code is None else _text(code),
-        runtime=parsed.one("runtime"),
+        code=code,
+        runtime=parsed.one("runtime") or _guessed(parsed, written, code),
         template=parsed.one("template"),
         environment=options.environment_of(parsed) or None,
         secrets=list(parsed.all("secret")) or None,
@@ -235,11 +256,11 @@ def _written(parsed: Parsed) -> dict[str, Any]:
         raise InvalidInput("from", f"{path[:200]!r} is no object of JSON: {error}") from error
 
 
-def _text(path: str) -> str:
-    try:
-        return options.read_file(path, SERVICE_REQUEST_MAX_BYTES, field="code").decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput("code", f"{path[:200]!r} is no text in UTF-8") from error
+def _guessed(parsed: Parsed, written: dict[str, Any], code: str | None) -> str | None:
+    """The language of `--code`, unless a file or a template may say it."""
+    if code is None or {"runtime", "template"} & set(written) or parsed.one("template"):
+        return None
+    return language_of(str(parsed.one("code")), code)
 
 
 def _files(parsed: Parsed) -> list[dict[str, Any]]:
@@ -262,4 +283,6 @@ def _file(inside: str, source: Path) -> dict[str, Any]:
 
 def _retries(parsed: Parsed, command: str) -> dict[str, Any] | None:
     count = number_of(parsed.one("retries"), "--retries", command)
+    if count is None and parsed.one("backoff") is not None:
+        raise UsageError(command, "--backoff needs --retries")
     return _given(max=count, backoff=parsed.one("backoff")) if count is not None else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import say
 from casemate.config import CONFIG_VARIABLE, load_config
+from casemate.errors import ConfigError
 from casemate.jobs.config import load_jobs
 from casemate.service_config import SERVICE_PREFIX, Service, load_service
 from casemate.tenancy.destinations import configured
@@ -30,11 +32,18 @@ def command(parsed: Parsed) -> int:
     service = load_service(config, environment)
     load_jobs(config, environment)
     configured(service.accounting.webhook_hosts)
+    _check_driver(service)
     if parsed.flag("check"):
         say("the configuration is right")
         return 0
     _serve(service, environment)
     return 0
+
+
+def _check_driver(service: Service) -> None:
+    """Before anything is started: what is not installed does not come by starting again."""
+    if service.database and find_spec("psycopg") is None:
+        raise ConfigError("service.database", "PostgreSQL needs the package psycopg", hint="install casemate[postgres]")
 
 
 def environment_with(parsed: Parsed) -> dict[str, str]:

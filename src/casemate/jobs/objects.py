@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from casemate.blobs import signed
-from casemate.blobs.keys import ARTIFACTS, INPUT, OUTPUT, SHARED, harmless, job_key, job_name, job_prefix
+from casemate.blobs.keys import ARTIFACTS, INPUT, OUTPUT, SHARED, TEMPLATES, harmless, job_key, job_name, job_prefix
 from casemate.blobs.objects import Objects
 from casemate.blobs.pieces import pieces_of
 from casemate.blobs.protocol import Blob
@@ -109,9 +109,10 @@ class ObjectsOfJobs:
     async def template(self, tenant_id: str, name: str) -> bytes:
         """As the protocol says."""
         try:
-            blob = await self._objects.head(tenant_id, f"templates/{name}")
+            blob = await self._objects.head(tenant_id, f"{TEMPLATES}/{name.removeprefix(f'{TEMPLATES}/')}")
         except (InvalidInput, NotFound) as error:
-            raise InvalidInput("template", f"there is no template {name[:80]!r}") from error
+            hint = "it is the name below templates/, with its ending, if it has one"
+            raise InvalidInput("template", f"there is no template {name[:80]!r}", hint=hint) from error
         if blob.size_bytes > TEMPLATE_MAX_BYTES:
             raise InvalidInput("template", f"has more than {TEMPLATE_MAX_BYTES} bytes")
         async with aclosing(self._objects.get(blob)) as pieces:  # type: ignore[type-var]

@@ -16,6 +16,7 @@ from casemate.store.schema import schedules as table
 
 _SPEC: Final = msgspec.json.Decoder(JobSpec)
 _RETRY_S: Final = 60.0
+_BY_ID: Final = "it is found by its id, not by its name"
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ def get(connection: Connection, tenant_id: str, schedule_id: str, *, to_change: 
     query = select(table).where(table.c.tenant_id == tenant_id, table.c.id == schedule_id)
     row = connection.execute(query.with_for_update() if to_change else query).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"there is no schedule {schedule_id!r}")
+        raise NotFound(f"there is no schedule {schedule_id!r}", hint=_BY_ID)
     return _schedule(row)
 
 
@@ -71,7 +72,7 @@ def remove(connection: Connection, tenant_id: str, schedule_id: str) -> None:
     """Delete it; its jobs stay. Raises NotFound."""
     gone = connection.execute(delete(table).where(table.c.tenant_id == tenant_id, table.c.id == schedule_id))
     if not gone.rowcount:
-        raise NotFound(f"there is no schedule {schedule_id!r}")
+        raise NotFound(f"there is no schedule {schedule_id!r}", hint=_BY_ID)
 
 
 def due(connection: Connection, *, at_us: int, limit: int) -> list[Schedule]:
