@@ -163,6 +163,10 @@ class Desk:
         if self.budget_is_used_up:
             raise BudgetExceeded("the budget is used up")
 
+    def check_in(self, records: Records, tenant_id: str) -> None:  # noqa: ARG002
+        if self.budget_is_used_up:
+            raise BudgetExceeded("the budget is used up")
+
     def note(self, *words: Any) -> None:
         if isinstance(words[-1], Flow):
             self.flows.append(words[-1])

@@ -104,6 +104,9 @@ class Meter(Protocol):
     async def check(self, tenant_id: str) -> None:
         """Raise BudgetExceeded where a hard budget is used up: before a job is accepted, and now and then in one."""
 
+    def check_in(self, records: Records, tenant_id: str) -> None:
+        """The same, within a transaction."""
+
     def note(self, records: Records, job: Job, result: Result) -> None:
         """Add what an attempt has used, as it ends. `job` is as it was while the attempt ran."""
 

@@ -97,7 +97,6 @@ class Jobs:
 
         Raises InvalidInput, Conflict, TooManyRequests, BudgetExceeded.
         """
-        await self._meter.check(caller.tenant_id)
         job = Job(
             id=check_id(job_id) if job_id else _new_id(caller.tenant_id),
             tenant_id=caller.tenant_id,
@@ -108,11 +107,17 @@ class Jobs:
             request_id=request_id,
         )
         if job.spec.files:
+            await self._meter.check(caller.tenant_id)
             await self._check_unused(job)
             job = await self._objects.keep(job)
         if len(msgspec.json.encode(job.spec)) > limits.JOB_SPEC_MAX_BYTES:
             raise InvalidInput("files", "the job is too large", hint="bring what is large as objects")
-        accepted = await self.queue.submit(job, queue_max=caller.queue_max, beside=self._beside)
+
+        def beside(records: Records, accepted: Job) -> None:
+            self._meter.check_in(records, accepted.tenant_id)
+            self._beside(records, accepted)
+
+        accepted = await self.queue.submit(job, queue_max=caller.queue_max, beside=beside)
         self.changes.tell(key_of(accepted))
         return accepted
 

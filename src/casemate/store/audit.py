@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from casemate.model.ids import new_id
 from casemate.service_limits import PAGE_DEFAULT_COUNT, SWEEP_MAX_COUNT
 from casemate.store.pages import Page, newest_first, page_of
+from casemate.store.prepared import Prepared
 from casemate.store.schema import audit as table
 from casemate.store.schema import audit_ends as ends
 
@@ -53,6 +54,14 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     code: bytes
 
 
+_LAST: Final = Prepared(select(ends.c.seq, ends.c.digest).where(ends.c.name == LAST).with_for_update())
+_INSERT: Final = Prepared(insert(table).values({each.name: bindparam(each.name) for each in table.c}))
+_MOVE: Final = Prepared(
+    update(ends)
+    .where(ends.c.name == bindparam("of_name"))
+    .values({name: bindparam(name) for name in ("seq", "digest", "code")})
+)
+
 Seal: TypeAlias = Callable[[bytes, AuditRecord], bytes]
 SealEnd: TypeAlias = Callable[[str, int, bytes], bytes]
 
@@ -67,18 +76,17 @@ def begin(connection: Connection, seal_end: SealEnd) -> None:
 
 def append(connection: Connection, note: Note, seal: Seal, seal_end: SealEnd) -> AuditRecord:
     """Add a record behind the last; whoever else wants to waits for the end of this transaction."""
-    last = connection.execute(select(ends).where(ends.c.name == LAST).with_for_update()).mappings().one()
-    record = AuditRecord(**msgspec.structs.asdict(note), seq=last["seq"] + 1, id=new_id("aud"))
-    record = msgspec.structs.replace(record, digest=seal(last["digest"], record))
-    connection.execute(insert(table), msgspec.structs.asdict(record))
+    last = _LAST.run(connection, {}).one()
+    record = AuditRecord(**msgspec.structs.asdict(note), seq=last.seq + 1, id=new_id("aud"))
+    record = msgspec.structs.replace(record, digest=seal(last.digest, record))
+    _INSERT.run(connection, msgspec.structs.asdict(record))
     _move(connection, LAST, record, seal_end)
     return record
 
 
 def _move(connection: Connection, name: str, record: AuditRecord, seal_end: SealEnd) -> None:
     code = seal_end(name, record.seq, record.digest)
-    values = {"seq": record.seq, "digest": record.digest, "code": code}
-    connection.execute(update(ends).where(ends.c.name == name).values(values))
+    _MOVE.run(connection, {"of_name": name, "seq": record.seq, "digest": record.digest, "code": code})
 
 
 def list_records(

@@ -97,11 +97,6 @@ def transitions(connection: Connection, tenant_id: str, job_id: str) -> tuple[Tr
     return tuple(Transition(**{**row, "state": JobState(row["state"])}) for row in reversed(rows))
 
 
-def one_or_many(rows: list[dict[str, Any]]) -> dict[str, Any] | list[dict[str, Any]]:
-    """As a statement takes them: many are a way of their own to the database, which takes longer for one."""
-    return rows[0] if len(rows) == 1 else rows
-
-
 def insert_transitions(connection: Connection, jobs: list[tuple[Job, str]], *, at_us: int) -> None:
     """Note the states that jobs have come to, each with a word about it."""
     rows = [

@@ -18,7 +18,7 @@ from casemate.job_limits import DUE_MAX, EXPIRED_MAX, QUEUE_RETRY_S
 from casemate.model.job import Job, Standing
 from casemate.store import settings
 from casemate.store.dialect import dialect_of
-from casemate.store.jobs import MOVED, insert_transitions, job_of, one_or_many, row_of
+from casemate.store.jobs import MOVED, insert_transitions, job_of, row_of
 from casemate.store.prepared import Prepared
 from casemate.store.schema import JOB_IS_DELAYED, JOB_IS_LEASED, JOB_IS_READY, QUEUE_IS_READY, job_queues, tenants
 from casemate.store.schema import jobs as table
@@ -57,11 +57,11 @@ _ROW: Final = [*MOVED, *(table.c[name] for name in _PLACE)]
 _THIS: Final = (table.c.tenant_id == bindparam("of_tenant"), table.c.id == bindparam("of_id"))
 _SAME: Final = frozenset({"id", "tenant_id", "key_id", "schedule_id", "request_id", "spec", "created_us", "result"})
 _CHANGED: Final = [name for name in (*Job.__struct_fields__, *_PLACE) if name not in _SAME]
-_CHANGE: Final = update(table).where(*_THIS).values({name: bindparam(name) for name in _CHANGED})
-_KEEP: Final = update(table).where(*_THIS).values(result=bindparam("result"))
-_INSERT: Final = insert(table)
-_FIND: Final = select(*_ROW).where(*_THIS).with_for_update()
-_HELD: Final = select(*_ROW).where(table.c.token == bindparam("of_token"), JOB_IS_LEASED).with_for_update()
+_CHANGE: Final = Prepared(update(table).where(*_THIS).values({name: bindparam(name) for name in _CHANGED}))
+_END: Final = Prepared(update(table).where(*_THIS).values({name: bindparam(name) for name in (*_CHANGED, "result")}))
+_INSERT: Final = Prepared(insert(table).values({each.name: bindparam(each.name) for each in table.c}))
+_FIND: Final = Prepared(select(*_ROW).where(*_THIS).with_for_update())
+_HELD: Final = Prepared(select(*_ROW).where(table.c.token == bindparam("of_token"), JOB_IS_LEASED).with_for_update())
 _QUEUE: Final = job_queues.c.tenant_id == bindparam("of_tenant")
 _FREE: Final = job_queues.c.ready + job_queues.c.delayed < bindparam("queue_max")
 _COUNT: Final = (
@@ -80,7 +80,7 @@ _COUNT: Final = (
 _COUNTED: Final = Prepared(_COUNT)
 _COUNTED_IF_FREE: Final = Prepared(_COUNT.where(_FREE))
 _PAUSED: Final = select(settings_table.c.value).where(settings_table.c.name == PAUSED)
-_STANDINGS: Final = (
+_STANDINGS: Final = Prepared(
     select(*(job_queues.c[name] for name in ("tenant_id", "ready", "leased", "since_us")), tenants.c.concurrency_max)
     .join(tenants, tenants.c.id == job_queues.c.tenant_id)
     .where(
@@ -93,22 +93,22 @@ _STANDINGS: Final = (
     .limit(bindparam("count"))
     .with_for_update(of=job_queues)
 )
-_NEXT: Final = (
+_NEXT: Final = Prepared(
     select(*_ROW)
     .where(table.c.tenant_id == bindparam("of_tenant"), JOB_IS_READY)
     .order_by(table.c.priority.desc(), table.c.due_us, table.c.id)
     .limit(bindparam("count"))
     .with_for_update(skip_locked=True)
 )
-_DUE: Final = (
+_DUE: Final = Prepared(
     select(*_ROW)
     .where(JOB_IS_DELAYED, table.c.due_us <= bindparam("at_us"))
     .order_by(table.c.due_us)
     .limit(DUE_MAX)
     .with_for_update(skip_locked=True)
 )
-_LATEST: Final = select(func.max(job_queues.c.since_us))
-_NEXT_DUE: Final = select(func.min(table.c.due_us)).where(JOB_IS_DELAYED)
+_LATEST: Final = Prepared(select(func.max(job_queues.c.since_us)))
+_NEXT_DUE: Final = Prepared(select(func.min(table.c.due_us)).where(JOB_IS_DELAYED))
 
 
 # Coming in ----------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def accept(connection: Connection, job: Job, *, queue_max: int, at_us: int) -> R
     row = Row(job=job, place=DELAYED if job.due_us > at_us else READY)
     _count_in(connection, row, queue_max=queue_max, at_us=at_us)
     try:
-        connection.execute(_INSERT, row_of(job) | _place_of(row))
+        _INSERT.run(connection, _inserted(row))
     except IntegrityError as error:  # another process was quicker
         raise _conflict(job.id) from error
     insert_transitions(connection, [(job, "")], at_us=at_us)
@@ -177,29 +177,29 @@ def make_queue(connection: Connection, tenant_id: str) -> None:
 
 def find(connection: Connection, tenant_id: str, job_id: str) -> Row | None:
     """One, until the end of the transaction for us alone."""
-    row = connection.execute(_FIND, {"of_tenant": tenant_id, "of_id": job_id}).mappings().one_or_none()
+    row = _FIND.run(connection, {"of_tenant": tenant_id, "of_id": job_id}).mappings().one_or_none()
     return None if row is None else _row(row)
 
 
 def held(connection: Connection, token: str) -> Row | None:
     """The one that is leased by that token."""
-    row = connection.execute(_HELD, {"of_token": token}).mappings().one_or_none()
+    row = _HELD.run(connection, {"of_token": token}).mappings().one_or_none()
     return None if row is None else _row(row)
 
 
 def due(connection: Connection, *, at_us: int) -> list[Row]:
     """Some that are not delayed any more, the longest due first."""
-    return [_row(row) for row in connection.execute(_DUE, {"at_us": at_us}).mappings()]
+    return [_row(row) for row in _DUE.run(connection, {"at_us": at_us}).mappings()]
 
 
 def next_due_us(connection: Connection) -> int | None:
     """When the first of those that are delayed is due."""
-    return connection.execute(_NEXT_DUE).scalar()
+    return _NEXT_DUE.run(connection, {}).scalar()
 
 
 def standings(connection: Connection, *, count: int) -> tuple[Standing, ...]:
     """Tenants that may be served, who is next first: of so many turns, no other tenant than these gets one."""
-    rows = connection.execute(_STANDINGS, {"count": count}).all()
+    rows = _STANDINGS.run(connection, {"count": count}).all()
     return tuple(
         Standing(
             tenant_id=row.tenant_id,
@@ -214,12 +214,12 @@ def standings(connection: Connection, *, count: int) -> tuple[Standing, ...]:
 
 def after_all_us(connection: Connection, *, at_us: int) -> int:
     """Now, or a later time at which nobody has had a turn yet: the clock may have been set back."""
-    return max(at_us, (connection.execute(_LATEST).scalar() or 0) + 1)
+    return max(at_us, (_LATEST.run(connection, {}).scalar() or 0) + 1)
 
 
 def ready(connection: Connection, tenant_id: str, *, count: int) -> list[Row]:
     """A tenant's next."""
-    found = connection.execute(_NEXT, {"of_tenant": tenant_id, "count": count})
+    found = _NEXT.run(connection, {"of_tenant": tenant_id, "count": count})
     return [_row(row) for row in found.mappings()]
 
 
@@ -250,10 +250,11 @@ def record(connection: Connection, changes: Sequence[Change], *, at_us: int, ser
     """
     if not changes:
         return
-    connection.execute(_CHANGE, one_or_many([_changed(change.now) for change in changes]))
-    kept = [_result(change.now.job) for change in changes if change.ends]
-    if kept:
-        connection.execute(_KEEP, one_or_many(kept))
+    for change in changes:
+        if change.ends:
+            _END.run(connection, _changed(change.now) | {"result": change.now.job.result})
+        else:
+            _CHANGE.run(connection, _changed(change.now))
     told = [(change.now.job, change.detail) for change in changes if change.now.job.state is not change.was.job.state]
     if told:
         insert_transitions(connection, told, at_us=at_us)
@@ -295,8 +296,9 @@ def _plain(value: object) -> object:
     return str(value) if isinstance(value, str) else value
 
 
-def _result(job: Job) -> dict[str, object]:
-    return {"of_tenant": job.tenant_id, "of_id": job.id, "result": job.result}
+def _inserted(row: Row) -> dict[str, object]:
+    found = row_of(row.job) | _place_of(row)
+    return {**found, "labels": msgspec.json.encode(found["labels"]).decode()}
 
 
 def _place_of(row: Row) -> dict[str, object]:
@@ -304,7 +306,9 @@ def _place_of(row: Row) -> dict[str, object]:
 
 
 def _row(found: Mapping[Any, Any]) -> Row:
-    return Row(job=job_of(found), **{name: found[name] for name in _PLACE})
+    """Drivers know no truth but numbers, where the database does not."""
+    job = job_of({**found, "cancel_asked": bool(found["cancel_asked"])})
+    return Row(job=job, **{name: found[name] for name in _PLACE})
 
 
 # Holding back -------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ _ADD_JOB: Final = Prepared(
     .where(job_usage.c.tenant_id == bindparam("of_tenant_id"), job_usage.c.job_id == bindparam("of_job_id"))
     .values({name: job_usage.c[name] + bindparam(f"more_{name}") for name in AMOUNTS})
 )
+_FIRST_OF_JOB: Final = Prepared(insert(job_usage).values({each.name: bindparam(each.name) for each in job_usage.c}))
 _SUMS: Final = [func.coalesce(func.sum(table.c[name]), 0).label(name) for name in AMOUNTS]
 
 
@@ -101,7 +102,7 @@ def add_job(connection: Connection, job_id: str, used: Used) -> None:
     this = {"of_tenant_id": used.tenant_id, "of_job_id": job_id}
     amounts = {name: getattr(used, name) for name in AMOUNTS}
     if not _ADD_JOB.run(connection, {**this, **{f"more_{name}": each for name, each in amounts.items()}}).rowcount:
-        connection.execute(insert(job_usage), {"tenant_id": used.tenant_id, "job_id": job_id, **amounts})
+        _FIRST_OF_JOB.run(connection, {"tenant_id": used.tenant_id, "job_id": job_id, **amounts})
 
 
 def of_job(connection: Connection, tenant_id: str, job_id: str) -> Used:
