@@ -66,7 +66,7 @@ async def test_s2_34_s2_35_s2_36_s2_37_s2_38_every_step_is_recorded_with_its_tim
         ("preparing", ""),
         ("running", ""),
         ("collecting", ""),
-        ("collecting", "cleaned up"),
+        ("cleaned", ""),
         ("succeeded", "exit code 0"),
     ]
     assert [each.at_us for each in moves] == sorted(each.at_us for each in moves)
