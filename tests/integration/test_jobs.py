@@ -494,6 +494,14 @@ async def test_a_queue_has_a_bound(desk: Desk) -> None:
             await desk.submit(jobs, who)
         with pytest.raises(TooManyRequests):
             await desk.submit(jobs, who)
+        files = (JobFile(path="data", content=b"1"),)
+        with pytest.raises(TooManyRequests):
+            await desk.submit(jobs, who, job_id="mine", files=files)
+        assert desk.deleted == []
+        with pytest.raises(TooManyRequests):
+            await desk.submit(jobs, who, files=files)
+        [identity] = desk.deleted
+        assert identity.startswith("job_")
 
 
 @on_desk
