@@ -91,6 +91,7 @@ class Desk:
         self.inputs_of: list[Input] = []
         self.printed: list[bytes] = []
         self.collected: dict[str, bytes] = {}
+        self.deleted: list[str] = []
         self.flows: list[Flow] = []
         self.metered: list[tuple[str, Result]] = []
         self.notices: list[tuple[str, str]] = []
@@ -157,7 +158,8 @@ class Desk:
         return b'{"command": "from-template"}'
 
     async def delete(self, tenant_id: str, job_id: str) -> None:
-        pass
+        assert tenant_id
+        self.deleted.append(job_id)
 
     async def check(self, tenant_id: str) -> None:  # noqa: ARG002
         if self.budget_is_used_up:

@@ -18,6 +18,7 @@ from casemate.jobs.schedules import Schedules
 from casemate.model.job import Job, JobSpec
 from casemate.model.network import NetworkPolicy
 from casemate.model.units import SECOND_US
+from casemate.store import schedules as rows
 from casemate.store.database import Database
 from casemate.store.jobs import Filters, list_jobs
 
@@ -116,6 +117,21 @@ def test_no_time_is_made_twice_after_a_restart_and_missed_ones_go_by_their_polic
         bench.clock.at_us += 5 * HOUR_US + HOUR_US // 2
         await bench.again().fire()
         assert (len(await bench.jobs(one)), len(await bench.jobs(other))) == (1, 2)
+
+    asyncio.run(test())
+
+
+def test_a_zone_that_is_none_any_more_holds_up_its_schedule_alone(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        who = await bench.desk.tenant()
+        lost, other = await bench.create(who), await bench.create(who)
+        made = await bench.schedules.get(who.tenant_id, lost)
+        await database.write(lambda records: rows.put(records, replace(made, zone="Europe/Atlantis")))
+        bench.clock.at_us += HOUR_US
+        assert await bench.schedules.fire() == bench.clock.at_us - 1 + HOUR_US
+        assert [job.schedule_id for job in await bench.jobs(who)] == [other]
+        assert (await bench.schedules.get(who.tenant_id, lost)).next_us is None
 
     asyncio.run(test())
 

@@ -66,7 +66,7 @@ async def test_s2_34_s2_35_s2_36_s2_37_s2_38_every_step_is_recorded_with_its_tim
         ("preparing", ""),
         ("running", ""),
         ("collecting", ""),
-        ("collecting", "cleaned up"),
+        ("cleaned", ""),
         ("succeeded", "exit code 0"),
     ]
     assert [each.at_us for each in moves] == sorted(each.at_us for each in moves)
@@ -494,6 +494,14 @@ async def test_a_queue_has_a_bound(desk: Desk) -> None:
             await desk.submit(jobs, who)
         with pytest.raises(TooManyRequests):
             await desk.submit(jobs, who)
+        files = (JobFile(path="data", content=b"1"),)
+        with pytest.raises(TooManyRequests):
+            await desk.submit(jobs, who, job_id="mine", files=files)
+        assert desk.deleted == []
+        with pytest.raises(TooManyRequests):
+            await desk.submit(jobs, who, files=files)
+        [identity] = desk.deleted
+        assert identity.startswith("job_")
 
 
 @on_desk

@@ -82,8 +82,8 @@ def test_s2_7_s2_35_s2_38_states_are_told_and_nothing_is_left(service: LiveServi
     before = set(service.data.glob(f"{NODE_SPOOL}/*"))
     job = run(tenant, command=["sleep", "0.625"], files=[{"path": "data", "content": "x"}])
     steps = [(step["state"], step["detail"]) for step in job["transitions"]]
-    assert [state for state, _ in steps] == ["queued", "preparing", "running", "collecting", "collecting", "succeeded"]
-    assert ("collecting", "cleaned up") in steps
+    assert [state for state, _ in steps] == ["queued", "preparing", "running", "collecting", "cleaned", "succeeded"]
+    assert ("cleaned", "") in steps
     assert set(service.data.glob(f"{NODE_SPOOL}/*")) <= before
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if read(path) == b"sleep\x000.625\0"]
     assert left == []

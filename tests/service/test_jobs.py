@@ -126,12 +126,13 @@ def test_s2_34_s2_35_s2_37_s2_38_every_step_is_told_in_order(tenant: Tenant) -> 
     job = submitted(tenant, command="true")
     found = told(tenant, job)
     states = [(data["state"], data["detail"]) for kind, _, data in found if kind == "state"]
-    assert [state for state, _ in states] == ["queued", "preparing", "running", "collecting", "collecting", "succeeded"]
-    assert states[-2] == ("collecting", "cleaned up")
+    assert [state for state, _ in states] == ["queued", "preparing", "running", "collecting", "cleaned", "succeeded"]
+    assert states[-2] == ("cleaned", "")
     assert found[-1][0] == "result"
     assert found[-1][2]["state"] == "succeeded"
     again = told(tenant, job, **{"Last-Event-ID": "4"})
-    assert [data.get("detail") for _, _, data in again] == ["cleaned up", "exit code 0", None]
+    assert [data["state"] for _, _, data in again] == ["cleaned", "succeeded", "succeeded"]
+    assert [data.get("detail") for _, _, data in again] == ["", "exit code 0", None]
 
 
 def test_s2_77_what_a_job_uses_is_told_while_it_runs(tenant: Tenant) -> None:

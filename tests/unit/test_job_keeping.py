@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from casemate.errors import CapacityError, InvalidInput
+from casemate.errors import CapacityError, InvalidInput, TooManyRequests
 from casemate.jobs.keeping import Keeping
 from casemate.model.result import Isolation, Reason, Result, Status
 
@@ -24,6 +24,8 @@ class Store:
     async def piece(self, path: str, offset: int, data: bytes) -> None:
         if path == "full":
             raise CapacityError("no room")
+        if path == "beyond":
+            raise TooManyRequests("the tenant's objects are all they may be", retry_after_s=60)
         if path == "bad":
             raise InvalidInput("path", "is too long")
         self.open, self.size_bytes = path, offset + len(data)
@@ -62,6 +64,22 @@ def test_f8_f24_a_name_or_a_size_that_no_object_has_costs_that_file_alone() -> N
         assert store.whole == ["a", "b"]
         (event,) = files.told(RESULT).events
         assert event.detail == "3 left out: no object can have that name, or that size"
+
+    asyncio.run(main())
+
+
+def test_f24_files_beyond_the_room_of_their_tenant_cost_the_job_nothing_else() -> None:
+    async def main() -> None:
+        store = Store()
+        files = Keeping(store)
+        await send(files, "bad", b"1")
+        await send(files, "beyond", b"1", b"2")
+        await send(files, "b", b"1")
+        assert store.whole == ["b"]
+        assert [event.detail for event in files.told(RESULT).events] == [
+            "1 left out: no object can have that name, or that size",
+            "1 left out: the tenant has as many bytes of objects as it may",
+        ]
 
     asyncio.run(main())
 

@@ -188,7 +188,7 @@ class RerunIn(Sent):
 
 
 class TransitionOut(BaseModel):
-    """One change of a job's state."""
+    """One step of a job: a state that it came to, or `cleaned`, where nothing of an attempt is left where it ran."""
 
     state: str
     at: str

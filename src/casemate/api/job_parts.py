@@ -95,9 +95,11 @@ async def opened_jobs(
         on_refusal=measures.observe_refusal,
     )
     schedules = Schedules(database, queue, settings, changes=changes, beside=beside)
-    async with dispatcher, schedules:
-        yield JobParts(jobs=jobs, schedules=schedules)
-    await background.close()
+    try:
+        async with dispatcher, schedules:
+            yield JobParts(jobs=jobs, schedules=schedules)
+    finally:
+        await background.close()
 
 
 def holder_of(data: Path) -> str:

@@ -15,6 +15,7 @@ from casemate.errors import InvalidInput
 from casemate.model.units import SECOND_US
 
 _HOUR_US: Final = 3600 * SECOND_US
+_NUMBER_MAX_CHARS: Final = 18
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -36,6 +37,13 @@ async def page_asked(
 
 
 Listed = Annotated[PageAsked, Depends(page_asked)]
+
+
+def number_of(text: str, field: str, what: str) -> int:
+    """The number by which a stream or a list goes on. Raises InvalidInput for what is no such number."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _NUMBER_MAX_CHARS):
+        raise InvalidInput(field, f"is not the number of {what}", hint="send it as it came")
+    return int(text)
 
 
 def moments(since: str | None, until: str | None) -> tuple[int | None, int | None]:

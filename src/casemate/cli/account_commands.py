@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from casemate.cli.arguments import Argument, Command, Example, Group, Option
+from casemate.cli.arguments import Argument, Command, Example, Option
 from casemate.cli.service_commands import COMMON, LABEL, LIMIT, PLACE
 
 _ACCOUNTS: Final = "casemate.cli.accounts"
@@ -150,9 +150,3 @@ COMMANDS: Final = {
         *(WEBHOOK_CREATE, WEBHOOK_LIST, WEBHOOK_NOTICES, WEBHOOK_TEST, WEBHOOK_DELETE),
     )
 }
-
-
-def commands_of(group: Group) -> dict[str, Command]:
-    """The commands of a group by their second word."""
-    start = f"{group.name} "
-    return {name.removeprefix(start): each for name, each in COMMANDS.items() if name.startswith(start)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Final
 
 from casemate import service_limits as bound
@@ -439,3 +440,14 @@ GROUPS: Final = {
     )
 }
 """Their commands are declared where only those who use them load them."""
+
+
+def commands_of(group: Group) -> dict[str, Command]:
+    """The commands of a group by their second words; of one that is a single command that, by the group's name."""
+    declared: dict[str, Command] = import_module(group.module).COMMANDS
+    start = f"{group.name} "
+    return {
+        name.removeprefix(start): each
+        for name, each in declared.items()
+        if name == group.name or name.startswith(start)
+    }

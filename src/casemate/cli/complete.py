@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from typing import Final
 
 import msgspec
 
 from casemate.cli.arguments import END_OF_OPTIONS, Command, Group, Parsed, find_option
-from casemate.cli.commands import COMMANDS, GROUPS
+from casemate.cli.commands import COMMANDS, GROUPS, commands_of
 from casemate.cli.messages import show
 from casemate.model.layers import Layer
 
@@ -52,7 +51,7 @@ def complete(words: Sequence[str]) -> Answer:
 
 
 def _in_group(group: Group, before: Sequence[str], last: str) -> Answer:
-    commands: dict[str, Command] = import_module(group.module).commands_of(group)
+    commands = commands_of(group)
     if (before or last) and group.has_default([*before, last]):
         return _in_command(commands[group.default], before, last)
     if not before:

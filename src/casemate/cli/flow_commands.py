@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from casemate.cli.arguments import Command, Example, Group, Option
+from casemate.cli.arguments import Command, Example, Option
 from casemate.cli.service_commands import COMMON, LIMIT, SINCE, UNTIL
 
 FLOWS: Final = Command(
@@ -31,8 +31,3 @@ FLOWS: Final = Command(
     notes=("With --json each line is an object.",),
 )
 COMMANDS: Final = {FLOWS.name: FLOWS}
-
-
-def commands_of(group: Group) -> dict[str, Command]:
-    """The one command, by its name."""
-    return {group.name: COMMANDS[group.name]}

@@ -8,7 +8,7 @@ import msgspec
 
 from casemate import job_limits as bound
 from casemate.cli import job_log_commands
-from casemate.cli.arguments import Argument, Command, Example, Group, Option
+from casemate.cli.arguments import Argument, Command, Example, Option
 from casemate.cli.commands import ALLOW, LIMITS, PLACE, RUNTIME
 from casemate.cli.object_commands import JOB_COMMANDS
 from casemate.cli.service_commands import COMMON, SINCE, UNTIL
@@ -258,8 +258,3 @@ SCHEDULES: Final = Command(
 )
 _OWN: Final = (SUBMIT, LIST, SHOW, CANCEL, RERUN, DELETE, DEAD, QUEUE, SCHEDULE, SCHEDULES)
 COMMANDS: Final = {command.name: command for command in (*_OWN, *job_log_commands.COMMANDS.values(), *JOB_COMMANDS)}
-
-
-def commands_of(group: Group) -> dict[str, Command]:
-    """The commands of a group by their second word."""
-    return {name.removeprefix(f"{group.name} "): each for name, each in COMMANDS.items()}

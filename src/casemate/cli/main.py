@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from casemate.cli.arguments import END_OF_OPTIONS, Command, Group, UsageError, parse
-from casemate.cli.commands import COMMANDS, GROUPS
+from casemate.cli.commands import COMMANDS, GROUPS, commands_of
 from casemate.cli.messages import PROGRAM, say, say_hint, show, show_json
 from casemate.cli.report import EXIT_BROKEN_PIPE, EXIT_OURS, EXIT_USAGE, SIGNAL_BASE
 from casemate.errors import CasemateError, InvalidInput
@@ -136,7 +136,7 @@ def _dispatch(words: Sequence[str]) -> int:
 
 
 def _dispatch_in(group: Group, words: Sequence[str]) -> int:
-    commands: dict[str, Command] = import_module(group.module).commands_of(group)
+    commands = commands_of(group)
     if group.is_one:
         return _carry_out(commands[group.name], words)
     if group.has_default(words):

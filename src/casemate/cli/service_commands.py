@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from casemate.cli.arguments import Argument, Command, Example, Group, Option
+from casemate.cli.arguments import Argument, Command, Example, Option
 from casemate.cli.commands import LIMITS
 from casemate.cli.operating_commands import HELP, JSON
 
@@ -392,9 +392,3 @@ COMMANDS: Final = {
         *(TENANT_CREATE, TENANT_LIST),
     )
 }
-
-
-def commands_of(group: Group) -> dict[str, Command]:
-    """The commands of a group by their second word."""
-    start = f"{group.name} "
-    return {name.removeprefix(start): each for name, each in COMMANDS.items() if name.startswith(start)}

@@ -46,7 +46,6 @@ from casemate.queue.retries import after_attempt
 from casemate.store.database import Records
 
 SHUT_DOWN: Final = "the service was shut down"
-CLEANED_UP: Final = "cleaned up"
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -253,7 +252,7 @@ class Attempt:
                 case FileEnded():
                     await files.ended(answer.path, answer.size_bytes, answer.digest)
                 case Ended():
-                    self._step(JobState.COLLECTING, CLEANED_UP)
+                    self._step(JobState.CLEANED)
                     return files.told(answer.result)
                 case Refused():
                     raise error_of(answer)
@@ -263,13 +262,13 @@ class Attempt:
 
     # Steps ----------------------------------------------------------------------------------------
 
-    def _step(self, state: JobState, detail: str = "") -> None:
+    def _step(self, state: JobState) -> None:
         """Note how far it is: soon, or with the end if that comes sooner."""
         at_us = now_us()
         if state is JobState.RUNNING:
             self._ports.on_begin(self.job, at_us)
-        self._steps.append(Transition(state=state, at_us=at_us, attempt=self.job.attempt, detail=detail))
-        if self._noting is None and detail != CLEANED_UP:
+        self._steps.append(Transition(state=state, at_us=at_us, attempt=self.job.attempt))
+        if self._noting is None and state is not JobState.CLEANED:
             self._noting = asyncio.get_running_loop().call_later(limits.STEP_NOTED_S, self._note_steps)
 
     def _note_steps(self) -> None:
@@ -279,7 +278,7 @@ class Attempt:
     async def _write_steps(self, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
-        while self._steps and self._steps[0].detail != CLEANED_UP:
+        while self._steps and self._steps[0].state is not JobState.CLEANED:
             step = self._steps.pop(0)
             try:
                 is_held = await self._ports.queue.note(

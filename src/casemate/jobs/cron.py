@@ -16,7 +16,6 @@ from casemate.job_limits import CRON_MAX_CHARS, MISSED_AFTER_S
 from casemate.model.units import SECOND_US
 
 SKIP: Final = "skip"
-ONCE: Final = "once"
 _FIELDS: Final = 5
 _ZONE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}", re.ASCII)
 _SHORT: Final = {

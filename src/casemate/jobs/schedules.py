@@ -21,7 +21,7 @@ from casemate.errors import Conflict, InvalidInput, NotAllowed, NotFound, TooMan
 from casemate.executions.book import Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
-from casemate.jobs.cron import check_times, next_after, turn_at
+from casemate.jobs.cron import Turn, check_times, next_after, turn_at
 from casemate.jobs.policy import check_policy, narrowed
 from casemate.model.ids import new_id
 from casemate.model.job import Job, JobSpec
@@ -154,7 +154,7 @@ class Schedules:
         at_us = self._clock()
         made: list[Job] = []
         for schedule in rows.due(records, at_us=at_us, limit=limits.SCHEDULES_A_LOOK_MAX):
-            turn = turn_at(schedule.cron, schedule.zone, schedule.missed, schedule.next_us or at_us, at_us)
+            turn = _turn(schedule, at_us)
             now = replace(schedule, next_us=turn.next_us)
             job = None if turn.fire_us is None else self._made(records, schedule, turn.fire_us, at_us)
             if job is not None:
@@ -185,3 +185,12 @@ class Schedules:
         except (NotAllowed, TooManyRequests, Conflict, NotFound) as error:
             _LOG.warning("a schedule makes no job: %s", error, extra={"schedule": schedule.id})
             return None
+
+
+def _turn(schedule: Schedule, at_us: int) -> Turn:
+    """What a schedule does now; nothing ever where its zone is none any more, which is no reason to hold up others."""
+    try:
+        return turn_at(schedule.cron, schedule.zone, schedule.missed, schedule.next_us or at_us, at_us)
+    except InvalidInput as error:
+        _LOG.warning("a schedule makes no more jobs: %s", error, extra={"schedule": schedule.id})
+        return Turn(fire_us=None, next_us=None)

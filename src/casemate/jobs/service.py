@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from casemate import job_limits as limits
 from casemate.clock import now_us
-from casemate.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from casemate.errors import BudgetExceeded, CasemateError, Conflict, InvalidInput, NotAllowed, NotFound, TooManyRequests
 from casemate.executions.book import IDEMPOTENCY_KEY, Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
@@ -106,6 +107,18 @@ class Jobs:
             due_us=self._clock(),
             request_id=request_id,
         )
+        try:
+            accepted = await self._accepted(caller, job)
+        except (BudgetExceeded, InvalidInput, TooManyRequests):
+            is_ours = not job_id and not IDEMPOTENCY_KEY.get()  # nobody else has that id, and it does not come again
+            if is_ours and job.spec.files:
+                with suppress(CasemateError):
+                    await self._objects.delete(job.tenant_id, job.id)
+            raise
+        self.changes.tell(key_of(accepted))
+        return accepted
+
+    async def _accepted(self, caller: Caller, job: Job) -> Job:
         if job.spec.files:
             await self._meter.check(caller.tenant_id)
             await self._check_unused(job)
@@ -117,9 +130,7 @@ class Jobs:
             self._meter.check_in(records, accepted.tenant_id)
             self._beside(records, accepted)
 
-        accepted = await self.queue.submit(job, queue_max=caller.queue_max, beside=beside)
-        self.changes.tell(key_of(accepted))
-        return accepted
+        return await self.queue.submit(job, queue_max=caller.queue_max, beside=beside)
 
     async def _check_unused(self, job: Job) -> None:
         """Before the files of another job could be written over. Raises Conflict for one with other files."""

@@ -11,12 +11,16 @@ from casemate.model.network import NO_NETWORK, NetworkPolicy
 
 
 class JobState(StrEnum):
-    """`dead`: it has failed at its last attempt, and waits for somebody to look at it."""
+    """`dead`: it has failed at its last attempt, and waits for somebody to look at it.
+
+    `cleaned` is a step of attempts alone, in which no job stays: nothing of the attempt is left where it ran.
+    """
 
     QUEUED = "queued"
     PREPARING = "preparing"
     RUNNING = "running"
     COLLECTING = "collecting"
+    CLEANED = "cleaned"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, Header, Query
@@ -15,18 +15,16 @@ from casemate import network_limits, service_limits
 from casemate.api.auth import allowed as may
 from casemate.api.documents import json_response, moment
 from casemate.api.flow_models import FlowsOut
-from casemate.api.queries import Listed, moments
+from casemate.api.queries import Listed, moments, number_of
 from casemate.api.route import EVENTS, CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.streams import HEADERS, with_pings
-from casemate.errors import InvalidInput
 from casemate.model.units import SECOND_US
 from casemate.store.flows import Filters, StoredFlow
 from casemate.tenancy.terms import Principal
 
 router = APIRouter(route_class=CheckedRoute, prefix="/v1", tags=["jobs"])
 Reader = Annotated[Principal, Depends(may("flows:read"))]
-_NUMBER_MAX_CHARS: Final = 18
 
 
 @router.get(
@@ -55,17 +53,15 @@ async def list_flows(
     since_us, until_us = moments(since, until)
     filters = Filters(job_id=job, host=host, allowed=allowed, since_us=since_us, until_us=until_us)
     if EVENTS in accept:
-        after = await parts.flows.last_id() if last_event_id is None else _number(last_event_id)
+        after = (
+            await parts.flows.last_id()
+            if last_event_id is None
+            else number_of(last_event_id, "Last-Event-ID", "a flow")
+        )
         return EventSourceResponse(with_pings(_told(parts, who.tenant_id, filters, after)), headers=HEADERS)
     found = await parts.flows.page(who.tenant_id, filters, limit=page.limit, cursor=page.cursor)
     items = [flow_document(flow) for flow in found.items]
     return json_response({"items": items, "next_cursor": found.next_cursor})
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= _NUMBER_MAX_CHARS):
-        raise InvalidInput("Last-Event-ID", "is not the number of a flow", hint="send it as it came")
-    return int(text)
 
 
 async def _told(parts: State, tenant_id: str, filters: Filters, after: int) -> AsyncIterator[bytes]:

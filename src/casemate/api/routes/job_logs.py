@@ -15,11 +15,11 @@ from casemate import job_limits, service_limits
 from casemate.api.auth import allowed
 from casemate.api.documents import json_response, moment
 from casemate.api.job_log_models import JobLinesOut, JobLogOut
-from casemate.api.queries import Listed, moments
+from casemate.api.queries import Listed, moments, number_of
 from casemate.api.route import EVENTS, CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.streams import HEADERS, with_pings
-from casemate.errors import InvalidInput, NotFound
+from casemate.errors import NotFound
 from casemate.jobs.logs import Found, Wanted
 from casemate.model.job import ENDED, Job
 from casemate.model.job_log import JobLine
@@ -29,7 +29,6 @@ from casemate.tenancy.terms import Principal
 router = APIRouter(route_class=CheckedRoute, prefix="/v1", tags=["jobs"])
 Reader = Annotated[Principal, Depends(allowed("jobs:read"))]
 _FIRST: Final = "0"
-_NUMBER_MAX_CHARS: Final = 18
 
 
 @router.get(
@@ -56,11 +55,15 @@ async def job_logs(
     """
     job = await _job(parts, who, job_id)
     if EVENTS in accept:
-        seq = await _begin(parts, job, tail) if last_event_id is None else _number(last_event_id, "Last-Event-ID")
+        seq = (
+            await _begin(parts, job, tail)
+            if last_event_id is None
+            else number_of(last_event_id, "Last-Event-ID", "a line")
+        )
         return EventSourceResponse(with_pings(_told(parts, job, seq)), headers=HEADERS)
     if tail is not None:
         return await _page(parts, job, await parts.logs.last(job.tenant_id, job.id, tail), None)
-    after = _number(page.cursor or _FIRST, "cursor")
+    after = number_of(page.cursor or _FIRST, "cursor", "a line")
     lines = await parts.logs.after(job.tenant_id, job.id, after, limit=page.limit + 1)
     cursor = str(lines[page.limit - 1].seq) if len(lines) > page.limit else None
     return await _page(parts, job, lines[: page.limit], cursor)
@@ -91,12 +94,6 @@ async def _begin(parts: State, job: Job, tail: int | None) -> int:
     if not lines:
         return 0
     return lines[0].seq - 1 if tail else lines[-1].seq
-
-
-def _number(text: str, field: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= _NUMBER_MAX_CHARS):
-        raise InvalidInput(field, "is not the number of a line", hint="send it as it came")
-    return int(text)
 
 
 async def _told(parts: State, job: Job, seq: int) -> AsyncIterator[bytes]:

@@ -25,7 +25,7 @@ from casemate.api.job_documents import (
     usage_document,
 )
 from casemate.api.job_models import JobIn, JobOut, JobsOut, QueueOut, RerunIn, ScheduleOut
-from casemate.api.queries import Listed, labels_of, moments
+from casemate.api.queries import Listed, labels_of, moments, number_of
 from casemate.api.route import CheckedRoute
 from casemate.api.state import Parts, State
 from casemate.api.streams import HEADERS, with_pings
@@ -187,10 +187,9 @@ async def events(
 
     The last event is `result`, with all of the job.
     """
-    if not last_event_id.isascii() or not last_event_id.isdecimal():
-        raise InvalidInput("Last-Event-ID", "is not the id of an event", hint="send the last id as it came")
+    told = number_of(last_event_id, "Last-Event-ID", "an event")
     job = await parts.jobs.get(who.tenant_id, job_id)
-    return EventSourceResponse(with_pings(_events(parts, who, job, int(last_event_id))), headers=HEADERS)
+    return EventSourceResponse(with_pings(_events(parts, who, job, told)), headers=HEADERS)
 
 
 async def _events(parts: State, who: Principal, job: Job, told: int) -> AsyncIterator[bytes]:
