@@ -26,6 +26,9 @@ from bench.serving import Serving, children
 from casemate.job_limits import LOST_MAX
 
 ENDED: Final = frozenset({"succeeded", "failed", "cancelled", "dead"})
+BY_ITSELF: Final = frozenset({"exit", "timeout"})
+"""Why a program ends that nobody has killed."""
+
 MOMENT_MAX_S: Final = 0.4
 STUCK_S: Final = 180.0
 TOLD_S: Final = 60.0
@@ -99,6 +102,8 @@ def end_problems(load: Load, jobs: dict[str, dict[str, Any]], ends: Counter[str]
         yield f"{job_id} was {'accepted and is not there' if job_id in load.accepted else 'never accepted'}"
     spoiled = []
     for job_id, job in jobs.items():
+        if job_id not in load.accepted:
+            continue
         if job["state"] not in ENDED or ends[job_id] != 1:
             yield f"{job_id} is {job['state']}, and has ended {ends[job_id]} times"
         elif not (job["state"] in load.accepted[job_id].ends or job_id in load.cancelled or job["lost"] >= LOST_MAX):
@@ -137,7 +142,7 @@ def told_problems(jobs: dict[str, dict[str, Any]], receiver: Receiver) -> Iterat
 def kept_problems(load: Load, jobs: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Of logs and of files. Of a job that ended as it should everything has to be there."""
     for job_id, job in jobs.items():
-        is_whole = job["state"] in load.accepted[job_id].ends and job_id not in load.cancelled
+        is_whole = job["state"] in load.accepted[job_id].ends and job["reason"] in BY_ITSELF
         yield from log_problems(load, job_id, is_whole=is_whole)
         yield from file_problems(load, job_id, is_whole=is_whole)
 
@@ -146,7 +151,7 @@ def read(data: Path) -> tuple[sqlite3.Connection, dict[str, dict[str, Any]], Cou
     """The records, the jobs in them, and how often each has ended."""
     records = sqlite3.connect(data / "records.sqlite")
     records.row_factory = sqlite3.Row
-    rows = records.execute("SELECT id, state, exit_code, attempt, lost, result FROM jobs")
+    rows = records.execute("SELECT id, state, reason, attempt, lost, result FROM jobs")
     jobs = {row["id"]: dict(row) for row in rows.fetchall()}
     moves = records.execute("SELECT job_id, state FROM job_transitions").fetchall()
     return records, jobs, Counter(job_id for job_id, state in moves if state in ENDED)

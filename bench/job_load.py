@@ -100,7 +100,11 @@ class _Handler(BaseHTTPRequestHandler):
     server: Receiver
 
     def do_POST(self) -> None:
-        found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        size = int(self.headers["Content-Length"])
+        data = self.rfile.read(size)
+        if len(data) != size:  # who sent it was killed
+            return
+        found = json.loads(data)
         with self.server.lock:
             is_taken = self.server.chance.random() >= REFUSED_SHARE
             if is_taken:

@@ -75,14 +75,15 @@ class Client:
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         """The answer, however often it takes."""
-        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+        until_s, last = time.monotonic() + REQUEST_TIMEOUT_S, ""
         while True:
             with suppress(*self._passing):
                 answer = self._ask_once(method, path, body, headers)
                 if answer.status not in RETRIED:
                     return answer
+                last = f"{answer.status} {answer.body[:500]!r}"
             if time.monotonic() > until_s:
-                raise TimeoutError(f"{method} {path} has no answer")
+                raise TimeoutError(f"{method} {path} has no answer: {last}")
             self.sent_again += 1
             time.sleep(AGAIN_AFTER_S)
 
