@@ -65,23 +65,25 @@ class Answer(msgspec.Struct):
 
 
 class Client:
-    """Sends requests of one tenant until they are answered."""
+    """Sends requests of one tenant until they are answered. A refused connection is an error, unless it may be."""
 
-    def __init__(self, address: str, key: str) -> None:
+    def __init__(self, address: str, key: str, *, may_be_refused: bool = False) -> None:
         self._address = address
         self._key = key
+        self._passing = (*NO_ANSWER, ConnectionRefusedError) if may_be_refused else NO_ANSWER
         self.sent_again = 0
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
-        """The answer, however often it takes. A refused connection is an error."""
-        until_s = time.monotonic() + REQUEST_TIMEOUT_S
+        """The answer, however often it takes."""
+        until_s, last = time.monotonic() + REQUEST_TIMEOUT_S, ""
         while True:
-            with suppress(*NO_ANSWER):
+            with suppress(*self._passing):
                 answer = self._ask_once(method, path, body, headers)
                 if answer.status not in RETRIED:
                     return answer
+                last = f"{answer.status} {answer.body[:500]!r}"
             if time.monotonic() > until_s:
-                raise TimeoutError(f"{method} {path} has no answer")
+                raise TimeoutError(f"{method} {path} has no answer: {last}")
             self.sent_again += 1
             time.sleep(AGAIN_AFTER_S)
 
@@ -349,8 +351,8 @@ def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:
                 killer.strike(kills, told)
             status = serving.end()
         problems = [*load.problems, *record_problems(data, load)]
-        problems += [f"process {pid} is left" for pid in _settled(killer.left_processes)]
-        problems += [f"control group {path} is left" for path in _settled(killer.left_groups)]
+        problems += [f"process {pid} is left" for pid in settled(killer.left_processes)]
+        problems += [f"control group {path} is left" for path in settled(killer.left_groups)]
         problems += [f"file {path} is left" for path in left_files(data, temporary)]
         if status:
             problems.append(f"the service ended with status {status}")
@@ -362,7 +364,7 @@ def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:
     return problems
 
 
-def _settled(look: Callable[[], list[T]]) -> list[T]:
+def settled(look: Callable[[], list[T]]) -> list[T]:
     """What is there still after the time that the kernel may take."""
     until_s = time.monotonic() + READY_TIMEOUT_S / 6
     while (found := look()) and time.monotonic() < until_s:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, Self
 
@@ -28,7 +29,8 @@ KEY_WORDS: Final = "kept nowhere: "
 class Serving:
     """The service on a free port of the loopback, with records of its own; ended with the block."""
 
-    def __init__(self, data: Path, temporary: Path | None = None, **settings: str) -> None:
+    def __init__(self, data: Path, temporary: Path | None = None, *, key: str = "", **settings: str) -> None:
+        """`key`: the operator's, of records that are there already."""
         self.data = data
         variables = {"CASEMATE_SERVICE_DATA": str(data), "CASEMATE_SERVICE_PORT": "0", "CASEMATE_SERVICE_DRAIN": "2s"}
         if temporary is not None:
@@ -44,7 +46,7 @@ class Serving:
         assert self.process.stderr is not None
         self._reader = threading.Thread(target=self._read, args=(self.process.stderr,))
         self._reader.start()
-        self.key = self._until(KEY_WORDS)
+        self.key = key or self._until(KEY_WORDS)
         self.address = self._until("ready on http://")
 
     def _read(self, stream: IO[str]) -> None:
@@ -62,11 +64,7 @@ class Serving:
 
     def child(self, name: str) -> int | None:
         """The process of the API or of the node, if it is there."""
-        for path in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
-            for pid in map(int, path.read_text().split()):
-                if f"casemate.{name}" in command_line(pid):
-                    return pid
-        return None
+        return next((pid for pid in children(self.process.pid) if f"casemate.{name}" in command_line(pid)), None)
 
     def end(self) -> int:
         """Ask it to end; its status."""
@@ -85,6 +83,15 @@ class Serving:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+def children(pid: int) -> list[int]:
+    """Those of all its threads, as far as it is still there."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
 
 
 def main() -> None:

@@ -135,7 +135,7 @@ def test_s1_23_a_frozen_worker_is_detected_in_time(
 ) -> None:
     monkeypatch.setattr(limits, "WORKER_SILENCE_MAX_S", 1.0)
     monkeypatch.setattr(limits, "WORKER_HANDOVER_TIMEOUT_S", 1.0)
-    with Running(working) as running:
+    with Running(working, "for (;;) {}") as running:  # one that has printed something is not tried again
         until(lambda: [each for each in workers(working, WorkerState.BUSY) if each.heartbeat_age_s is not None])
         begun(working).sandbox.request(encode_signal(EVERYTHING, signal.SIGSTOP)).close()
         frozen_s = time.monotonic()

@@ -30,7 +30,16 @@ from casemate.cluster.messages import (
     Unstage,
 )
 from casemate.cluster.refusals import error_of
-from casemate.errors import BudgetExceeded, CasemateError, InvalidInput, NodeLost, NodeUnavailable, RecordsUnavailable
+from casemate.errors import (
+    BudgetExceeded,
+    CasemateError,
+    Conflict,
+    InvalidInput,
+    NodeLost,
+    NodeUnavailable,
+    RecordsUnavailable,
+    SandboxClosed,
+)
 from casemate.executions.book import Changes, ended_by_us
 from casemate.jobs.keeping import Keeping
 from casemate.jobs.ports import FlowLog, JobLog, JobLogs, JobObjects, Meter, SecretValues
@@ -46,6 +55,9 @@ from casemate.queue.retries import after_attempt
 from casemate.store.database import Records
 
 SHUT_DOWN: Final = "the service was shut down"
+_LOSSES: Final = (NodeLost, SandboxClosed)
+"""Whatever ends a sandbox from outside before the program has, it was not the job."""
+
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -149,7 +161,7 @@ class Attempt:
         except InvalidInput as error:
             return _refused(Reason.VALIDATION, error)
         except CasemateError as error:
-            return _refused(Reason.LOST if error.retryable or isinstance(error, NodeLost) else Reason.INTERNAL, error)
+            return _refused(Reason.LOST if error.retryable or isinstance(error, _LOSSES) else Reason.INTERNAL, error)
         except TimeoutError:
             return ended_by_us(Reason.LOST, "nothing came back for very long")
         except Exception:  # noqa: BLE001  (whatever it is: an attempt has an end)
@@ -200,6 +212,9 @@ class Attempt:
         except NodeUnavailable:
             raise
         except NodeLost as error:
+            raise NodeUnavailable(error.message) from error
+        except Conflict as error:  # an input was replaced while it was read: perhaps by itself
+            await self._unstaged()
             raise NodeUnavailable(error.message) from error
         except BaseException:
             self._ports.spawn(self._unstaged())

@@ -21,7 +21,7 @@ from casemate.jobs.policy import check_policy, narrowed
 from casemate.jobs.ports import JobLogs, JobObjects, Meter
 from casemate.jobs.request import Asked, check_id, spec_of
 from casemate.model.ids import ID_BYTES, new_id
-from casemate.model.job import ENDED, Job, JobSpec, JobState, Transition
+from casemate.model.job import ENDED, Job, JobFile, JobSpec, JobState, Transition
 from casemate.queue.protocol import Beside, Queue
 from casemate.store import jobs as rows
 from casemate.store import leases
@@ -121,8 +121,7 @@ class Jobs:
     async def _accepted(self, caller: Caller, job: Job) -> Job:
         if job.spec.files:
             await self._meter.check(caller.tenant_id)
-            await self._check_unused(job)
-            job = await self._objects.keep(job)
+            job = await self._objects.keep(await self._with_kept(job))
         if len(msgspec.json.encode(job.spec)) > limits.JOB_SPEC_MAX_BYTES:
             raise InvalidInput("files", "the job is too large", hint="bring what is large as objects")
 
@@ -132,14 +131,19 @@ class Jobs:
 
         return await self.queue.submit(job, queue_max=caller.queue_max, beside=beside)
 
-    async def _check_unused(self, job: Job) -> None:
-        """Before the files of another job could be written over. Raises Conflict for one with other files."""
+    async def _with_kept(self, job: Job) -> Job:
+        """With what is kept of it, if it is there already: its files are not written over, an attempt may read them.
+
+        Raises Conflict if that has other ones.
+        """
         try:
             there = await self.get(job.tenant_id, job.id)
         except NotFound:
-            return
-        if _without_content(there.spec) != _without_content(job.spec):
+            return job
+        asked, kept = job.spec.files, there.spec.files
+        if len(asked) != len(kept) or not all(map(_is_same, asked, kept)):
             raise Conflict(f"there is another job {job.id!r} already", hint="give it another id, or none")
+        return msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, files=kept))
 
     # Looking --------------------------------------------------------------------------------------
 
@@ -231,15 +235,13 @@ def _new_id(tenant_id: str) -> str:
     return f"{PREFIX}_{base64.b32encode(digest).decode().rstrip('=').lower()}"
 
 
-def _without_content(spec: JobSpec) -> JobSpec:
-    """For comparing what was asked for with what was kept of it."""
-    files = tuple(
-        msgspec.structs.replace(
-            each,
-            content=None,
-            object="",
-            digest=each.digest if each.content is None else hashlib.sha256(each.content).hexdigest(),
-        )
-        for each in spec.files
-    )
-    return msgspec.structs.replace(spec, files=files)
+def _is_same(asked: JobFile, kept: JobFile) -> bool:
+    """Whether a file that is asked for is what was kept of one. An address is for whatever object it was for."""
+    if asked == kept:
+        return True
+    if asked.content is not None:
+        asked = msgspec.structs.replace(asked, object=kept.object, digest=hashlib.sha256(asked.content).hexdigest())
+    else:
+        name = kept.object if asked.url else asked.object
+        asked = msgspec.structs.replace(asked, object=name, digest=asked.digest or kept.digest)
+    return msgspec.structs.replace(asked, content=None, url="") == kept

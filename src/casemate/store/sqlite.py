@@ -32,6 +32,9 @@ PRAGMAS: Final = (
     "PRAGMA trusted_schema = OFF",
 )
 READ_ONLY: Final = "PRAGMA query_only = ON"
+NO_TEMPORARY_FILES: Final = "PRAGMA temp_store = MEMORY"
+"""For what a transaction may have to take back, which is little: a process that is killed leaves no file then."""
+
 
 FULL: Final = frozenset({"SQLITE_FULL"})
 INTERRUPTED: Final = "SQLITE_INTERRUPT"
@@ -137,14 +140,19 @@ def _to_json(value: object) -> str:
 
 def _prepare_writing(connection: sqlite3.Connection, _: object) -> None:
     """The driver begins transactions when it likes to, and never for a savepoint: we begin them ourselves."""
+    _prepare(connection)
+    connection.execute(NO_TEMPORARY_FILES)
+
+
+def _prepare_reading(connection: sqlite3.Connection, _: object) -> None:
+    _prepare(connection)
+    connection.execute(READ_ONLY)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
     connection.isolation_level = None
     for pragma in PRAGMAS:
         connection.execute(pragma)
-
-
-def _prepare_reading(connection: sqlite3.Connection, record: object) -> None:
-    _prepare_writing(connection, record)
-    connection.execute(READ_ONLY)
 
 
 def _begin_writing(connection: Connection) -> None:
