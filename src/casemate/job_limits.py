@@ -48,6 +48,16 @@ JOB_OUTPUT_BYTES: Final = 1024 * GIB
 
 COMMAND_MAX_CHARS: Final = 64 * KIB
 WORDS_MAX: Final = 4096
+SCANNED_MAX_CHARS: Final = 64 * KIB
+"""Of a script that is looked through for dangerous operations: it is costly, and no wall."""
+
+WORDS_SCANNED_MAX: Final = 512
+WRAPPED_WORDS_MAX: Final = 16
+"""Behind a command that runs another one, that may be where the other one begins."""
+
+SPEC_IN_THREAD_MIN_CHARS: Final = 4 * KIB
+"""Commands and code from that size on are looked at by a thread, so that nobody else waits for it."""
+
 JOB_FILES_MAX: Final = 1000
 JOB_STDIN_MAX_BYTES: Final = 1 * MIB
 JOB_GLOBS_MAX: Final = 100

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -95,6 +97,32 @@ def test_s2_43_nor_is_it_by_a_secret() -> None:
     with pytest.raises(NotAllowed, match="LD_PRELOAD"):
         spec_of(Asked(command="ls", secrets=("LD_PRELOAD",)), LISTED, {})
     spec_of(Asked(command="ls", secrets=("TOKEN",)), LISTED, {})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "env " * 250_000,
+        "xargs a " * 125_000,
+        ":" * 1_000_000,
+        "a:" * 500_000,
+        ("x(){" + "|&" * 190) * 2_500,
+        ("x() { | & }; " + "x") * 60_000,
+        "$(a " * 250_000,
+        "a;" * 500_000,
+    ],
+)
+def test_c7_a_script_that_is_written_to_be_hard_to_look_through_is_looked_through_at_once(text: str) -> None:
+    began_s = time.process_time()
+    with suppress(NotAllowed):
+        spec_of(Asked(code=text, runtime="bash"), FREE, {})
+    assert time.process_time() - began_s < 10  # of which all but little would be hours
+
+
+def test_c7_so_is_a_command_of_very_many_words() -> None:
+    began_s = time.process_time()
+    asked(("env",) * 4096)
+    assert time.process_time() - began_s < 10
 
 
 DANGEROUS = (

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -56,6 +57,7 @@ class Logs:
         self._database = database
         self._writer = writer
         self._blobs = blobs
+        self._searching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def open(self, job: Job, attempt: int) -> AttemptLog:
         """The log of an attempt that begins. Nothing is written until something is printed."""
@@ -162,15 +164,19 @@ class Logs:
         """Lines of a tenant's jobs, the last ones that were written first.
 
         A page may have fewer lines than there is room for, even none, and still be followed by others. Raises
-        InvalidInput.
+        InvalidInput. One of a tenant at a time: the work is a processor's, and others wait for it.
         """
+        async with self._searching.setdefault(tenant_id, asyncio.Lock()):
+            return await self._search(tenant_id, wanted, limit, cursor)
+
+    async def _search(self, tenant_id: str, wanted: Wanted, limit: int, cursor: str | None) -> Page[Found]:
         words = asked_words(wanted.text) if wanted.text else ()
         found: list[Found] = []
         before_id, before_seq = _search_place(cursor)
         async for piece in self._searched(tenant_id, _filters(wanted, words), before_id):
             if piece is None:
                 return Page(items=tuple(found), next_cursor=cursor_of(before_id, "0"))
-            lines = [line for line in await self._lines(piece) if _is_wanted(line, wanted, words)]
+            lines = await asyncio.to_thread(_wanted_of, await self._lines(piece), wanted, words)
             if before_seq and piece.id == before_id - 1:
                 lines = [line for line in lines if line.seq < before_seq]
             before_seq = 0
@@ -235,6 +241,10 @@ def _filters(wanted: Wanted, words: tuple[str, ...]) -> Filters:
         until_us=wanted.until_us,
         words=words,
     )
+
+
+def _wanted_of(lines: list[JobLine], wanted: Wanted, words: tuple[str, ...]) -> list[JobLine]:
+    return [line for line in lines if _is_wanted(line, wanted, words)]
 
 
 def _is_wanted(line: JobLine, wanted: Wanted, words: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ import msgspec
 
 from casemate.errors import NotAllowed
 from casemate.executions.patterns import find_forbidden
+from casemate.job_limits import SCANNED_MAX_CHARS, WORDS_SCANNED_MAX, WRAPPED_WORDS_MAX
 from casemate.jobs.config import JobSettings
 from casemate.jobs.shelltext import Simple, commands_of, program_of, script_of, unquoted_signs
 from casemate.model.job import JobSpec
@@ -47,7 +48,8 @@ _SYSTEM: Final = re.compile(
 _SYSTEM_FILE: Final = re.compile(r"/(?:etc|boot|proc/sys|sys)/.*|/proc/sysrq-trigger")
 _ACCOUNTS: Final = re.compile(r"/etc/(?:g?shadow-?|sudoers)|/root/\.ssh|/proc/(?:1|self)/(?:mem|root)")
 _NETWORK_FILE: Final = re.compile(r"/dev/(?:tcp|udp)/")
-_BOMB: Final = re.compile(r"([\w:.]+)\s*\(\)\s*\{[^{}]{0,200}\|[^{}]{0,200}&[^{}]{0,20}\}\s*;?\s*\1")
+_BOMB: Final = re.compile(r"(?<![\w:.])([\w:.]{1,64})\s{0,8}\(\)\s{0,8}\{([^{}]{0,400})\}\s{0,8};?\s{0,8}\1")
+"""A function that is called behind its end; nothing in the pattern can be tried in very many ways."""
 
 
 def check_policy(spec: JobSpec, command: str, settings: JobSettings) -> None:
@@ -105,8 +107,10 @@ def _dangers(argv: tuple[str, ...], text: str | None) -> Iterator[str]:
         yield from _in_command(Simple(argv))
     if text is None:
         return
-    if found := _BOMB.search(text):
-        yield found[0]
+    text = text[:SCANNED_MAX_CHARS]
+    for found in _BOMB.finditer(text):
+        if "&" in found[2].partition("|")[2]:
+            yield found[0]
     before = Simple(())
     for simple in commands_of(text):
         yield from _in_command(simple)
@@ -121,10 +125,10 @@ def _starts(simple: Simple, programs: frozenset[str]) -> bool:
 
 
 def _in_command(simple: Simple) -> Iterator[str]:
-    words = simple.words
+    words = simple.words[:WORDS_SCANNED_MAX]
     yield from _in_words(words)
     if words and program_of(words[0]) in _WRAPPERS:
-        for at in range(1, len(words)):
+        for at in range(1, min(len(words), WRAPPED_WORDS_MAX)):
             yield from _in_words(words[at:])
 
 

@@ -32,7 +32,7 @@ from casemate.api.streams import HEADERS, with_pings
 from casemate.api.waiting import unless_gone
 from casemate.errors import InvalidInput
 from casemate.jobs.service import Jobs
-from casemate.model.job import ACTIVE, ENDED, Job, JobState
+from casemate.model.job import ACTIVE, ENDED, Job, JobSpec, JobState
 from casemate.store.jobs import Filters
 from casemate.tenancy.terms import Principal
 
@@ -60,7 +60,7 @@ async def submit(body: JobIn, request: Request, parts: Parts, who: Submitter) ->
     """
     jobs = parts.jobs
     body = await _from_template(jobs, who, body)
-    spec = jobs.spec_of(body.asked())
+    spec = await _spec_of(jobs, body)
     wanted = body.scheduled()
     if wanted is not None:
         who.scopes.require("schedules:manage")
@@ -71,6 +71,11 @@ async def submit(body: JobIn, request: Request, parts: Parts, who: Submitter) ->
     job = await jobs.submit(who, spec, job_id=body.id, request_id=request.state.request_id)
     is_new = job.request_id == request.state.request_id
     return json_response(full_document(job), 202 if is_new else 200, {"Location": f"/v1/jobs/{job.id}"})
+
+
+async def _spec_of(jobs: Jobs, body: JobIn) -> JobSpec:
+    is_long = sum(map(len, body.command or ())) + len(body.code) >= limits.SPEC_IN_THREAD_MIN_CHARS
+    return await asyncio.to_thread(jobs.spec_of, body.asked()) if is_long else jobs.spec_of(body.asked())
 
 
 async def _from_template(jobs: Jobs, who: Principal, body: JobIn) -> JobIn:
