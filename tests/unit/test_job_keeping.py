@@ -68,7 +68,7 @@ def test_f8_f24_a_name_or_a_size_that_no_object_has_costs_that_file_alone() -> N
     asyncio.run(main())
 
 
-def test_f24_files_beyond_the_room_of_their_tenant_cost_the_job_nothing_else() -> None:
+def test_files_beyond_the_room_of_their_tenant_cost_the_job_nothing_else() -> None:
     async def main() -> None:
         store = Store()
         files = Keeping(store)
