@@ -44,8 +44,8 @@ class ObjectsOfJobs:
 
     async def _kept(self, job: Job, file: JobFile, field: str) -> JobFile:
         try:
-            if file.digest:
-                return file
+            if file.digest and file.object == job_name(job.id, INPUT, file.path):
+                return file  # it is there: the job is submitted again
             if file.content is not None:
                 blob = await self._put(job, file.path, file.content)
                 name = job_name(job.id, INPUT, file.path)
