@@ -88,12 +88,18 @@ class Supervisor:
         started_s = time.monotonic()
         if self._quick_bytes <= self._limits.memory_bytes or started_s < self._closer_look_s:
             return False
-        closer = sample(self._sandbox.pid, files_bytes=used_bytes(self._sandbox.work_fd), exact_memory=True)
+        exact_bytes = self._exact_bytes()
+        if exact_bytes > self._limits.memory_bytes:
+            # While it is being added up a process may end, whose share of common pages the others have then: once more.
+            exact_bytes = min(exact_bytes, self._exact_bytes())
         now_s = time.monotonic()
         self._closer_look_s = now_s + (now_s - started_s) * limits.CLOSER_LOOK_PAUSE_RATIO
-        exact_bytes = closer.memory_bytes if closer else 0
         self._memory_peak = max(self._memory_peak, exact_bytes)
         return exact_bytes > self._limits.memory_bytes
+
+    def _exact_bytes(self) -> int:
+        found = sample(self._sandbox.pid, files_bytes=used_bytes(self._sandbox.work_fd), exact_memory=True)
+        return found.memory_bytes if found else 0
 
     def close(self) -> None:
         """Leave nothing stopped behind in a sandbox that goes on."""
