@@ -35,6 +35,7 @@ from casemate.errors import (
 from casemate.jobs.objects import ObjectsOfJobs
 from casemate.model.job import Job, JobFile, JobSpec
 from casemate.object_config import ACCESS_VARIABLE, SECRET_VARIABLE, read_credentials, read_objects
+from casemate.object_limits import OBJECT_OVERHEAD_BYTES
 from casemate.store.database import Database
 from casemate.tenancy.addresses import Addresses
 from casemate.tenancy.scopes import Scopes
@@ -131,12 +132,13 @@ def test_a_tenants_room_is_what_it_keeps(tmp_path: Path) -> None:
     async def main() -> None:
         blobs = LocalBlobs(tmp_path, KEYS)
         await put(objects_over(blobs), "ten_a", "shared/old", b"x" * 60)
-        objects = objects_over(blobs, tenant_max=100)
+        room = 100 + 2 * OBJECT_OVERHEAD_BYTES  # each object takes some, however small it is
+        objects = objects_over(blobs, tenant_max=room)
         with pytest.raises(TooManyRequests):
             await put(objects, "ten_a", "shared/new", b"x" * 41)
         await put(objects, "ten_b", "shared/new", b"x" * 41)
         await put(objects, "ten_a", "shared/new", b"x" * 40)
-        assert objects.room.held_by("ten_a") == 100
+        assert objects.room.held_by("ten_a") == room
         assert await objects.delete("ten_a", "shared/old")
         await put(objects, "ten_a", "shared/new2", b"x" * 60)
         await objects.delete_tenant("ten_a")
