@@ -37,7 +37,7 @@ def test_open_streams_end_with_a_result_when_the_service_is_told_to_end(alone: L
     assert time.monotonic() - began_s < ENDS_WITHIN_S * slowness
 
 
-def test_s1_25_readiness_turns_bad_while_the_node_is_down(alone: LiveService, slowness: float) -> None:
+def test_s1_25_s2_92_readiness_turns_bad_while_the_node_is_down(alone: LiveService, slowness: float) -> None:
     ready = alone.operator.get("/readyz")
     assert answered(ready)["parts"] == {"records": "ok", "node": "ok", "service": "ok"}
     os.kill(child(alone, "casemate.node"), signal.SIGKILL)

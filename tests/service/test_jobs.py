@@ -9,7 +9,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from tests.service.live import CONFIG, LiveService, Tenant, answered, events, refused, serving
 
@@ -405,11 +404,6 @@ def test_s2_39_s2_71_s2_84_an_operators_policy_is_kept_and_what_is_queued_surviv
             assert ended(again, each)["state"] == "cancelled"
         assert [ended(again, each)["state"] for each in waiting] == ["succeeded"] * 5
     assert sleepers("63.25") == []
-
-
-def test_s2_92_health_names_the_node_that_is_gone(service: LiveService) -> None:
-    found: dict[str, Any] = answered(httpx2.get(f"{service.url}/readyz"))
-    assert found["parts"]["node"] == "ok"
 
 
 def test_s2_22_a_job_is_made_from_a_template(tenant: Tenant) -> None:
