@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
 import pytest
-from tests.machine import left_running
+from tests.machine import PAUSE_S, left_running
 
 import casemate
 from casemate import Item, ItemResult, Reason, Source
+from casemate.kernel.processes import process_tree, start_time
 
 Call = Callable[..., list[ItemResult]]
 
+ENDS_WITHIN_S: Final = 30.0
 LANGUAGES: Final = ("python", "r", "javascript", "node")
 RUNNERS: Final = ("python", "r")
 ECHO: Final = {
@@ -492,8 +496,13 @@ def test_an_item_whose_runner_was_lost_before_it_began_is_not_blamed(
 ) -> None:
     source = Source(runtime="python", code="output = 'lost'", limits=generous)
     list(casemate.run_items(warm, source, [Item()], tenant="lost"))
+    inside = {pid: start_time(pid) for each in warm.backend._running() for pid in process_tree(each.pid)[1:]}
     for each in warm.backend._running():
         each.signal(0, signal.SIGKILL)
+    deadline_s = time.monotonic() + ENDS_WITHIN_S  # the signals are on their way still
+    while any(start_time(pid) == began for pid, began in inside.items() if began is not None):
+        assert time.monotonic() < deadline_s
+        threading.Event().wait(PAUSE_S)
     assert [found.output for _, found in casemate.run_items(warm, source, [Item()], tenant="lost")] == ["lost"]
 
 
