@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -14,8 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from casemate import service_limits as limits
-from casemate.api.problems import TOO_LARGE, http_problem, unexpected
+from casemate.api.problems import TOO_LARGE, http_problem, problem, unexpected
 from casemate.api.transfer import is_upload
+from casemate.errors import ServiceUnavailable
 
 _REQUEST_ID: Final = rf"[A-Za-z0-9._~+=:@-]{{1,{limits.REQUEST_ID_MAX_CHARS}}}"
 _LOG: Final = structlog.get_logger("casemate.access")
@@ -28,6 +30,9 @@ SECURITY_HEADERS: Final = {
 }
 Observe = Callable[[str, str, int, float], None]
 """Is told the method, the route's pattern, the status and the seconds."""
+
+
+ENDING: Final = ServiceUnavailable("the service is shutting down", hint="ask again in a moment")
 
 
 class _Body:
@@ -94,6 +99,10 @@ class Edge:
                 await http_problem(TOO_LARGE, request_id)(scope, received, sent)
             else:
                 await self._app(scope, received, sent)
+        except asyncio.CancelledError:  # by a server that ends and waits no longer: whoever asks again is answered
+            if not status:
+                await problem(ENDING, request_id)(scope, received, sent)
+            raise
         except Exception as error:  # noqa: BLE001  (the last place that can answer)
             _LOG.error("unexpected error", exc_info=error)
             if not status:
