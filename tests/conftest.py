@@ -81,7 +81,7 @@ def default_engine_rests() -> Iterator[None]:
 def postgres() -> Iterator[Server]:
     """Start a PostgreSQL for the tests of this process."""
     if "postgresql" not in DATABASES:
-        pytest.skip("no PostgreSQL can be started here")
+        pytest.skip("no PostgreSQL: this user has no name, or this machine is slow")
     from tests.postgres import served
 
     with served() as server:
@@ -92,7 +92,7 @@ def postgres() -> Iterator[Server]:
 def own_postgres() -> Iterator[Server]:
     """Start one that the tests of a module may end and start again."""
     if "postgresql" not in DATABASES:
-        pytest.skip("no PostgreSQL can be started here")
+        pytest.skip("no PostgreSQL: this user has no name, or this machine is slow")
     from tests.postgres import served
 
     with served() as server:

@@ -100,6 +100,7 @@ def served() -> Iterator[Server]:
         if os.geteuid() == 0:
             owner = pwd.getpwnam("postgres")
             os.chown(directory, owner.pw_uid, owner.pw_gid)
+        assert PROGRAMS, "PostgreSQL is missing: `make packages-dev` installs it"
         making = [PROGRAMS[-1].with_name("initdb"), "--no-sync", "--auth=trust", "-E", "UTF8", "--locale=C", "-U", USER]
         subprocess.run(
             [*_as_user(), *map(str, making), "-D", str(directory / "data")], check=True, stdout=subprocess.DEVNULL

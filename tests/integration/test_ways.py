@@ -288,8 +288,7 @@ def without_spaces(text: str) -> list[str]:
 
 
 def test_the_rules_are_those_that_nft_would_make(engine: casemate.Engine) -> None:
-    if shutil.which("nft", path=SYSTEM_PATH) is None:
-        pytest.skip("nft is not installed")
+    assert shutil.which("nft", path=SYSTEM_PATH), "nft is missing: `make packages-dev` installs it"
     if not has_ipv6(engine):
         pytest.skip("this machine has no IPv6")
     assert without_spaces(in_namespace("nft", "list", "ruleset")) == without_spaces(RULESET)
