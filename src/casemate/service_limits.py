@@ -24,6 +24,8 @@ WORD_MAX_CHARS: Final = 32
 """Of a reason, or an amount as people write it."""
 
 LAYERS_ASKED_MAX: Final = 32
+GLOBALS_MAX: Final = 128
+"""Names of globals that one execution may be left with."""
 LABELS_MAX: Final = 32
 LABEL_MAX_CHARS: Final = 128
 PRIORITY_MAX: Final = 9

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,6 +38,7 @@ GLOBALS = set(
         """,
     )
 )
+ALWAYS = {"globalThis", "undefined", "NaN", "Infinity", "input", "output"}
 NEWER_GLOBALS = {"Iterator", "Float16Array"}
 """Those that only newer engines have."""
 
@@ -84,6 +86,50 @@ def output(javascript: Javascript) -> Callable[..., Any]:
 def test_s1_22_the_globals_are_those_of_the_list(output: Callable[..., Any]) -> None:
     found = set(output("return Object.getOwnPropertyNames(globalThis)", input=1))
     assert found - NEWER_GLOBALS == GLOBALS
+
+
+@pytest.mark.parametrize("wanted", [[], ["Math", "JSON"], ["console"], sorted(GLOBALS - ALWAYS)])
+def test_s1_37_a_program_finds_the_globals_that_are_allowed(output: Callable[..., Any], wanted: list[str]) -> None:
+    code = (
+        "const found = []; for (const name of input) if (name in globalThis) found[found.length] = name; return found"
+    )
+    assert set(output(code, input=sorted(GLOBALS | NEWER_GLOBALS), globals=wanted)) == {*wanted, *ALWAYS}
+
+
+def test_s1_37_one_program_s_globals_are_not_the_next_one_s(output: Callable[..., Any]) -> None:
+    assert output("return typeof Math", globals=["JSON"]) == "undefined"
+    assert output("return typeof Math") == "object"
+
+
+def test_s1_37_values_and_errors_cross_without_any_global(javascript: Javascript) -> None:
+    dated = {"json": {"at": "2024-02-28T00:00:00.000Z"}, "meta": {"values": {"at": ["Date"]}}}
+    found = javascript("return input", input=dated, values="rich", globals=[])
+    assert found.output["meta"]["values"] == {"at": ["Date"]}
+    assert javascript("const twice = (n) => n * 2", function="twice", input=21, globals=()).output == 42
+    assert javascript("null.x", globals=[]).error.type == "TypeError"  # type: ignore[union-attr]
+    assert javascript("await new Promise(() => {})", globals=["Promise"]).error.type == "UnsettledPromise"  # type: ignore[union-attr]
+
+
+def test_s1_37_what_surrounds_a_program_keeps_every_global_that_it_uses() -> None:
+    guest = Path(casemate.__file__).parent / "guest"
+    own = re.findall(r"\w+", (guest / "isolate.js").read_text().split("const OWN = `const {")[1].split("}")[0])
+    parts = "\n".join(
+        (guest / name).read_text() for name in ("values.js", "rich.js", "inspect.js", "isolate_program.js")
+    )
+    plain = re.sub(r"//.*|'[^'\n]*'|`[^`]*`", "", parts)
+    used = {name for name in GLOBALS - ALWAYS if re.search(rf"(?<![.\w]){name}(?:\.|\()", plain)}
+    assert used - {"console", "btoa", "atob"} <= set(own)
+
+
+@pytest.mark.parametrize("wanted", [["Maths"], "Math", 3, [1], ["input"], ["Math"] * 1000])
+def test_s1_37_what_is_no_list_of_globals_is_refused(javascript: Javascript, wanted: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^globals"):
+        javascript("1", globals=wanted)
+
+
+def test_s1_37_other_runtimes_refuse_a_list_of_globals(isolating: casemate.Engine) -> None:
+    with pytest.raises(InvalidInput, match=r"^globals: "):
+        casemate.run("1", "python", engine=isolating, globals=[])
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,12 @@ def test_s1_9_scripts_functions_and_transformations_run(tenant: Tenant) -> None:
     assert later["output"] == 2
 
 
+def test_s1_37_the_globals_of_a_program_are_chosen(tenant: Tenant) -> None:
+    code = "return [typeof Math, typeof console, typeof Date]"
+    assert result_of(tenant, code, runtime="javascript", globals=["Math"])["output"] == ["object", *["undefined"] * 2]
+    assert result_of(tenant, code, runtime="javascript", globals=[])["output"] == ["undefined"] * 3
+
+
 def test_bytes_cross_as_they_are(tenant: Tenant) -> None:
     code = "import sys\nsys.stdout.buffer.write(open('in.bin', 'rb').read() + sys.stdin.buffer.read())\n\
 open('out.bin', 'wb').write(bytes(range(256)))"

@@ -85,6 +85,11 @@ class ExecutionIn(Sent):
     values: Literal["", "json", "rich"] = Field(
         "", description="How values cross; `rich` keeps dates, maps and the like."
     )
+    globals: list[str] | None = Field(
+        None,
+        max_length=bound.GLOBALS_MAX,
+        description="The only globals that a program of `javascript` finds; null: all.",
+    )
     debug: DebugIn = DebugIn()
     check: bool = Field(default=False, description="Have the language read the code first.")
     sanitize: bool = Field(default=False, description="Run what the sanitizer makes of the code.")
@@ -110,6 +115,7 @@ class ExecutionIn(Sent):
             function=self.function,
             spread=self.spread,
             values="" if self.values == "json" else self.values,
+            globals=None if self.globals is None else tuple(self.globals),
             debug=self.debug.model_dump(exclude_defaults=True),
             priority=self.priority,
             labels=self.labels,

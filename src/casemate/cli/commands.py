@@ -170,6 +170,12 @@ RUN: Final = Command(
             help="call this function of the code with the input; * is its first",
         ),
         Option(names=("--spread",), group="Program", help="the input is an array, of that function's arguments"),
+        Option(
+            names=("--global",),
+            metavar="NAME",
+            group="Program",
+            help="of the globals of javascript the program finds only those that are named",
+        ),
         *LIMITS,
         *PLACE,
         *COLLECT,

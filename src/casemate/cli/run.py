@@ -61,6 +61,7 @@ def command(parsed: Parsed) -> int:
             network=parsed.all("allow") or None,
             function=parsed.one("function") or "",
             spread=parsed.flag("spread"),
+            globals=parsed.all("global") or None,
             debug=_debug(engine, runtime, parsed),
         )
         return carry_out(engine, run_alone(engine, run), run.spec.limits, parsed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -13,18 +14,29 @@ from casemate.errors import InvalidInput
 from casemate.model.runtime import Ability, Runtime
 
 VALUES: Final = ("json", "rich")
+_NAMES: Final = """
+AggregateError Array ArrayBuffer BigInt BigInt64Array BigUint64Array Boolean DataView Date Error EvalError
+FinalizationRegistry Float16Array Float32Array Float64Array Function Int16Array Int32Array Int8Array Intl Iterator
+JSON Map Math Number Object Promise Proxy RangeError ReferenceError Reflect RegExp Set String Symbol SyntaxError
+TypeError URIError Uint16Array Uint32Array Uint8Array Uint8ClampedArray WeakMap WeakRef WeakSet atob btoa console
+decodeURI decodeURIComponent encodeURI encodeURIComponent escape eval isFinite isNaN parseFloat parseInt unescape
+"""
+GLOBALS: Final = frozenset(_NAMES.split())
+"""What a program of `javascript` finds besides `globalThis`, `undefined`, `NaN`, `Infinity`, `input` and `output`."""
 
 
 class Calling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What stands in the request beside code and input. What is as ever is not mentioned.
 
-    `context` is what an item has beside its data, `library` the text of the functions that macros may call.
+    `context` is what an item has beside its data, `library` the text of the functions that macros may call. `globals`
+    are the only ones of `GLOBALS` that the program finds; None: all.
     """
 
     function: str = ""
     spread: bool = False
     values: str = "json"
     check: bool = False
+    globals: tuple[str, ...] | None = None
     context: dict[str, Any] | None = None
     library: str = ""
 
@@ -39,16 +51,21 @@ ONLY_CHECK: Final = Calling(check=True)
 
 
 def check_calling(runtime: Runtime, options: Mapping[str, Any]) -> Calling:
-    """The options `function`, `spread` and `values`. Raises InvalidInput for what the runtime's harness cannot do."""
+    """The options that are about calls. Raises InvalidInput for what the runtime's harness cannot do."""
     wanted = Calling(
         function=_function(options.get("function", "")),
         spread=check_flag(options.get("spread", False), field="spread"),
         values=_values(options.get("values", "json")),
+        globals=_globals(options.get("globals")),
     )
     if wanted.function and Ability.FUNCTION not in runtime.abilities:
         raise InvalidInput("function", "the programs of this runtime have no functions that can be called by name")
     if wanted.values != "json" and Ability.RICH not in runtime.abilities:
         raise InvalidInput("values", "this runtime has no richer values than those of JSON")
+    if wanted.globals is not None and Ability.GLOBALS not in runtime.abilities:
+        raise InvalidInput(
+            "globals", "the globals of this runtime's programs cannot be chosen", hint="javascript's can"
+        )
     if wanted.spread:
         _check_spread(wanted, options.get("input"))
     return wanted
@@ -65,6 +82,21 @@ def _values(kind: object) -> str:
     if not isinstance(kind, str) or kind not in VALUES:
         raise InvalidInput("values", f"{str(kind)[:80]!r} is unknown", hint="known: " + ", ".join(VALUES))
     return kind
+
+
+def _globals(names: object) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidInput("globals", f"must be names, not {type(names).__name__}")
+    found = tuple(islice(names, len(GLOBALS) + 1))
+    for at, name in enumerate(found):
+        if not isinstance(name, str) or name not in GLOBALS:
+            hint = "known: " + ", ".join(sorted(GLOBALS))
+            raise InvalidInput(f"globals[{at}]", f"{str(name)[:80]!r} is unknown", hint=hint)
+    if len(found) > len(GLOBALS):
+        raise InvalidInput("globals", f"has more than the {len(GLOBALS)} names that there are")
+    return found
 
 
 def _check_spread(wanted: Calling, given: object) -> None:

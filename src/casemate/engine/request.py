@@ -36,7 +36,7 @@ PARAMETERS: Final = ("cancel", "engine", "on_output")
 """What is no option of a run but may stand beside them, unless one is asynchronous or of a sandbox that has them."""
 
 ISOLATE_OPTIONS: Final = frozenset(
-    {"filename", "input", "limits", "require", "fresh", "tenant", "function", "spread", "values", "debug"}
+    {"filename", "input", "limits", "require", "fresh", "tenant", "function", "spread", "values", "globals", "debug"}
 )
 _ENV_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*"
 
@@ -93,6 +93,7 @@ class CodeOptions(ProgramOptions, total=False):
     function: str
     spread: bool
     values: str
+    globals: Iterable[str] | None
     debug: DebugLike
 
 

@@ -39,6 +39,7 @@ class ExecutionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     function: str = ""
     spread: bool = False
     values: str = ""
+    globals: tuple[str, ...] | None = None
     debug: dict[str, bool] = {}
     changes: tuple[dict[str, Any], ...] = ()
     priority: int = bound.PRIORITY_DEFAULT
@@ -47,7 +48,7 @@ class ExecutionRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 _OPTIONS: Final = frozenset(
-    {"args", "env", "collect", "require", "filename", "fresh", "function", "spread", "values", "debug"}
+    {"args", "env", "collect", "require", "filename", "fresh", "function", "spread", "values", "globals", "debug"}
 )
 
 
@@ -56,8 +57,8 @@ def engine_options(request: ExecutionRequest) -> dict[str, Any]:
     found: dict[str, Any] = {"limits": request.limits} if request.limits else {}
     for name in sorted(_OPTIONS):
         value = getattr(request, name)
-        if value not in ((), {}, "", None, False):
-            found[name] = value
+        if value not in ((), {}, "", None, False) or (name == "globals" and value is not None):
+            found[name] = value  # no globals at all say something
     if request.input is not NO_INPUT:
         found["input"] = request.input
     return found

@@ -22,7 +22,14 @@ const REPLY_FD = 4;
 const HEARTBEAT_MS = 500;
 const EMPTY = Buffer.alloc(4);
 const PARTS = ['values.js', 'rich.js', 'inspect.js', 'isolate_program.js'];
-const HARNESS = `(function ($0, $1) {${PARTS.map((name) => fs.readFileSync(path.join(__dirname, name), 'utf8')).join('\n')}})`;
+// What surrounds a program has these by itself, whichever of them the program is left with.
+const OWN = `const {
+  Array, ArrayBuffer, BigInt, BigInt64Array, BigUint64Array, Boolean, DataView, Date, Error, EvalError, Float32Array,
+  Float64Array, Function, Int16Array, Int32Array, Int8Array, JSON, Map, Math, Number, Object, Promise,
+  RangeError, ReferenceError, Reflect, RegExp, Set, String, Symbol, SyntaxError, TypeError, URIError, Uint16Array,
+  Uint32Array, Uint8Array, Uint8ClampedArray, WeakMap, WeakSet, isFinite, isNaN, parseFloat, parseInt,
+} = globalThis;`;
+const HARNESS = `(function ($0, $1) {${OWN}${PARTS.map((name) => fs.readFileSync(path.join(__dirname, name), 'utf8')).join('\n')}})`;
 const BEGIN = '$casemate$begin';
 const PEEK = '$casemate$peek';
 const ALONE = 'try { new Function($0) } catch { new (async function () {}).constructor($0) }';
@@ -132,8 +139,8 @@ async function execute(ready, request) {
 // Returns what is wrong with a program that does not compile. What else goes wrong has happened to the program itself.
 async function run(ready, request) {
   const { code, function: wanted, has_input: hasInput, input } = request;
-  const { spread, values, context, library } = request;
-  const asked = { calls: Boolean(wanted), spread, values, context, macros: Boolean(library) };
+  const { spread, values, globals, context, library } = request;
+  const asked = { calls: Boolean(wanted), spread, values, globals, context, macros: Boolean(library) };
   // Texts: with an object V8 would give the program's function a name, which would be in every stack.
   const given = [hasInput ? input : undefined, JSON.stringify(asked)].map((text) => JSON.stringify(text) ?? 'undefined');
   const end = `\n}, ${given.join(', ')})`;

@@ -8,6 +8,7 @@
 const passOn = $0;
 const PIECE_MAX_CHARS = 65536;
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
+const ALWAYS = ['globalThis', 'undefined', 'NaN', 'Infinity', 'input', 'output'];
 const OURS = /^ +at (?:(?:.* \()?casemate:|.*:-\d+\)?$)/; // ours, and where ours calls the program
 const { parse } = JSON;
 const types = brands();
@@ -45,6 +46,7 @@ function begin(body, inputText, given) {
   attend(() => {
     if (hasInput) give('input', (input = read(inputText)));
     surround(input);
+    if (asked.globals) keepOnly(asked.globals);
     return body(peek);
   }, (returned) => {
     program.returned = returned;
@@ -66,6 +68,12 @@ function surround(input) {
   give('json', input);
   give('input_data', input);
   give('output', {});
+}
+
+// Names, and no wall: what has a literal is still made by it.
+function keepOnly(names) {
+  const kept = new Set([...ALWAYS, ...names]);
+  for (const name of Object.getOwnPropertyNames(globalThis)) if (!kept.has(name)) delete globalThis[name];
 }
 
 function frozen(value) {

@@ -28,13 +28,15 @@ class Ability(StrEnum):
 
     `function`: to call a function of the program by its name, with the input (`spread`: with its elements).
     `context`: to give the program a read-only context, and a library of functions. `rich`: to take and give values with
-    more types than JSON has. `check`: to parse the code and run nothing.
+    more types than JSON has. `check`: to parse the code and run nothing. `globals`: to leave the program only
+    those of the language's globals that are named.
     """
 
     FUNCTION = "function"
     CONTEXT = "context"
     RICH = "rich"
     CHECK = "check"
+    GLOBALS = "globals"
 
 
 class PackageSets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -86,7 +86,7 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         limits={"memory": "16Mi", "timeout": "500ms"},
         addon="_isolated_vm",
         instead="node",
-        abilities=(Ability.FUNCTION, Ability.CONTEXT, Ability.RICH, Ability.CHECK),
+        abilities=(Ability.FUNCTION, Ability.CONTEXT, Ability.RICH, Ability.CHECK, Ability.GLOBALS),
         debug=("console", "profile", "steps"),
     ),
     "r": Runtime(

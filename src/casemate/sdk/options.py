@@ -35,6 +35,7 @@ class ExecutionOptions(TypedDict, total=False):
     function: str
     spread: bool
     values: str
+    globals: Iterable[str] | None
     debug: Mapping[str, bool] | None
     priority: int
     labels: Mapping[str, str] | None
