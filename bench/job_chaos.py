@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -30,6 +31,7 @@ BY_ITSELF: Final = frozenset({"exit", "timeout"})
 """Why a program ends that nobody has killed."""
 
 MOMENT_MAX_S: Final = 0.4
+OWN_PORTS: Final = (20_000, 32_768)
 STUCK_S: Final = 180.0
 TOLD_S: Final = 60.0
 VICTIMS: Final = ("supervisor", "api", "node", "launcher", "sandbox")
@@ -221,10 +223,15 @@ def _record_problems(data: Path, load: Load, hunter: Hunter, told: Callable[[str
 
 
 def free_port() -> int:
-    """One that nobody has just now: who comes after a supervisor that was killed has to be where that was."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """One that nobody has just now: who comes after a supervisor that was killed has to be where that was.
+
+    It is below those that the kernel gives to whoever asks for any: meanwhile somebody else would be given it.
+    """
+    while True:
+        port = random.randrange(*OWN_PORTS)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def main() -> int:

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 CHROMIUM: Final = "/usr/bin/chromium"
 _ARGUMENTS: Final = ["--no-sandbox", "--disable-dev-shm-usage"]
+WAIT_MS: Final = 30_000
+"""For a page to come to what is expected of it; five seconds by default, which are few beside other tests."""
+
 _EXPECTED: Final = "Failed to load resource: the server responded with a status of "
 """What the browser says of an answer of 4xx; which answers those are is a test's own matter."""
 
@@ -18,6 +21,7 @@ _EXPECTED: Final = "Failed to load resource: the server responded with a status 
 def chromium() -> Iterator[Browser]:
     """A browser of its own."""
     with sync_playwright() as playwright:
+        expect.set_options(timeout=WAIT_MS)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
         try:
             yield browser
@@ -31,7 +35,7 @@ class Tab:
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.url = url
         self.context: BrowserContext = browser.new_context(base_url=url, **options)
-        self.context.set_default_timeout(20_000)
+        self.context.set_default_timeout(WAIT_MS)
         self.complaints: list[str] = []
         self.hosts: set[str] = set()
         self.page: Page = self.context.new_page()

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests.e2e.browsing import OpenTab, Tab
-from tests.e2e.running import RunningService
+from tests.e2e.running import WAIT_S, RunningService
 
 pytestmark = [
     pytest.mark.slow,
@@ -163,7 +163,9 @@ def test_the_list_follows_what_runs_and_cancels_it(service: RunningService, page
     page.goto("/executions?label=who=live")
     expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
     expect(page.get_by_text("This page follows what happens.")).to_be_visible()
-    with httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.key}"}) as client:
+    with httpx2.Client(
+        base_url=service.url, headers={"Authorization": f"Bearer {service.key}"}, timeout=WAIT_S
+    ) as client:
         body = {"code": "import time; time.sleep(60)", "labels": {"who": "live"}}
         made = client.post("/v1/executions", json=body, headers={"Prefer": "respond-async"}).json()
     row = page.locator(f"#{made['id']}")
@@ -348,7 +350,7 @@ def test_output_without_end_does_not_fill_the_page(page: Page) -> None:
 @pytest.fixture
 def client(service: RunningService) -> Iterator[httpx2.Client]:
     """Logged in without a browser."""
-    with httpx2.Client(base_url=service.url, headers={"Origin": service.url}) as found:
+    with httpx2.Client(base_url=service.url, headers={"Origin": service.url}, timeout=WAIT_S) as found:
         assert found.post("/login", data={"key": service.key}).status_code == 303
         yield found
 
@@ -380,7 +382,8 @@ def test_a_form_of_ours_is_taken(client: httpx2.Client) -> None:
 
 
 def test_a_page_of_another_site_cannot_log_anybody_in(service: RunningService) -> None:
-    answer = httpx2.post(f"{service.url}/login", data={"key": service.key}, headers={"Origin": "http://evil.example"})
+    headers = {"Origin": "http://evil.example"}
+    answer = httpx2.post(f"{service.url}/login", data={"key": service.key}, headers=headers, timeout=WAIT_S)
     assert answer.status_code == 403
     assert "set-cookie" not in answer.headers
 
@@ -408,11 +411,11 @@ def test_the_cookie_is_for_tls_alone_where_there_is_tls(service: RunningService,
 def _logged_in_by_tls(service: RunningService) -> httpx2.Response:
     origin = service.url.replace("http:", "https:")
     headers = {"Origin": origin, "X-Forwarded-Proto": "https"}
-    return httpx2.post(f"{service.url}/login", data={"key": service.key}, headers=headers)
+    return httpx2.post(f"{service.url}/login", data={"key": service.key}, headers=headers, timeout=WAIT_S)
 
 
 def test_the_dashboard_is_no_part_of_the_api_document(service: RunningService) -> None:
-    document = httpx2.get(f"{service.url}/openapi.json").json()
+    document = httpx2.get(f"{service.url}/openapi.json", timeout=WAIT_S).json()
     assert [
         path for path in document["paths"] if not path.startswith(("/v1/", "/healthz", "/readyz", "/metrics"))
     ] == []

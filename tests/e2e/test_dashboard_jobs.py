@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 from playwright.sync_api import Page, expect
+from tests.e2e.running import WAIT_S
 
 if TYPE_CHECKING:
     from tests.e2e.browsing import OpenTab
@@ -69,7 +70,7 @@ def test_s2_21_what_a_job_leaves_is_listed_and_downloaded(service: RunningServic
 
 def test_what_a_job_leaves_is_never_a_page_of_ours(service: RunningService) -> None:
     identity = ended(service, "echo '<script>alert(1)</script>' > output/evil.html")
-    with httpx2.Client(base_url=service.url, headers={"Origin": service.url}) as client:
+    with httpx2.Client(base_url=service.url, headers={"Origin": service.url}, timeout=WAIT_S) as client:
         client.post("/login", data={"key": service.key})
         answer = client.get(f"/jobs/{identity}/files/output/evil.html")
         assert answer.text == "<script>alert(1)</script>\n"

@@ -22,6 +22,7 @@ from casemate.sdk import transfers
 
 DATA: Final = random.Random(11).randbytes(20 * 1024 * 1024 + 5)
 ATTEMPTS: Final = 200
+WAIT_S: Final = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -150,9 +151,9 @@ def test_the_command_line_moves_objects(service: Service, tmp_path: Path) -> Non
     shown(service, "objects", "put", "-", "shared/cli/pipe", stdin=b"through a pipe")
     assert shown(service, "objects", "get", "shared/cli/pipe", "-") == "through a pipe"
     url = shown(service, "objects", "sign", "shared/cli/pipe", "--expires", "1m").strip()
-    assert httpx2.get(url).content == b"through a pipe"
+    assert httpx2.get(url, timeout=WAIT_S).content == b"through a pipe"
     url = shown(service, "objects", "sign", "shared/cli/new", "--put", "--max", "1Ki").strip()
-    assert httpx2.put(url, content=b"new").status_code == 201
+    assert httpx2.put(url, content=b"new", timeout=WAIT_S).status_code == 201
     shown(service, "objects", "delete", "shared/cli/pipe")
     gone = command(service, "objects", "get", "shared/cli/pipe", "-")
     assert (gone.returncode, b"not_found" in gone.stderr) == (125, True)

@@ -148,14 +148,14 @@ def test_an_operation_that_breaks_the_connection_costs_no_other(address: str) ->
 
 
 def test_a_search_that_takes_too_long_is_ended(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialect, "READING", dialect.READING.replace("statement_timeout=5000", "statement_timeout=50"))
+    monkeypatch.setattr(dialect, "READING", dialect.READING.replace("statement_timeout=5000", "statement_timeout=500"))
 
     def slow(connection: Connection) -> None:
         connection.execute(text("select pg_sleep(30)"))
 
     def slow_on_purpose(connection: Connection) -> None:
         database.dialect.take_time(connection)
-        connection.execute(text("select pg_sleep(0.1)"))
+        connection.execute(text("select pg_sleep(0.6)"))
 
     with opened(address) as database:
         with pytest.raises(RecordsUnavailable) as caught:

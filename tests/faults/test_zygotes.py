@@ -113,10 +113,8 @@ def test_a_killed_zygote_takes_its_forks_with_it_and_the_next_run_has_another(
 def test_a_run_whose_zygote_dies_has_a_result(warm: casemate.Engine, before: Census, nurseries: list[Nursery]) -> None:
     keep(warm, 1)
     (pid,) = zygotes_of(warm)
-    kill = threading.Timer(0.2, os.kill, (pid, signal.SIGKILL))
-    kill.start()
-    result = casemate.run("import time; time.sleep(20)", engine=warm)
-    kill.join()
+    code = "import time; print('begun', flush=True); time.sleep(20)"
+    result = casemate.run(code, on_output=lambda _: os.kill(pid, signal.SIGKILL), engine=warm)
     assert (result.status, result.reason) == ("failed", "lost")
     settled(warm, before)
 

@@ -44,7 +44,7 @@ class Seen(msgspec.Struct, kw_only=True):
     phases: list[str] = []
     samples: list[Sampled] = []
     flows: list[Flow] = []
-    output: dict[str, bytes] = msgspec.field(default_factory=lambda: {"stdout": b"", "stderr": b""})
+    output: dict[str, bytearray] = msgspec.field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
     result: casemate.Result | None = None
 
     @property

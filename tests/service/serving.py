@@ -26,7 +26,7 @@ from casemate.cluster.supervisor import Patience, Supervisor, module_command
 environment = dict(os.environ)
 service = load_service(Config(), environment)
 modules = {"node": module_command("casemate.node"), "api": [sys.executable, sys.argv[1]]}
-patience = Patience(crashes_max=3, pause_min_s=0.01, end_s=1.0)
+patience = Patience(crashes_max=3, pause_min_s=0.01, end_s=float(sys.argv[2]))
 say = lambda text: print(text, file=sys.stderr, flush=True)
 from casemate.errors import CasemateError
 try:
@@ -38,13 +38,13 @@ except CasemateError as error:
 
 
 class Serving:
-    """`lines` are what it says; each can be waited for once."""
+    """`lines` are what it says; each can be waited for once. A part that has not ended in `end_s` is killed."""
 
-    def __init__(self, data: Path, **environment: str) -> None:
+    def __init__(self, data: Path, end_s: float = WAIT_S, **environment: str) -> None:
         self.data = data
         variables = {"CASEMATE_SERVICE_DATA": str(data), "CASEMATE_SERVICE_PORT": "0", "CASEMATE_SERVICE_DRAIN": "1s"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(CHILD)],
+            [sys.executable, "-c", PROGRAM, str(CHILD), str(end_s)],
             stderr=subprocess.PIPE,
             env={**os.environ, **variables, "A_SECRET": "of ours", **environment},
             text=True,

@@ -26,7 +26,8 @@ GIGABYTE: Final = 1_000_000_000
 SLOTS: Final = 3
 """Turns at a time of the service that the tests share, as its configuration says."""
 
-SETTLE_S: Final = 10.0
+SETTLE_S: Final = 20.0
+"""Less than the time limit of a run that names none, so that what ends meanwhile was ended."""
 
 
 def soon(is_so: Callable[[], bool], slowness: float = 1.0) -> bool:
@@ -254,6 +255,7 @@ def test_o16_a_stream_that_nobody_comes_back_to_ends_its_run(
         assert soon(lambda: states(narrow) == ["running"], slowness)
     assert states(narrow) == ["running"]
     assert soon(lambda: states(narrow) == ["ended"], 2 * slowness)
+    assert answered(narrow.http.get("/v1/executions"))["items"][0]["reason"] == "cancelled"
 
 
 def test_o16_a_client_that_vanishes_while_it_waits_gives_up_its_place(service: LiveService, narrow: Tenant) -> None:

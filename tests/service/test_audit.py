@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 from tests.service.live import CONFIG, LiveService, Tenant, answered, refused, serving
 
@@ -31,7 +30,7 @@ def test_s2_26_every_read_and_write_of_an_object_is_recorded(service: LiveServic
     http.get("/v1/objects")
     http.get("/v1/objects/shared/none")
     url = answered(http.post("/v1/objects/sign", json={"key": "shared/a b"}), 201)["url"]
-    httpx2.get(url)
+    service.client().get(url)
     http.delete("/v1/objects/shared/a b")
     assert actions(tenant) == [
         ("objects.write", "objects/shared/a b", "201"),
@@ -53,7 +52,7 @@ def test_s2_78_management_is_recorded_also_where_it_was_refused(service: LiveSer
     tenant = service.tenant()
     http = tenant.http
     made = answered(http.post("/v1/keys", json={"name": "k", "scopes": {"allow": ["objects:read"]}}), 201)
-    with httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {made['key']}"}) as limited:
+    with service.client(made["key"]) as limited:
         refused(limited.post("/v1/keys", json={"name": "more", "scopes": {"allow": []}}), 403)
     http.delete(f"/v1/keys/{made['id']}")
     http.put("/v1/secrets/TOKEN", json={"value": "very secret"})
@@ -78,7 +77,7 @@ def test_s2_75_a_tenant_reads_its_own_records_alone(service: LiveService) -> Non
     answered(theirs.http.put("/v1/objects/shared/x", content=b"x"), 201)
     assert actions(mine) == actions(mine, tenant=theirs.id) == []
     refused(mine.http.get("/v1/audit/verify"), 404, "not_found")
-    with httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.operator_key}"}) as operator:
+    with service.client(service.operator_key) as operator:
         found = answered(operator.get("/v1/audit", params={"tenant": theirs.id}))["items"]
         assert [each["action"] for each in found] == ["objects.write"]
         assert found[0]["seq"] > 0
@@ -100,7 +99,7 @@ def test_s2_78_a_record_that_was_changed_is_named(alone: LiveService) -> None:
     tenant = alone.tenant()
     for number in range(5):
         answered(tenant.http.put(f"/v1/objects/shared/{number}", content=b"x"), 201)
-    with httpx2.Client(base_url=alone.url, headers={"Authorization": f"Bearer {alone.operator_key}"}) as operator:
+    with alone.client(alone.operator_key) as operator:
         whole = answered(operator.get("/v1/audit/verify"))
         assert whole["is_whole"]
         assert whole["count"] >= 5

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 from tests.service.live import LiveService, Tenant, answered, refused
+from tests.service.test_attacks import soon, states
 
 from casemate import service_limits as limits
 
@@ -89,9 +90,7 @@ def test_s9_a_tenant_holds_no_more_connections_than_its_share(service: LiveServi
         refused(greedy.http.get("/v1/me"), 429, "too_many_requests")
         answered(other.http.get("/v1/me"))
         answered(other.http.post("/v1/executions", json={"code": "print(1)"}))
-    deadline_s = time.monotonic() + 20
-    while greedy.http.get("/v1/me").status_code != 200:
-        assert time.monotonic() < deadline_s
+    assert soon(lambda: greedy.http.get("/v1/me").status_code == 200)
     answered(greedy.http.delete(f"/v1/executions/{run['id']}"))
 
 
@@ -108,7 +107,7 @@ def following(service: LiveService, path: str, key: str) -> Iterator[None]:
 
 def test_s9_what_waits_to_be_run_takes_no_more_memory_than_its_share(service: LiveService) -> None:
     greedy, other = service.tenant(), service.tenant()
-    body = {"code": "import time; time.sleep(8)", "files": {"large": "x" * (7 << 20)}}
+    body = {"code": "import time; time.sleep(25)", "files": {"large": "x" * (7 << 20)}}
     statuses, runs = [], []
     for _ in range(60):
         response = greedy.http.post("/v1/executions", json=body, headers={"Prefer": "respond-async"})
@@ -169,20 +168,17 @@ def test_x10_what_a_tenant_has_running_ends_with_its_right_to_run(service: LiveS
     tenant = service.tenant()
     publish(tenant.http, "slow", "import time\ntime.sleep(25)")
     body = {"code": "import time; time.sleep(25)"}
-    began_s = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         waiting = [
             pool.submit(tenant.http.post, "/v1/executions", json=body),
             pool.submit(tenant.http.post, "/v1/functions/slow/invoke", json={"data": 1}),
         ]
-        while service.running_count() < 2:
-            assert time.monotonic() - began_s < 20
+        assert soon(lambda: states(tenant) == ["running", "running"])
         if is_deleted:
             assert service.operator.delete(f"/v1/tenants/{tenant.id}").status_code == 204
         else:
             answered(service.operator.patch(f"/v1/tenants/{tenant.id}", json={"state": "suspended"}))
         ends = [each.result() for each in waiting]
-    assert time.monotonic() - began_s < 20
     assert ends[0].json()["result"]["reason"] == "cancelled"
     assert ends[1].json()["reason"] == "lost"
 

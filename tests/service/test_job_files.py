@@ -54,7 +54,7 @@ def test_s2_17_s2_19_s2_21_s2_72_files_make_the_round_trip(tenant: Tenant) -> No
 
 
 def test_s2_37_files_of_a_job_that_was_ended_are_there(tenant: Tenant) -> None:
-    job = run(tenant, command="echo kept > output/f; sleep 1000", shell=True, timeout=1)
+    job = run(tenant, command="echo kept > output/f; sleep 1000", shell=True, timeout=3)
     assert (job["state"], job["reason"]) == ("failed", "timeout")
     assert files_of(tenant, job) == {"output/f": b"kept\n"}
 

@@ -15,7 +15,7 @@ from tests.service.test_jobs import ended, run, submitted
 import casemate
 from casemate.model.job_log import LogEntry
 
-COUNTING = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; echo error $i >&2; sleep 0.02; done"
+COUNTING = "i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; echo error $i >&2; sleep 0.05; done"
 
 
 @pytest.fixture

@@ -33,6 +33,12 @@ def running(marker: str) -> list[int]:
     return found
 
 
+def until_there(marker: str) -> None:
+    """Both: the shell says a line, and becomes the second afterwards."""
+    while len(running(marker)) < 2:
+        threading.Event().wait(PAUSE_S)
+
+
 def until_gone(marker: str) -> None:
     while running(marker):
         threading.Event().wait(PAUSE_S)
@@ -55,7 +61,7 @@ async def lose_a_job(bus: LocalBus, serving: Serving, marker: str) -> None:
         async for answer in answers:
             if isinstance(answer, Output):
                 break
-        assert len(running(marker)) == 2
+        await asyncio.to_thread(until_there, marker)
         os.kill(serving.node_pid(), signal.SIGKILL)
         with pytest.raises(NodeLost):
             async for _ in answers:

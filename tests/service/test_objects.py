@@ -14,15 +14,17 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
-import httpx2
 import pytest
 from tests.service.live import ANSWER_TIMEOUT_S, CONFIG, LiveService, Tenant, answered, refused, serving
 
 from casemate.kernel.processes import process_tree
 from casemate.object_limits import OBJECT_OVERHEAD_BYTES
+
+if TYPE_CHECKING:
+    import httpx2
 
 DATA: Final = random.Random(7).randbytes(3 * 1024 * 1024 + 11)
 MARK: Final = b"nobody reads this on the disk "
@@ -179,7 +181,7 @@ def test_an_upload_that_stops_is_no_object(tenant: Tenant, service: LiveService)
 
 
 def test_s2_75_who_has_no_key_is_told_so_before_the_body_comes(service: LiveService) -> None:
-    with httpx2.Client(base_url=service.url) as http:
+    with service.client() as http:
         response = http.put("/v1/objects/shared/x", content=b"x" * 100_000, headers={"Expect": "100-continue"})
         refused(response, 401, "unauthenticated")
 
@@ -295,7 +297,7 @@ def test_s2_75_a_key_does_what_its_scopes_say(service: LiveService, scope: str, 
 def limited(service: LiveService, tenant: Tenant, *allow: str) -> httpx2.Client:
     body = {"name": "limited", "scopes": {"allow": list(allow)}}
     made = answered(tenant.http.post("/v1/keys", json=body), 201)
-    return httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {made['key']}"})
+    return service.client(made["key"])
 
 
 # Signed addresses ---------------------------------------------------------------------------------
@@ -308,59 +310,64 @@ def signed(tenant: Tenant, key: str, method: str = "GET", **more: Any) -> str:
 
 
 def test_s2_24_s2_73_an_address_gets_its_object_without_a_key(service: LiveService) -> None:
+    by_anybody = service.client(Connection="close")  # one for each request
     tenant = service.tenant()
     put(tenant, "shared/report.txt", b"the report")
     url = signed(tenant, "shared/report.txt")
-    assert httpx2.get(url).content == b"the report"
-    assert httpx2.get(url, headers={"Range": "bytes=4-"}).content == b"report"
-    assert httpx2.head(url).headers["content-length"] == "10"
-    refused(httpx2.put(url, content=b"x"), 403, "address_refused")
-    assert httpx2.delete(url).status_code == 405
+    assert by_anybody.get(url).content == b"the report"
+    assert by_anybody.get(url, headers={"Range": "bytes=4-"}).content == b"report"
+    assert by_anybody.head(url).headers["content-length"] == "10"
+    refused(by_anybody.put(url, content=b"x"), 403, "address_refused")
+    assert by_anybody.delete(url).status_code == 405
     assert tenant.http.get("/v1/objects/shared/report.txt").content == b"the report"
 
 
 def test_s2_24_an_address_puts_one_object_of_a_size(service: LiveService) -> None:
+    by_anybody = service.client(Connection="close")  # one for each request
     tenant = service.tenant()
     url = signed(tenant, "shared/coming", "PUT", size_max_bytes=10)
-    assert answered(httpx2.put(url, content=b"0123456789"), 201)["key"] == "shared/coming"
-    refused(httpx2.put(url, content=b"0123456789a"), 422, field="body")
-    refused(httpx2.get(url), 403, "address_refused")
+    assert answered(by_anybody.put(url, content=b"0123456789"), 201)["key"] == "shared/coming"
+    refused(by_anybody.put(url, content=b"0123456789a"), 422, field="body")
+    refused(by_anybody.get(url), 403, "address_refused")
     assert tenant.http.get("/v1/objects/shared/coming").content == b"0123456789"
 
 
 def test_s2_24_an_altered_address_is_refused(service: LiveService) -> None:
+    by_anybody = service.client(Connection="close")  # one for each request
     tenant = service.tenant()
     put(tenant, "shared/a", b"a")
     url = signed(tenant, "shared/a")
     start, _, token = url.rpartition("/")
     for place in range(0, len(token), 7):
         other = "A" if token[place] != "A" else "B"
-        refused(httpx2.get(f"{start}/{token[:place]}{other}{token[place + 1 :]}"), 403, "address_refused")
+        refused(by_anybody.get(f"{start}/{token[:place]}{other}{token[place + 1 :]}"), 403, "address_refused")
     for changed in (token[:-1], token + "A", token + "=", "x", token.swapcase()):
-        refused(httpx2.get(f"{start}/{changed}"), 403, "address_refused")
-    elsewhere = httpx2.get(f"{start}/{token}/../../objects/shared/a")
+        refused(by_anybody.get(f"{start}/{changed}"), 403, "address_refused")
+    elsewhere = by_anybody.get(f"{start}/{token}/../../objects/shared/a")
     assert elsewhere.status_code in {401, 403, 404}
 
 
 def test_s2_24_an_address_expires(service: LiveService) -> None:
+    by_anybody = service.client(Connection="close")  # one for each request
     tenant = service.tenant()
     put(tenant, "shared/a", b"a")
     url = signed(tenant, "shared/a", expires_in_s=0.001)
-    problem = refused(httpx2.get(url), 403, "address_refused")
+    problem = refused(by_anybody.get(url), 403, "address_refused")
     assert "expired" in problem["message"]
     refused(tenant.http.post("/v1/objects/sign", json={"key": "shared/a", "expires_in_s": 10**7}), 422)
 
 
 def test_s2_24_an_address_ends_with_the_key_that_has_given_it(service: LiveService) -> None:
+    by_anybody = service.client(Connection="close")  # one for each request
     tenant = service.tenant()
     put(tenant, "shared/a", b"a")
     body = {"name": "giver", "scopes": {"allow": ["objects:*"]}}
     made = answered(tenant.http.post("/v1/keys", json=body), 201)
-    with httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {made['key']}"}) as http:
+    with service.client(made["key"]) as http:
         url = answered(http.post("/v1/objects/sign", json={"key": "shared/a"}), 201)["url"]
-        assert httpx2.get(url).content == b"a"
+        assert by_anybody.get(url).content == b"a"
         answered(tenant.http.post(f"/v1/keys/{made['id']}/rotate", json={}), 201)
-        refused(httpx2.get(url), 403, "address_refused")
+        refused(by_anybody.get(url), 403, "address_refused")
 
 
 def test_s2_75_a_key_signs_for_what_it_may_do_itself(service: LiveService) -> None:
@@ -434,9 +441,7 @@ def test_s2_72_objects_are_there_after_a_crash(tmp_path: Path, slowness: float) 
         first.process.wait()
     (data / "objects" / "new" / "litter").write_bytes(b"of one that was killed")
     with serving(data, slowness=slowness) as second:
-        response = httpx2.get(
-            f"{second.url}/v1/objects/shared/x", headers={"Authorization": f"Bearer {tenant.key}"}, timeout=60
-        )
+        response = second.client(tenant.key).get("/v1/objects/shared/x")
         assert response.content == DATA
         assert list((data / "objects" / "new").iterdir()) == []
 

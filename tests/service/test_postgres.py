@@ -41,7 +41,8 @@ def test_s2_71_s2_90_jobs_outlive_the_process_that_has_their_leases(
     environment = {"CASEMATE_SERVICE_DATABASE": postgres.new()}
     with serving(tmp_path / "data", config=CONFIG, environment=environment, slowness=slowness) as service:
         tenant = service.tenant()
-        jobs = [submitted(tenant, command="sleep 1; echo done", shell=True) for _ in range(6)]
+        seconds = (5, 1, 1, 1, 1, 1)  # the first is still there when it is told that it runs
+        jobs = [submitted(tenant, command=f"sleep {each}; echo done", shell=True) for each in seconds]
         until_running(tenant, jobs[0])
         os.kill(child(service, "casemate.api"), signal.SIGKILL)
         assert soon(lambda: is_up(service), slowness)

@@ -22,6 +22,7 @@ from casemate.kernel.processes import process_tree
 from casemate.service_config import NODE_SOCKET
 
 ENDS_WITHIN_S = 10.0
+STUBBORN_END_S = 1.0
 SUPERVISOR_MAX_BYTES = 25 * limits.MIB
 
 
@@ -193,7 +194,7 @@ def test_a_signal_ends_everything_within_seconds(serving: Serving, number: signa
             with watched(serving.children()) as pidfds:
                 serving.process.send_signal(number)
                 assert await asyncio.to_thread(serving.wait) == 0
-                assert await asyncio.to_thread(all_end, pidfds, 1.0 * slowness)
+                assert await asyncio.to_thread(all_end, pidfds, ENDS_WITHIN_S)
             with pytest.raises(NodeLost):
                 await last_of(call)
 
@@ -205,7 +206,7 @@ def test_a_signal_ends_everything_within_seconds(serving: Serving, number: signa
 
 def test_a_part_that_does_not_end_is_killed(data: Path) -> None:
     (data / "stubborn").touch()
-    with Serving(data, CASEMATE_SERVICE_DRAIN="100ms") as serving:
+    with Serving(data, STUBBORN_END_S, CASEMATE_SERVICE_DRAIN="100ms") as serving:
         serving.ready()
         serving.process.send_signal(signal.SIGTERM)
         serving.until("the api process is killed")
@@ -214,7 +215,7 @@ def test_a_part_that_does_not_end_is_killed(data: Path) -> None:
 
 def test_while_one_part_ends_slowly_the_other_may_have_ended_and_nothing_spins(data: Path, slowness: float) -> None:
     (data / "stubborn").touch()
-    with Serving(data, CASEMATE_SERVICE_DRAIN="1s") as serving:
+    with Serving(data, STUBBORN_END_S, CASEMATE_SERVICE_DRAIN="1s") as serving:
         serving.ready()
         serving.process.send_signal(signal.SIGTERM)
         serving.until("another signal")
@@ -227,7 +228,7 @@ def test_while_one_part_ends_slowly_the_other_may_have_ended_and_nothing_spins(d
 
 def test_a_second_signal_does_not_wait_for_what_runs(data: Path, slowness: float) -> None:
     (data / "stubborn").touch()
-    with Serving(data, CASEMATE_SERVICE_DRAIN="1h") as serving:
+    with Serving(data, STUBBORN_END_S, CASEMATE_SERVICE_DRAIN="1h") as serving:
         serving.ready()
         serving.process.send_signal(signal.SIGTERM)
         serving.until("another signal")

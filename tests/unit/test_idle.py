@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
+from casemate.engine import idle as module
 from casemate.engine.idle import IdleLimit, check_idle
 from casemate.errors import InvalidInput, SandboxClosed
 
 LONG_S = 20.0
+
+
+class Alarms:
+    """A clock that is set, and an alarm that rings when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.due_s: list[float] = []
+
+    def set(self, when_s: float, _: IdleLimit) -> None:
+        self.due_s.append(when_s)
+
+
+@pytest.fixture
+def alarms(monkeypatch: pytest.MonkeyPatch) -> Alarms:
+    made = Alarms()
+    monkeypatch.setattr(module, "_alarms", made)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: made.now_s))
+    return made
 
 
 def test_it_ends_once_when_nothing_works_for_so_long() -> None:
@@ -25,30 +45,38 @@ def test_it_ends_once_when_nothing_works_for_so_long() -> None:
         idle.begin()
 
 
-def test_work_is_never_idle_however_long_it_takes() -> None:
+def test_work_is_never_idle_however_long_it_takes(alarms: Alarms) -> None:
     ended = threading.Event()
-    idle = IdleLimit(0.02, ended.set)
+    idle = IdleLimit(10, ended.set)
     with idle.working():
         pass
+    alarms.now_s = 5
     with idle.working():
-        assert not ended.wait(0.1)
+        alarms.now_s = 100
+        idle.ring()
         with idle.working():
             pass
-        assert not ended.wait(0.1)
-    assert ended.wait(LONG_S)
+        idle.ring()
+        assert not ended.is_set()
+    assert alarms.due_s == [10, 110]
+    alarms.now_s = 110
+    idle.ring()
+    assert ended.is_set()
 
 
-def test_later_work_puts_the_end_off() -> None:
+def test_later_work_puts_the_end_off(alarms: Alarms) -> None:
     ended = threading.Event()
-    idle = IdleLimit(0.3, ended.set)
-    began_s = time.monotonic()
-    while time.monotonic() < began_s + 0.6:
+    idle = IdleLimit(10, ended.set)
+    for alarms.now_s in (0, 6):
         with idle.working():
-            ended.wait(0.01)
-    last_s = time.monotonic()
+            pass
+    alarms.now_s = 10
+    idle.ring()
     assert not ended.is_set()
-    assert ended.wait(LONG_S)
-    assert time.monotonic() >= last_s + 0.25
+    assert alarms.due_s == [10, 16]
+    alarms.now_s = 16
+    idle.ring()
+    assert ended.is_set()
 
 
 def test_without_a_time_there_is_no_end_and_no_alarm() -> None:
