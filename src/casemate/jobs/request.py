@@ -87,6 +87,18 @@ def spec_of(asked: Asked, settings: JobSettings, maximum: Mapping[str, Any]) -> 
     return msgspec.structs.replace(spec, network=narrowed(spec.network, settings))
 
 
+def still_allowed(spec: JobSpec, settings: JobSettings, maximum: Mapping[str, Any]) -> JobSpec:
+    """What was accepted before, by the rules of today. Raises InvalidInput and NotAllowed naming what they refuse.
+
+    What is today's default is within bounds as it is: the node narrows that.
+    """
+    _check_image(spec.image)
+    usual = settings.limits
+    check_maximum({name: value for name, value in spec.limits.items() if value != usual.get(name)}, maximum)
+    check_policy(spec, "", settings)
+    return msgspec.structs.replace(spec, network=narrowed(spec.network, settings))
+
+
 def check_id(text: str) -> str:
     """An id that somebody has chosen. Raises InvalidInput."""
     if not JOB_ID.fullmatch(text):
@@ -223,9 +235,13 @@ def _check_network(network: NetworkPolicy) -> None:
             raise InvalidInput("network", f"{header[:80]!r} is no name of a header")
 
 
+def _check_image(image: str) -> None:
+    if image not in IMAGES:
+        raise InvalidInput("image", f"{image[:80]!r} is not known", hint="known: " + ", ".join(IMAGES))
+
+
 def _check_rest(asked: Asked) -> None:
-    if asked.image not in IMAGES:
-        raise InvalidInput("image", f"{asked.image[:80]!r} is not known", hint="known: " + ", ".join(IMAGES))
+    _check_image(asked.image)
     if len(asked.stdin) > bound.JOB_STDIN_MAX_BYTES:
         problem = f"is larger than {bound.JOB_STDIN_MAX_BYTES} bytes"
         raise InvalidInput("stdin", problem, hint="give it as a file")
