@@ -174,6 +174,16 @@ STAGED_AGE_MAX_S: Final = 3600.0
 SPOOL_FREE_MIN_BYTES: Final = 256 * MIB
 """So much of the node's disk is left to others."""
 
+SPOOL_FREE_MIN_FILES: Final = 10_000
+"""The same of the files that it can still take, where it says how many."""
+
+STAGED_OVERHEAD_BYTES: Final = 4 * KIB
+"""What each staged file counts for beside its size."""
+
+SPOOL_TENANT_FREE_SHARE: Final = 1.0
+"""A tenant's staged files may be so many times as large as what is still free of a node's disk, but no larger: whoever
+takes all that it can leaves as much to the next."""
+
 LINKS_MAX: Final = 128
 """So many inputs have a link in the work directory besides."""
 

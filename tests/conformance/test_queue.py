@@ -10,11 +10,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from tests.integration.records import Place, opened, tenant
 
 from casemate.errors import Conflict, NotFound, TooManyRequests
 from casemate.job_limits import BACKOFF_MAX_S, LOST_MAX, QUEUE_LOOK_S
 from casemate.model.job import Job, JobSpec, JobState, Retries, Transition
+from casemate.model.network import NetworkPolicy
 from casemate.model.units import SECOND_US
 from casemate.queue import leases as queue_leases
 from casemate.queue.leases import RecordsQueue
@@ -78,6 +80,16 @@ class Desk:
     async def states(self, job: Job) -> list[str]:
         found = await self.database.read(partial(jobs.transitions, tenant_id=job.tenant_id, job_id=job.id))
         return [each.state.value for each in found]
+
+    async def dead(self, tenant_id: str) -> Job:
+        """A job that has failed at its last attempt."""
+        job = await self.submit(tenant_id)
+        (lease,) = await self.claim()
+        await self.queue.end(lease.token, Ending(state=JobState.DEAD, status="failed", reason="exit"))
+        return job
+
+    async def retry_dead(self, job: Job, *, queue_max: int = 100) -> Job:
+        return await self.queue.retry_dead(job, job.spec, queue_max=queue_max)
 
     async def lose(self, job: Job) -> tuple[Job, ...]:
         """Have an attempt at that job begun, and nothing heard of it."""
@@ -446,14 +458,45 @@ def test_s2_91_a_dead_job_is_begun_again_from_its_first_attempt(desk: Desk) -> N
         job = await desk.submit(owner)
         (lease,) = await desk.claim()
         with pytest.raises(Conflict):
-            await desk.queue.retry_dead(owner, job.id)
+            await desk.retry_dead(job)
         await desk.queue.end(lease.token, Ending(state=JobState.DEAD, status="failed", reason="exit"))
-        again = await desk.queue.retry_dead(owner, job.id)
+        again = await desk.retry_dead(job)
         assert (again.state, again.attempt, again.lost, again.ended_us) == (JobState.QUEUED, 0, 0, None)
         (lease,) = await desk.claim()
         assert lease.job.attempt == 1
         with pytest.raises(NotFound):
-            await desk.queue.retry_dead(owner, "nowhere")
+            await desk.retry_dead(replace(job, id="nowhere"))
+
+    run(scenario())
+
+
+def test_s2_91_a_dead_job_waits_again_only_where_the_queue_has_room(desk: Desk) -> None:
+    async def scenario() -> None:
+        owner = await desk.tenant()
+        job = await desk.dead(owner)
+        waiting = await desk.submit(owner, queue_max=1)
+        with pytest.raises(TooManyRequests):
+            await desk.retry_dead(job, queue_max=1)
+        assert (await desk.get(job)).state is JobState.DEAD
+        await desk.queue.cancel(owner, waiting.id)
+        assert (await desk.retry_dead(job, queue_max=1)).state is JobState.QUEUED
+        with pytest.raises(TooManyRequests):
+            await desk.submit(owner, queue_max=1)
+
+    run(scenario())
+
+
+def test_s2_91_a_dead_job_is_begun_again_as_it_may_be_run_now(desk: Desk) -> None:
+    async def scenario() -> None:
+        owner = await desk.tenant()
+        job = await desk.dead(owner)
+        narrower = replace(job.spec, network=NetworkPolicy(blocked_ports=(8080,)))
+        with pytest.raises(Conflict, match="another one"):
+            await desk.retry_dead(replace(job, spec=narrower))
+        again = await desk.queue.retry_dead(job, narrower, queue_max=1)
+        assert again.spec == narrower
+        (lease,) = await desk.claim()
+        assert lease.job.spec == narrower
 
     run(scenario())
 

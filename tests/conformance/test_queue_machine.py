@@ -213,8 +213,13 @@ class QueueMachine(RuleBasedStateMachine):
     def retry_dead(self, data: st.DataObject) -> None:
         dead = sorted(place for place, model in self.jobs.items() if model.state is JobState.DEAD)
         tenant, name = data.draw(st.sampled_from(dead))
-        self.do(self.desk.queue.retry_dead(tenant, name))
         model = self.jobs[tenant, name]
+        job = Job(id=name, tenant_id=tenant, key_id="key_x", spec=model.spec)
+        if len(self.of(tenant, JobState.QUEUED)) >= QUEUE_MAX:
+            with pytest.raises(TooManyRequests):
+                self.do(self.desk.queue.retry_dead(job, model.spec, queue_max=QUEUE_MAX))
+            return
+        self.do(self.desk.queue.retry_dead(job, model.spec, queue_max=QUEUE_MAX))
         model.state, model.attempt, model.lost, model.cancel_asked = JobState.QUEUED, 0, 0, False
         model.due_us = self.desk.at_us
 

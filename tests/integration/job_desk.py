@@ -213,7 +213,9 @@ class Desk:
             yield self.jobs(dispatcher)
         await self.background.close()
 
-    def jobs(self, dispatcher: Dispatcher, settings: JobSettings | None = None) -> Jobs:
+    def jobs(
+        self, dispatcher: Dispatcher, settings: JobSettings | None = None, maximum: Mapping[str, Any] | None = None
+    ) -> Jobs:
         return Jobs(
             self.database,
             self.queue,
@@ -224,7 +226,7 @@ class Desk:
             settings=settings or load_jobs(Config(), {}),
             changes=self.changes,
             beside=self.beside,
-            maximum={},
+            maximum=maximum or {},
         )
 
     async def tenant(self, name: str = "one", **changes: Any) -> Who:

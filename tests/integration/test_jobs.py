@@ -186,10 +186,10 @@ async def test_s2_91_a_failure_is_tried_again_as_often_as_was_asked_and_then_dea
         failed = await desk.run(jobs, who)
         assert failed.state is JobState.FAILED
         desk.program = exits
-        await jobs.retry_dead(who.tenant_id, job.id)
+        await jobs.retry_dead(who, job.id)
         assert (await jobs.ended(who.tenant_id, job.id)).state is JobState.SUCCEEDED
         with pytest.raises(Conflict):
-            await jobs.retry_dead(who.tenant_id, job.id)
+            await jobs.retry_dead(who, job.id)
 
 
 @on_desk
@@ -478,11 +478,12 @@ async def test_of_another_tenant_nothing_is_found(desk: Desk) -> None:
     one, other = await desk.tenant(), await desk.tenant("two")
     async with desk.serving() as jobs:
         job = await desk.submit(jobs, one)
-        for asking in (jobs.get, jobs.cancel, jobs.delete, jobs.retry_dead, jobs.ended):
+        for asking in (jobs.get, jobs.cancel, jobs.delete, jobs.ended):
             with pytest.raises(NotFound):
                 await asking(other.tenant_id, job.id)
-        with pytest.raises(NotFound):
-            await jobs.rerun(other, job.id)
+        for doing in (jobs.rerun, jobs.retry_dead):
+            with pytest.raises(NotFound):
+                await doing(other, job.id)
 
 
 @on_desk

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,9 +14,13 @@ from tests.integration.test_jobs import database, on_desk, once
 
 from casemate.cluster.messages import Answer
 from casemate.cluster.refusals import refused
-from casemate.errors import Conflict, SandboxClosed
+from casemate.config import Config
+from casemate.errors import BudgetExceeded, Conflict, InvalidInput, NotAllowed, SandboxClosed, TooManyRequests
+from casemate.jobs import request
+from casemate.jobs.config import load_jobs
 from casemate.jobs.ports import Input
 from casemate.model.job import Job, JobFile, JobState, Retries
+from casemate.model.network import NetworkPolicy
 
 __all__ = ["database"]
 
@@ -76,3 +82,64 @@ async def test_s2_90_an_input_that_is_replaced_while_it_is_read_is_read_again(de
     assert (ended.state, ended.attempt, ended.lost) == (JobState.SUCCEEDED, 1, 0)
     assert len(desk.unstaged) == 1
     assert list(desk.staged.values()) == [b"new"]
+
+
+@on_desk
+async def test_s2_43_a_dead_job_is_not_begun_again_against_the_rules_of_today(desk: Desk) -> None:
+    who = await desk.tenant()
+    desk.program = partial(exits, code=3)
+    network = NetworkPolicy(outbound=True, allowed_hosts=("a.example",), blocked_ports=(22,))
+    async with desk.serving() as jobs:
+        asked: dict[str, Any] = {
+            "network": network,
+            "limits": {"memory": "512Mi"},
+            "retries": Retries(max=1, backoff_s=0),
+        }
+        job = await desk.run(jobs, who, **asked)
+        assert job.state is JobState.DEAD
+        for variable, word in (("ALLOWED_COMMANDS", "command: 'true'"), ("ALLOWED_HOSTS", "network.allowed_hosts")):
+            stricter = desk.jobs(jobs.dispatcher, load_jobs(Config(), {f"SANDBOX_{variable}": "other.example"}))
+            with pytest.raises(NotAllowed, match=word):
+                await stricter.retry_dead(who, job.id)
+        smaller = desk.jobs(jobs.dispatcher, maximum={"memory": "256Mi"})
+        for doing in (smaller.retry_dead, smaller.rerun):
+            with pytest.raises(InvalidInput, match=r"limits\.memory: is above the 256Mi"):
+                await doing(who, job.id)
+        desk.budget_is_used_up = True
+        with pytest.raises(BudgetExceeded):
+            await jobs.retry_dead(who, job.id)
+        desk.budget_is_used_up = False
+        assert (await jobs.get(who.tenant_id, job.id)).state is JobState.DEAD
+        blocked = desk.jobs(jobs.dispatcher, load_jobs(Config(), {"SANDBOX_BLOCKED_PORTS": "22,8080"}))
+        desk.program = exits
+        await blocked.retry_dead(who, job.id)
+        again = await jobs.ended(who.tenant_id, job.id)
+    assert again.state is JobState.SUCCEEDED
+    assert 8080 in desk.asked[-1].network.blocked_ports
+
+
+@on_desk
+async def test_s2_43_an_image_that_is_none_any_more_is_not_run_again(desk: Desk) -> None:
+    who = await desk.tenant()
+    async with desk.serving() as jobs:
+        job = await desk.run(jobs, who)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(request, "IMAGES", ("other",))
+            with pytest.raises(InvalidInput, match="image: 'host' is not known"):
+                await jobs.rerun(who, job.id)
+
+
+@on_desk
+async def test_s2_91_where_the_queue_is_full_neither_a_dead_job_nor_a_rerun_waits_in_it(desk: Desk) -> None:
+    who = await desk.tenant()
+    desk.program = partial(exits, code=3)
+    async with desk.serving() as jobs:
+        job = await desk.run(jobs, who, retries=Retries(max=1, backoff_s=0))
+        await jobs.queue.pause(None)
+        waiting = await desk.submit(jobs, who)
+        full = msgspec.structs.replace(who, queue_max=1)
+        for doing in (jobs.retry_dead, jobs.rerun):
+            with pytest.raises(TooManyRequests, match="1 jobs of this tenant are waiting already"):
+                await doing(full, job.id)
+        await jobs.cancel(who.tenant_id, waiting.id)
+        assert (await jobs.retry_dead(full, job.id)).state is JobState.QUEUED

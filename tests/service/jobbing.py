@@ -88,7 +88,7 @@ class Jobber:
 
     async def stage(self, run: str, path: str, data: bytes = b"", **values: Any) -> Answer:
         self._count += 1
-        given = {"area": "input", "offset": 0, **values}
+        given = {"tenant": "t", "area": "input", "offset": 0, **values}
         asked = StageFile(id=f"stage-{self._count}", run=run, path=path, data=data, **given)
         (answer,) = [answer async for answer in self.bus.call(asked)]
         return answer

@@ -240,9 +240,8 @@ def test_a_node_without_a_place_for_files_runs_jobs_that_have_none(engine: casem
 
     async def main() -> None:
         bus = MemoryBus(Node(engine).handle)
-        (refusal,) = [
-            each async for each in bus.call(StageFile(id="s", run="j", area="input", path="f", offset=0, data=b""))
-        ]
+        asked = StageFile(id="s", tenant="t", run="j", area="input", path="f", offset=0, data=b"")
+        (refusal,) = [each async for each in bus.call(asked)]
         assert isinstance(refusal, Refused)
         answers = [each async for each in bus.call(job("true"))]
         assert isinstance(answers[-1], Ended)

@@ -45,7 +45,7 @@ def until_gone(marker: str) -> None:
 
 
 async def staged(bus: LocalBus, run: str) -> None:
-    asked = StageFile(id=f"stage-{run}", run=run, area="input", path="data", offset=0, data=b"x")
+    asked = StageFile(id=f"stage-{run}", tenant="t", run=run, area="input", path="data", offset=0, data=b"x")
     (answer,) = [each async for each in bus.call(asked)]
     assert isinstance(answer, Answered)
 

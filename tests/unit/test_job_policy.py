@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from casemate.config import Config
 from casemate.errors import NotAllowed
 from casemate.jobs.config import JobSettings, load_jobs
-from casemate.jobs.policy import check_policy, covers, narrowed
+from casemate.jobs.policy import check_policy, narrowed
 from casemate.jobs.request import Asked, spec_of
 from casemate.jobs.shelltext import commands_of, unquoted_signs
 from casemate.model.job import JobSpec
@@ -261,25 +261,3 @@ def test_s2_85_blocked_ports_stay_blocked() -> None:
     assert narrowed(NetworkPolicy(outbound=True), FREE).blocked_ports == (22, 25, 3306, 5432)
     settings = load_jobs(Config(), {"SANDBOX_BLOCKED_PORTS": "22, 8080"})
     assert narrowed(NetworkPolicy(outbound=True, blocked_ports=(1,)), settings).blocked_ports == (1, 22, 8080)
-
-
-@pytest.mark.parametrize(
-    ("wider", "narrower", "expected"),
-    [
-        ("*", "example.org", True),
-        ("*.example.org", "a.example.org", True),
-        ("*.example.org", "*.a.example.org", True),
-        ("*.example.org", "example.org", False),
-        ("*.example.org", "badexample.org", False),
-        ("example.org", "example.org:443", True),
-        ("example.org:443", "example.org", False),
-        ("example.org:443", "example.org:80", False),
-        ("198.51.100.0/24", "198.51.100.7", True),
-        ("198.51.100.0/24", "198.51.0.0/16", False),
-        ("2001:db8::/32", "2001:db8::1", True),
-        ("[2001:db8::1]:443", "[2001:db8::1]:443", True),
-        ("198.51.100.0/24", "2001:db8::1", False),
-    ],
-)
-def test_one_pattern_of_hosts_covers_another(wider: str, narrower: str, expected: bool) -> None:
-    assert covers(wider, narrower) is expected

@@ -86,7 +86,9 @@ def test_s2_9_a_shell_has_to_be_asked_for() -> None:
         ({"network": NetworkPolicy(allowed_hosts=("a b",))}, "network.allowed_hosts"),
         ({"network": NetworkPolicy(blocked_ports=(0,))}, "network.blocked_ports"),
         ({"network": NetworkPolicy(bandwidth_bytes_per_s=0)}, "network.bandwidth"),
-        ({"network": NetworkPolicy(inject=(Injection(host="a", header="a b", secret="S"),))}, "network"),
+        ({"network": NetworkPolicy(inject=(Injection(host="a", header="a b", secret="S"),))}, "network.inject.header"),
+        ({"network": NetworkPolicy(inject=(Injection(host="*.a", header="a", secret="S"),))}, "network.inject.host"),
+        ({"network": NetworkPolicy(strip_headers=("Host",))}, "network.strip_headers"),
     ],
 )
 def test_s2_3_what_is_wrong_is_named_before_anything_starts(fields: dict[str, Any], field: str) -> None:

@@ -41,8 +41,17 @@ def spool(tmp_path: Path) -> Spool:
     return made
 
 
-def put(spool: Spool, path: str, data: bytes = b"x", *, run: str = "r", offset: int = 0, mode: int = 0o644) -> int:
-    return spool.stage(run, ("input", path), offset, data, mode)
+def put(
+    spool: Spool,
+    path: str,
+    data: bytes = b"x",
+    *,
+    tenant: str = "one",
+    run: str = "r",
+    offset: int = 0,
+    mode: int = 0o644,
+) -> int:
+    return spool.stage(run, ("input", path), offset, data, mode=mode, tenant=tenant)
 
 
 def everything_below(folder: Path) -> list[Path]:
@@ -204,6 +213,57 @@ def test_staging_has_its_bounds(spool: Spool, monkeypatch: pytest.MonkeyPatch) -
         put(spool, "a")
 
 
+class Disk:
+    """One of so many bytes and files, of which what is staged takes as much as it counts for."""
+
+    def __init__(self, spool: Spool, monkeypatch: pytest.MonkeyPatch, *, size_bytes: int) -> None:
+        self.spool = spool
+        self.size_bytes = size_bytes
+        self.files = self.free_files = 10 * bound.SPOOL_FREE_MIN_FILES
+        monkeypatch.setattr("os.statvfs", self.statvfs)
+
+    def statvfs(self, directory: Path) -> SimpleNamespace:
+        taken_bytes = sum(each.stat().st_size + bound.STAGED_OVERHEAD_BYTES for each in directory.rglob("*/input/*"))
+        free_bytes = bound.SPOOL_FREE_MIN_BYTES + self.size_bytes - taken_bytes
+        return SimpleNamespace(f_bavail=free_bytes, f_frsize=1, f_files=self.files, f_favail=self.free_files)
+
+    def fill(self, tenant: str) -> None:
+        for number in range(self.size_bytes // 1000):
+            put(self.spool, "f", bytes(1000), tenant=tenant, run=f"{tenant}-{number}")
+
+    def filled(self, tenant: str) -> int:
+        """How many bytes a tenant can have staged, in many runs, before it is refused."""
+        with pytest.raises(CapacityError, match="its share of the node's disk"):
+            self.fill(tenant)
+        return sum(each.cost_bytes for each in self.spool._runs.values() if each.tenant == tenant)
+
+
+def test_a_tenant_that_fills_the_disk_leaves_as_much_to_the_next(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(spool, monkeypatch, size_bytes=1_000_000)
+    one_bytes = 1000 + bound.STAGED_OVERHEAD_BYTES
+    left_bytes = disk.size_bytes
+    for tenant in ("greedy", "next", "third"):
+        held_bytes = disk.filled(tenant)
+        assert left_bytes / 2 - 2 * one_bytes <= held_bytes <= left_bytes / 2 + one_bytes
+        left_bytes -= held_bytes
+    for run in [name for name, each in spool._runs.items() if each.tenant == "greedy"]:
+        spool.forget(run)
+    put(spool, "f", bytes(1000), tenant="third", run="again")
+
+
+def test_a_piece_that_the_disk_has_no_room_for_is_refused_before_it_is_written(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(spool, monkeypatch, size_bytes=1000)
+    with pytest.raises(CapacityError, match="disk is full"):
+        put(spool, "f", bytes(1001))
+    disk.free_files = bound.SPOOL_FREE_MIN_FILES - 1
+    with pytest.raises(CapacityError, match="disk is full"):
+        put(spool, "f", b"")
+    disk.files = 0  # it does not say
+    put(spool, "f", b"")
+
+
 def test_a_link_that_somebody_has_put_there_is_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -212,7 +272,7 @@ def test_a_link_that_somebody_has_put_there_is_not_followed(tmp_path: Path) -> N
     (root / "input").mkdir(parents=True)
     (root / "input/d").symlink_to(outside)
     (root / "input/f").symlink_to(outside / "f")
-    staged = Staged(root)
+    staged = Staged(root, "one")
     for parts in (("input", "d", "f"), ("input", "f")):
         with pytest.raises(OSError, match=r"symbolic links|Not a directory"):
             staged.write(parts, 0, b"x", 0o644)

@@ -11,6 +11,7 @@ from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.messages import say, show, show_json
 from casemate.cli.serve import environment_with
 from casemate.config import load_config
+from casemate.egress.settings import settings_of
 from casemate.jobs.config import load_jobs
 from casemate.service_config import load_service, masked
 from casemate.tenancy.destinations import configured
@@ -31,6 +32,7 @@ def command(parsed: Parsed) -> int:
     shown |= msgspec.to_builtins({"service": service, "languages": service.languages, "jobs": jobs}, enc_hook=str)
     del shown["service"]["languages"], shown["service"]["accounting"]
     configured(service.accounting.webhook_hosts)
+    settings_of(config.network)
     if action == "check":
         _confirm(parsed)
     elif parsed.flag("json"):

@@ -11,6 +11,7 @@ from typing import Final
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import say
 from casemate.config import CONFIG_VARIABLE, load_config
+from casemate.egress.settings import settings_of
 from casemate.errors import ConfigError
 from casemate.jobs.config import load_jobs
 from casemate.service_config import SERVICE_PREFIX, Service, load_service
@@ -32,6 +33,7 @@ def command(parsed: Parsed) -> int:
     service = load_service(config, environment)
     load_jobs(config, environment)
     configured(service.accounting.webhook_hosts)
+    settings_of(config.network)
     _check_driver(service)
     if parsed.flag("check"):
         say("the configuration is right")

@@ -66,9 +66,10 @@ class StageFile(Message, frozen=True, kw_only=True, tag="stage_file"):
 
     `area` is `input` or `shared`; `path` is relative to it. The piece at offset 0 makes the file anew; each other one
     begins where the one before has ended. Inside everybody may read the file and nobody write it, and if `mode` says
-    so, execute it.
+    so, execute it. What is kept of a `tenant`'s is bounded.
     """
 
+    tenant: str
     run: str
     area: str
     path: str

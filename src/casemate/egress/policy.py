@@ -29,6 +29,7 @@ _FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "con
 """Headers that say where a message goes and where it ends."""
 
 _METADATA: Final = IPv6Address("fd00:ec2::254")
+_PUNYCODE: Final = "names in other letters are written as xn--…"
 _HINT: Final = "write it as HOST, HOST:PORT, *.SUFFIX, an address, a network such as 203.0.113.0/24, or *"
 
 Address = IPv4Address | IPv6Address
@@ -54,6 +55,24 @@ class Pattern(msgspec.Struct, frozen=True):
         if self.host.startswith(BELOW):
             return address is None and host.endswith(self.host[1:]) and len(host) >= len(self.host)
         return host == self.host
+
+    def includes(self, narrower: Pattern) -> bool:
+        """Whether all that another entry is about, this one is about as well."""
+        if self.port not in {None, narrower.port}:
+            return False
+        if self.host == EVERY:
+            return True
+        if self.network is not None:
+            return narrower.network is not None and _is_within(narrower.network, self.network)
+        if self.host.startswith(BELOW):
+            return narrower.host.endswith(self.host[1:])
+        return narrower.host == self.host
+
+
+def _is_within(inner: Network, outer: Network) -> bool:
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner.subnet_of(outer)
+    return isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -149,7 +168,7 @@ def parse_pattern(text: str, field: str = "allowed_hosts") -> Pattern:
     name, digits = split_port(text)
     port = _port(digits)
     if (digits and port is None) or not name:
-        raise InvalidInput(field, f"{text[:80]!r} is no host", hint=_HINT)
+        raise _no_host(field, text)
     if name == EVERY:
         return Pattern(host=EVERY, port=port)
     network = _network(name)
@@ -158,8 +177,12 @@ def parse_pattern(text: str, field: str = "allowed_hosts") -> Pattern:
     below = name.startswith(BELOW)
     host = normal_host(name[2:] if below else name)
     if not host or address_of(host) is not None:
-        raise InvalidInput(field, f"{text[:80]!r} is no host", hint=_HINT)
+        raise _no_host(field, text)
     return Pattern(host=f"{BELOW}{host}" if below else host, port=port)
+
+
+def _no_host(field: str, text: str) -> InvalidInput:
+    return InvalidInput(field, f"{text[:80]!r} is no host", hint=_HINT if text.isascii() else _PUNYCODE)
 
 
 def split_port(text: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from casemate.network_config import read_network
 def settings_of(table: Mapping[str, Any]) -> Settings:
     """The settings of a gateway. Raises ConfigError."""
     found = read_network(table)
+    anywhere_of(table)
     return Settings(hosts=found.hosts, resolvers=found.resolvers)
 
 

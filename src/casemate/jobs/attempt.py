@@ -225,7 +225,14 @@ class Attempt:
         offset = 0
         async for piece in _pieces(data):
             asked = StageFile(
-                id=new_id("stg"), run=self.token, area=area, path=path, offset=offset, data=piece, mode=mode
+                id=new_id("stg"),
+                tenant=self.job.tenant_id,
+                run=self.token,
+                area=area,
+                path=path,
+                offset=offset,
+                data=piece,
+                mode=mode,
             )
             await _last(self._ports.bus, asked)
             offset += len(piece)

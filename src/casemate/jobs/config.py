@@ -15,6 +15,7 @@ import msgspec
 
 from casemate import job_limits as bound
 from casemate.config import Config
+from casemate.egress.policy import parse_pattern
 from casemate.errors import ConfigError, InvalidInput
 from casemate.executions.patterns import check_forbidden
 from casemate.jobs.log_rules import LogRules
@@ -155,6 +156,7 @@ def _checked(written: JobsConfig) -> JobSettings:
     _check_log_days(written)
     _check_words("allowed_commands", written.allowed_commands, bound.ALLOWED_COMMANDS_MAX)
     _check_words("allowed_hosts", written.allowed_hosts, bound.JOB_HOSTS_MAX)
+    _check_hosts(written.allowed_hosts)
     for port in written.blocked_ports:
         _check_number("blocked_ports", port, 1, _PORT_MAX)
     return JobSettings(
@@ -191,6 +193,14 @@ def _check_words(name: str, words: list[str], most: int) -> None:
     for word in words:
         if not word or not word.isprintable() or " " in word:
             raise ConfigError(f"jobs.{name}", f"{word[:80]!r} is no single word")
+
+
+def _check_hosts(hosts: list[str]) -> None:
+    try:
+        for text in hosts:
+            parse_pattern(text, "jobs.allowed_hosts")
+    except InvalidInput as error:
+        raise ConfigError(error.field, error.message.partition(": ")[2], hint=error.hint) from error
 
 
 def _meant(name: str, known: Mapping[str, object]) -> str:

@@ -5,13 +5,13 @@ None of it is what keeps a job within its bounds: that is the sandbox, and the g
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
+from casemate.egress.policy import parse_pattern
 from casemate.errors import NotAllowed
 from casemate.executions.patterns import find_forbidden
 from casemate.job_limits import SCANNED_MAX_CHARS, WORDS_SCANNED_MAX, WRAPPED_WORDS_MAX
@@ -168,11 +168,11 @@ def _in_targets(simple: Simple) -> Iterator[str]:
 
 
 def check_network(asked: NetworkPolicy, settings: JobSettings) -> None:
-    """Raise NotAllowed for a host beyond those that the operator lists, if any are listed."""
-    if not settings.allowed_hosts:
-        return
-    for host in asked.allowed_hosts:
-        if not any(covers(each, host) for each in settings.allowed_hosts):
+    """Raise NotAllowed for a host beyond those that the operator lists, if any are listed; InvalidInput for none."""
+    listed = [parse_pattern(each, "jobs.allowed_hosts") for each in settings.allowed_hosts]
+    for host in asked.allowed_hosts if listed else ():
+        wanted = parse_pattern(host, "network.allowed_hosts")
+        if not any(each.includes(wanted) for each in listed):
             hint = "allowed here: " + ", ".join(settings.allowed_hosts)
             raise NotAllowed("network.allowed_hosts", f"{host[:80]!r} is not among the allowed hosts", hint=hint)
 
@@ -186,37 +186,3 @@ def narrowed(asked: NetworkPolicy, settings: JobSettings) -> NetworkPolicy:
     ports = tuple(sorted({*asked.blocked_ports, *settings.blocked_ports}))
     hosts = hosts if asked.outbound else ()
     return msgspec.structs.replace(asked, allowed_hosts=hosts, blocked_ports=ports, anywhere=())
-
-
-def covers(wider: str, narrower: str) -> bool:
-    """Whether all that one pattern allows is allowed by another: names, `*.suffix`, networks; each may have a port."""
-    wide_host, wide_port = _host_and_port(wider.lower())
-    host, port = _host_and_port(narrower.lower())
-    if wide_port and wide_port != port:
-        return False
-    if wide_host in {"*", host}:
-        return True
-    if wide_host.startswith("*."):
-        return host.endswith(wide_host[1:])
-    return _is_within(host, wide_host)
-
-
-def _is_within(inner: str, outer: str) -> bool:
-    try:
-        one, other = ipaddress.ip_network(inner, strict=False), ipaddress.ip_network(outer, strict=False)
-    except ValueError:
-        return False
-    if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
-        return one.subnet_of(other)
-    if isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network):
-        return one.subnet_of(other)
-    return False
-
-
-def _host_and_port(text: str) -> tuple[str, str]:
-    """`host:443` and `[2001:db8::1]:443` have a port; an address with many colons has none."""
-    if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        return host, port.removeprefix(":")
-    host, colon, port = text.rpartition(":")
-    return (host, port) if colon and ":" not in host else (text, "")

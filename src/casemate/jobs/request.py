@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from casemate import job_limits as bound
+from casemate.egress.policy import Rules
 from casemate.errors import InvalidInput
 from casemate.executions.request import check_code_size, check_maximum
 from casemate.jobs.config import JobSettings
@@ -23,10 +24,7 @@ from casemate.service_limits import LABEL_MAX_CHARS
 JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 IMAGES: Final = ("host",)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_HOST: Final = re.compile(r"[A-Za-z0-9*_.:/\[\]-]{1,255}", re.ASCII)
-_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}", re.ASCII)
 _MODE_MAX: Final = 0o777
-_PORT_MAX: Final = 65_535
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +82,18 @@ def spec_of(asked: Asked, settings: JobSettings, maximum: Mapping[str, Any]) -> 
         template=asked.template,
     )
     check_policy(spec, asked.command if isinstance(asked.command, str) else "", settings)
+    return msgspec.structs.replace(spec, network=narrowed(spec.network, settings))
+
+
+def still_allowed(spec: JobSpec, settings: JobSettings, maximum: Mapping[str, Any]) -> JobSpec:
+    """What was accepted before, by the rules of today. Raises InvalidInput and NotAllowed naming what they refuse.
+
+    What is today's default is within bounds as it is: the node narrows that.
+    """
+    _check_image(spec.image)
+    usual = settings.limits
+    check_maximum({name: value for name, value in spec.limits.items() if value != usual.get(name)}, maximum)
+    check_policy(spec, "", settings)
     return msgspec.structs.replace(spec, network=narrowed(spec.network, settings))
 
 
@@ -205,27 +215,24 @@ def _check_globs(field: str, globs: Sequence[str]) -> None:
 
 
 def _check_network(network: NetworkPolicy) -> None:
-    for field, hosts in (("allowed_hosts", network.allowed_hosts), ("inject", [each.host for each in network.inject])):
-        _check_count(f"network.{field}", hosts, bound.JOB_HOSTS_MAX)
-        for host in hosts:
-            if not _HOST.fullmatch(host):
-                raise InvalidInput(f"network.{field}", f"{host[:80]!r} is no host", hint="write it as api.example.org")
+    """By the gateway's own rules: what it would refuse when the job begins is refused here."""
+    _check_count("network.allowed_hosts", network.allowed_hosts, bound.JOB_HOSTS_MAX)
     for field, ports in (("allowed_ports", network.allowed_ports), ("blocked_ports", network.blocked_ports)):
         _check_count(f"network.{field}", ports, bound.JOB_PORTS_MAX)
-        if not all(1 <= port <= _PORT_MAX for port in ports):
-            raise InvalidInput(f"network.{field}", f"must be from 1 to {_PORT_MAX}")
-    if network.bandwidth_bytes_per_s is not None and network.bandwidth_bytes_per_s <= 0:
-        raise InvalidInput("network.bandwidth", "must be above 0")
-    headers = (*network.strip_headers, *(each.header for each in network.inject))
-    _check_count("network.strip_headers", headers, bound.JOB_HEADERS_MAX)
-    for header in headers:
-        if not _HEADER.fullmatch(header):
-            raise InvalidInput("network", f"{header[:80]!r} is no name of a header")
+    _check_count("network.strip_headers", (*network.strip_headers, *network.inject), bound.JOB_HEADERS_MAX)
+    try:
+        Rules(network)
+    except InvalidInput as error:
+        raise InvalidInput(f"network.{error.field}", error.message.partition(": ")[2], hint=error.hint) from error
+
+
+def _check_image(image: str) -> None:
+    if image not in IMAGES:
+        raise InvalidInput("image", f"{image[:80]!r} is not known", hint="known: " + ", ".join(IMAGES))
 
 
 def _check_rest(asked: Asked) -> None:
-    if asked.image not in IMAGES:
-        raise InvalidInput("image", f"{asked.image[:80]!r} is not known", hint="known: " + ", ".join(IMAGES))
+    _check_image(asked.image)
     if len(asked.stdin) > bound.JOB_STDIN_MAX_BYTES:
         problem = f"is larger than {bound.JOB_STDIN_MAX_BYTES} bytes"
         raise InvalidInput("stdin", problem, hint="give it as a file")

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from casemate import job_limits as limits
 from casemate.clock import now_us
-from casemate.errors import Conflict, InvalidInput, NotAllowed, NotFound, TooManyRequests
+from casemate.errors import Conflict, InvalidInput, NotFound, TooManyRequests
 from casemate.executions.book import Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
@@ -182,7 +182,7 @@ class Schedules:
             if tenant.state != tenants.ACTIVE:
                 return None
             return self._queue.accept(records, job, queue_max=tenant.queue_max, beside=self._beside)
-        except (NotAllowed, TooManyRequests, Conflict, NotFound) as error:
+        except (InvalidInput, TooManyRequests, Conflict, NotFound) as error:
             _LOG.warning("a schedule makes no job: %s", error, extra={"schedule": schedule.id})
             return None
 

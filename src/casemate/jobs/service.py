@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -17,9 +19,8 @@ from casemate.executions.book import IDEMPOTENCY_KEY, Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
 from casemate.jobs.dispatch import Dispatcher
-from casemate.jobs.policy import check_policy, narrowed
 from casemate.jobs.ports import JobLogs, JobObjects, Meter
-from casemate.jobs.request import Asked, check_id, spec_of
+from casemate.jobs.request import Asked, check_id, spec_of, still_allowed
 from casemate.model.ids import ID_BYTES, new_id
 from casemate.model.job import ENDED, Job, JobFile, JobSpec, JobState, Transition
 from casemate.queue.protocol import Beside, Queue
@@ -74,14 +75,15 @@ class Jobs:
             self._on_refusal()
             raise
 
-    def _still_allowed(self, spec: JobSpec) -> JobSpec:
-        """What was accepted before, as the policy of today has it. Raises NotAllowed."""
+    async def _still_allowed(self, spec: JobSpec) -> JobSpec:
+        """What was accepted before, as the rules of today have it. Raises InvalidInput and NotAllowed."""
+        checking = partial(still_allowed, spec, self.settings, self._maximum)
+        is_long = sum(map(len, (spec.code, *spec.argv))) >= limits.SPEC_IN_THREAD_MIN_CHARS
         try:
-            check_policy(spec, "", self.settings)
+            return await asyncio.to_thread(checking) if is_long else checking()
         except NotAllowed:
             self._on_refusal()
             raise
-        return msgspec.structs.replace(spec, network=narrowed(spec.network, self.settings))
 
     async def template(self, tenant_id: str, name: str) -> dict[str, Any]:
         """What a template of the tenant's says. Raises InvalidInput."""
@@ -125,11 +127,11 @@ class Jobs:
         if len(msgspec.json.encode(job.spec)) > limits.JOB_SPEC_MAX_BYTES:
             raise InvalidInput("files", "the job is too large", hint="bring what is large as objects")
 
-        def beside(records: Records, accepted: Job) -> None:
-            self._meter.check_in(records, accepted.tenant_id)
-            self._beside(records, accepted)
+        return await self.queue.submit(job, queue_max=caller.queue_max, beside=self._within_budget)
 
-        return await self.queue.submit(job, queue_max=caller.queue_max, beside=beside)
+    def _within_budget(self, records: Records, accepted: Job) -> None:
+        self._meter.check_in(records, accepted.tenant_id)
+        self._beside(records, accepted)
 
     async def _with_kept(self, job: Job) -> Job:
         """With what is kept of it, if it is there already: its files are not written over, an attempt may read them.
@@ -202,9 +204,10 @@ class Jobs:
         return job
 
     async def rerun(self, caller: Caller, job_id: str, *, new_id_wanted: str = "", request_id: str = "") -> Job:
-        """A new job that is the same, if it still may be. Raises NotFound, NotAllowed."""
+        """A new job that is the same, if it still may be. Raises NotFound, NotAllowed, and what `submit` does."""
         old = await self.get(caller.tenant_id, job_id)
-        return await self.submit(caller, self._still_allowed(old.spec), job_id=new_id_wanted, request_id=request_id)
+        spec = await self._still_allowed(old.spec)
+        return await self.submit(caller, spec, job_id=new_id_wanted, request_id=request_id)
 
     async def delete(self, tenant_id: str, job_id: str) -> Job:
         """Forget one that has ended, with its files and its log. Raises NotFound, Conflict."""
@@ -215,9 +218,14 @@ class Jobs:
         await self._logs.delete(tenant_id, job_id)
         return await self.database.write(lambda records: rows.delete_job(records, tenant_id, job_id))
 
-    async def retry_dead(self, tenant_id: str, job_id: str) -> Job:
-        """Queue a dead job again. Raises NotFound, Conflict."""
-        job = await self.queue.retry_dead(tenant_id, job_id, beside=self._beside)
+    async def retry_dead(self, caller: Caller, job_id: str) -> Job:
+        """Queue a dead job again, if it still may be run, and there is room for it.
+
+        Raises NotFound, Conflict, NotAllowed, InvalidInput, TooManyRequests, BudgetExceeded.
+        """
+        dead = await self.get(caller.tenant_id, job_id)
+        spec = await self._still_allowed(dead.spec)
+        job = await self.queue.retry_dead(dead, spec, queue_max=caller.queue_max, beside=self._within_budget)
         self.changes.tell(key_of(job))
         return job
 

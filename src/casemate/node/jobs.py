@@ -56,8 +56,9 @@ class Jobs:
     async def stage(self, asked: StageFile) -> AsyncGenerator[Answer, None]:
         if self._spool is None:
             raise NodeUnavailable("this node keeps no files")
+        place = (asked.area, asked.path)
         offset = await asyncio.to_thread(
-            self._spool.stage, asked.run, (asked.area, asked.path), asked.offset, asked.data, asked.mode
+            self._spool.stage, asked.run, place, asked.offset, asked.data, mode=asked.mode, tenant=asked.tenant
         )
         yield Answered(id=asked.id, value=offset)
 

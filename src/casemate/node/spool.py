@@ -59,8 +59,9 @@ def staged_parts(area: str, path: str) -> tuple[str, ...]:
 class Staged:
     """The files of one run. `root` is its directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, tenant: str) -> None:
         self.root = root
+        self.tenant = tenant
         self.lock = threading.Lock()
         self.touched_s = time.monotonic()
         self.is_taken = False
@@ -70,6 +71,11 @@ class Staged:
     @property
     def count(self) -> int:
         return len(self._files)
+
+    @property
+    def cost_bytes(self) -> int:
+        """What it counts for."""
+        return self._total_bytes + len(self._files) * bound.STAGED_OVERHEAD_BYTES
 
     @property
     def areas(self) -> list[str]:
@@ -137,8 +143,8 @@ class Spool:
         except OSError as error:
             raise ConfigError("service.data", f"{self._directory} cannot be used: {error.strerror}") from error
 
-    def stage(self, run: str, place: tuple[str, str], offset: int, data: bytes, mode: int) -> int:
-        """Keep a piece of a file at an area and a path in it; where it ends.
+    def stage(self, run: str, place: tuple[str, str], offset: int, data: bytes, *, mode: int, tenant: str) -> int:
+        """Keep a piece of a file of a tenant's run at an area and a path in it; where it ends.
 
         Raises InvalidInput, Conflict or CapacityError.
         """
@@ -146,8 +152,8 @@ class Spool:
         parts = (area, *staged_parts(area, path))
         if len(data) > bound.PIECE_MAX_BYTES or offset < 0:
             raise InvalidInput("data", f"a piece has at most {bound.PIECE_MAX_BYTES} bytes")
-        self._check_room()
-        staged = self._staged(run)
+        self._check_room(tenant, len(data))
+        staged = self._staged(tenant, run)
         with staged.lock:
             if staged.is_taken:
                 raise Conflict("that run has begun, or was forgotten")
@@ -158,12 +164,21 @@ class Spool:
             except OSError as error:
                 raise CapacityError(f"the node cannot keep the file: {error.strerror}") from error
 
-    def _check_room(self) -> None:
+    def _check_room(self, tenant: str, more_bytes: int) -> None:
+        """Raise CapacityError where the disk has no room, or that tenant has its share of it."""
         found = os.statvfs(self._directory)
-        if found.f_bavail * found.f_frsize < bound.SPOOL_FREE_MIN_BYTES:
+        free_bytes = found.f_bavail * found.f_frsize - bound.SPOOL_FREE_MIN_BYTES
+        if free_bytes < more_bytes or (found.f_files and found.f_favail < bound.SPOOL_FREE_MIN_FILES):
             raise CapacityError("the node's disk is full", hint="try again when other jobs have ended")
+        with self._lock:
+            held_bytes = sum(each.cost_bytes for each in self._runs.values() if each.tenant == tenant)
+        if held_bytes + more_bytes > bound.SPOOL_TENANT_FREE_SHARE * (free_bytes - more_bytes):
+            problem = f"the files of this tenant's jobs take its share of the node's disk: {held_bytes} bytes"
+            raise CapacityError(
+                problem, hint="try again when other jobs of the tenant have ended, or with smaller files"
+            )
 
-    def _staged(self, run: str) -> Staged:
+    def _staged(self, tenant: str, run: str) -> Staged:
         with self._lock:
             if run in self._runs:
                 return self._runs[run]
@@ -174,7 +189,7 @@ class Spool:
             if run not in self._runs:
                 root = self._directory / hashlib.sha256(run.encode("utf-8", "surrogatepass")).hexdigest()
                 root.mkdir(mode=_OURS)
-                self._runs[run] = Staged(root)
+                self._runs[run] = Staged(root, tenant)
             return self._runs[run]
 
     def _forget_old(self) -> None:

@@ -20,7 +20,7 @@ from casemate.clock import now_us
 from casemate.errors import Conflict, NotFound, TooManyRequests
 from casemate.job_limits import CLAIMS_MAX, EXPIRED_MAX, QUEUE_LOOK_S, QUEUE_RETRY_S
 from casemate.model.ids import new_id
-from casemate.model.job import ACTIVE, ENDED, Job, JobState
+from casemate.model.job import ACTIVE, ENDED, Job, JobSpec, JobState
 from casemate.model.result import Reason, Status
 from casemate.model.units import SECOND_US
 from casemate.queue.fairness import share_out
@@ -184,24 +184,25 @@ class RecordsQueue:
         _record(records, changes, at_us, beside)
         return tuple(change.now.job for change in changes)
 
-    async def retry_dead(self, tenant_id: str, job_id: str, *, beside: Beside = nothing_beside) -> Job:
-        """Queue a dead job again, its attempts counted anew. Raises NotFound, Conflict."""
-        operation = partial(self._retry_dead, tenant_id=tenant_id, job_id=job_id, beside=beside)
+    async def retry_dead(self, job: Job, spec: JobSpec, *, queue_max: int, beside: Beside = nothing_beside) -> Job:
+        """Queue a dead job again, to be run as that. Raises NotFound, Conflict and TooManyRequests."""
+        operation = partial(self._retry_dead, was=job, spec=spec, queue_max=queue_max, beside=beside)
         again = await self._database.write(operation)
         self._wake(again)
         return again
 
-    def _retry_dead(self, records: Records, *, tenant_id: str, job_id: str, beside: Beside) -> Job:
-        row = _found(records, tenant_id, job_id)
+    def _retry_dead(self, records: Records, *, was: Job, spec: JobSpec, queue_max: int, beside: Beside) -> Job:
+        row = _found(records, was.tenant_id, was.id)
         if row.job.state is not JobState.DEAD:
-            raise Conflict(f"the job {job_id!r} is {row.job.state}, not dead")
-        at_us = self._clock()
-        job = replace(
-            row.job, state=JobState.QUEUED, attempt=0, lost=0, due_us=at_us, ended_us=None, cancel_asked=False
-        )
-        change = Change(was=row, now=replace(row, job=job, place=READY), detail="again, after it was dead")
-        _record(records, [change], at_us, beside)
-        return job
+            raise Conflict(f"the job {was.id!r} is {row.job.state}, not dead")
+        if row.job.spec != was.spec:
+            raise Conflict(f"the job {was.id!r} is another one by now", hint="look it up again")
+        leases.check_free(records, was.tenant_id, queue_max=queue_max)
+        change = _again(row, spec, self._clock())
+        if spec != was.spec:
+            jobs.put_spec(records, change.now.job)
+        _record(records, [change], change.now.job.due_us, beside)
+        return change.now.job
 
     async def pause(self, tenant_id: str | None) -> None:
         """Lease nothing of that tenant any more; None: of nobody."""
@@ -277,6 +278,19 @@ def _ended(row: Row, ending: Ending, at_us: int) -> Change:
     waits = DELAYED if due_us > at_us else READY
     now = Row(job=job, place=waits if state is JobState.QUEUED else OUT)
     return Change(was=row, now=now, detail=ending.detail, ends=True)
+
+
+def _again(row: Row, spec: JobSpec, at_us: int) -> Change:
+    begun = {
+        "state": JobState.QUEUED,
+        "attempt": 0,
+        "lost": 0,
+        "due_us": at_us,
+        "ended_us": None,
+        "cancel_asked": False,
+    }
+    job = replace(row.job, spec=spec, **begun)
+    return Change(was=row, now=replace(row, job=job, place=READY), detail="again, after it was dead")
 
 
 def _lost(row: Row, at_us: int) -> Change:

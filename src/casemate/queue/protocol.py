@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from casemate.model.job import Job, JobState, Transition
+from casemate.model.job import Job, JobSpec, JobState, Transition
 from casemate.store.database import Records
 
 Beside: TypeAlias = Callable[[Records, Job], None]
@@ -94,8 +94,11 @@ class Queue(Protocol):
         `holder` says of itself that it has none any more, as after a restart: all of its leases are taken back, too.
         """
 
-    async def retry_dead(self, tenant_id: str, job_id: str, *, beside: Beside = nothing_beside) -> Job:
-        """Queue a dead job again, its attempts counted anew. Raises NotFound, Conflict."""
+    async def retry_dead(self, job: Job, spec: JobSpec, *, queue_max: int, beside: Beside = nothing_beside) -> Job:
+        """Queue a dead job again, its attempts counted anew: as that is to be run now what it was when looked up.
+
+        Raises NotFound, Conflict, also where it is another job by now, and TooManyRequests.
+        """
 
     async def pause(self, tenant_id: str | None) -> None:
         """Lease nothing of that tenant any more; None: of nobody."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, tuple_, update
 
 from casemate.errors import Conflict, NotFound
 from casemate.job_limits import SPECS_A_PAGE_MAX_BYTES, TRANSITIONS_READ_MAX
@@ -86,6 +86,11 @@ def list_jobs(
             return Page(items=tuple(items), next_cursor=cursor_of(items[-1].created_us, items[-1].id))
         items.append(job_of(row))
     return Page(items=tuple(items))
+
+
+def put_spec(connection: Connection, job: Job) -> None:
+    """Write down what is to be run from now on."""
+    connection.execute(update(table).where(*_one(job.tenant_id, job.id)).values(spec=msgspec.json.encode(job.spec)))
 
 
 def transitions(connection: Connection, tenant_id: str, job_id: str) -> tuple[Transition, ...]:

@@ -152,7 +152,18 @@ def _count_in(connection: Connection, row: Row, *, queue_max: int, at_us: int) -
         make_queue(connection, tenant_id)
         if _COUNTED_IF_FREE.run(connection, values).rowcount:
             return
-    raise TooManyRequests(f"{queue_max} jobs of this tenant are waiting already", retry_after_s=QUEUE_RETRY_S)
+    raise _full(queue_max)
+
+
+def _full(queue_max: int) -> TooManyRequests:
+    return TooManyRequests(f"{queue_max} jobs of this tenant are waiting already", retry_after_s=QUEUE_RETRY_S)
+
+
+def check_free(connection: Connection, tenant_id: str, *, queue_max: int) -> None:
+    """Raise TooManyRequests where so many wait; until the end of the transaction nobody else adds one."""
+    query = select(job_queues.c.ready + job_queues.c.delayed).where(_QUEUE).with_for_update()
+    if (connection.execute(query, {"of_tenant": tenant_id}).scalar() or 0) >= queue_max:
+        raise _full(queue_max)
 
 
 def has_queue(connection: Connection, tenant_id: str) -> bool:

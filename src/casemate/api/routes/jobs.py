@@ -174,7 +174,7 @@ async def rerun(job_id: str, body: RerunIn, request: Request, parts: Parts, who:
 @router.post("/jobs/{job_id}/retry", status_code=202, response_model=JobOut, summary="Retry a dead job")
 async def retry(job_id: str, parts: Parts, who: Submitter) -> Response:
     """Queue a dead job again, its attempts counted anew."""
-    return json_response(full_document(await parts.jobs.retry_dead(who.tenant_id, job_id)), 202)
+    return json_response(full_document(await parts.jobs.retry_dead(who, job_id)), 202)
 
 
 @router.delete("/jobs/{job_id}", status_code=204, response_class=Response, summary="Delete a job")
