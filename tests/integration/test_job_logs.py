@@ -444,6 +444,28 @@ def test_s2_66_logs_are_forgotten_by_rules_for_runtimes_and_kinds(tmp_path: Path
     asyncio.run(swept())
 
 
+def test_a_log_that_cannot_be_deleted_holds_up_no_other(tmp_path: Path) -> None:
+    async def swept() -> None:
+        async with bench(tmp_path) as found:
+            for identity in ("job_1", "job_bad", "job_2"):
+                await found.printed("old\n", identity)
+            await found.move()
+            real = found.blobs.delete
+
+            async def delete(key: str) -> bool:
+                if "job_bad" in key:
+                    raise RecordsUnavailable("full", "the disk is full")
+                return await real(key)
+
+            found.blobs.delete = delete  # type: ignore[method-assign]
+            assert await found.keeper().sweep(3 * NOW_US) == 2
+            assert [name.split("/")[1] for name in await found.objects()] == ["job_bad"]
+            found.blobs.delete = real  # type: ignore[method-assign]
+            assert await found.keeper().sweep(3 * NOW_US) == 1
+
+    asyncio.run(swept())
+
+
 def test_a_log_whose_object_is_gone_has_no_lines_there(tmp_path: Path, place: str | Path) -> None:
     async def gone() -> None:
         async with bench(tmp_path, place=place) as found:
