@@ -380,3 +380,18 @@ def test_what_cannot_be_written_down_is_sent_again_though_not_at_once(
     [notice] = delivered(world, f"127.0.0.1:{receiver.port}")
     assert notice.state == "delivered"
     assert len(receiver.taken) == 2
+
+
+def test_a_mistake_of_ours_counts_as_an_attempt(
+    database: Database, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound, "NOTICE_ATTEMPTS_MAX", 3)
+    world = World(database, f"http://127.0.0.1:{receiver.port}/")
+
+    def mistaken(host: str, port: int) -> list[str]:
+        raise KeyError(host, port)
+
+    world.post()
+    [notice] = delivered(world, f"127.0.0.1:{receiver.port}", resolve=mistaken)
+    assert (notice.state, notice.attempts, receiver.taken) == ("failed", 3, [])
+    assert notice.problem == "cannot be sent: a mistake of ours"

@@ -444,6 +444,28 @@ def test_s2_66_logs_are_forgotten_by_rules_for_runtimes_and_kinds(tmp_path: Path
     asyncio.run(swept())
 
 
+def test_a_log_that_cannot_be_deleted_holds_up_no_other(tmp_path: Path) -> None:
+    async def swept() -> None:
+        async with bench(tmp_path) as found:
+            for identity in ("job_1", "job_bad", "job_2"):
+                await found.printed("old\n", identity)
+            await found.move()
+            real = found.blobs.delete
+
+            async def delete(key: str) -> bool:
+                if "job_bad" in key:
+                    raise RecordsUnavailable("full", "the disk is full")
+                return await real(key)
+
+            found.blobs.delete = delete  # type: ignore[method-assign]
+            assert await found.keeper().sweep(3 * NOW_US) == 2
+            assert [name.split("/")[1] for name in await found.objects()] == ["job_bad"]
+            found.blobs.delete = real  # type: ignore[method-assign]
+            assert await found.keeper().sweep(3 * NOW_US) == 1
+
+    asyncio.run(swept())
+
+
 def test_a_log_whose_object_is_gone_has_no_lines_there(tmp_path: Path, place: str | Path) -> None:
     async def gone() -> None:
         async with bench(tmp_path, place=place) as found:
@@ -519,5 +541,32 @@ def test_a_log_that_is_deleted_while_it_is_moved_leaves_no_object(tmp_path: Path
             found.blobs.put = put  # type: ignore[method-assign]
             await found.move()
             assert await found.objects() == []
+
+    asyncio.run(deleted())
+
+
+def test_a_log_of_more_pieces_than_a_statement_takes_parameters_is_deleted(tmp_path: Path, place: str | Path) -> None:
+    """As a job leaves it that has printed a line a second for a day, and is deleted when it ends."""
+    last = 70_000
+    columns = (
+        "tenant_id, job_id, attempt, first_seq, last_seq, lines, size_bytes, begin_place, end_place, "
+        "first_at_us, last_at_us, data, object_key, object_offset, data_bytes"
+    )
+    more = text(
+        f"INSERT INTO job_log_pieces ({columns}) "
+        "WITH RECURSIVE counted(seq) AS (SELECT 2 UNION ALL SELECT seq + 1 FROM counted WHERE seq < :last) "
+        "SELECT tenant_id, job_id, attempt, counted.seq, counted.seq, lines, size_bytes, begin_place, end_place, "
+        "first_at_us, last_at_us, data, object_key, object_offset, data_bytes FROM job_log_pieces, counted"
+    )
+
+    async def deleted() -> None:
+        async with bench(tmp_path, place=place) as found:
+            await found.printed("1\n")
+            await found.database.write(lambda records: records.execute(more, {"last": last}))
+            assert await found.database.read(partial(count_of, "job_log_pieces")) == last
+            await found.printed("kept\n", "job_2")
+            await found.logs.delete(found.tenant, "job_1")
+            for name in ("job_logs", "job_log_pieces", "job_log_words"):
+                assert await found.database.read(partial(count_of, name)) == 1
 
     asyncio.run(deleted())

@@ -277,6 +277,30 @@ def test_s2_19_s2_21_what_a_job_leaves_is_kept_in_its_areas(objects: Objects) ->
     asyncio.run(main())
 
 
+def test_to_give_up_a_file_swallows_no_cancellation(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        ending, may_end = asyncio.Event(), asyncio.Event()
+
+        async def slow_to_end(*_: object) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ending.set()
+                await may_end.wait()
+
+        monkeypatch.setattr(objects, "put_key", slow_to_end)
+        files = of_jobs(objects).collecting(JOB, 1)
+        await files.piece("output/x", 0, b"abc")
+        closing = asyncio.create_task(files.close())
+        await ending.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        may_end.set()
+
+    asyncio.run(main())
+
+
 def test_what_is_not_what_the_node_says_is_no_file(objects: Objects) -> None:
     async def main() -> None:
         files = of_jobs(objects).collecting(JOB, 1)

@@ -131,7 +131,11 @@ def test_n2_link_local_and_multicast_addresses_are_never_admitted(address: str) 
 
 
 @pytest.mark.parametrize(
-    "address", ["169.254.169.254", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254", "0.0.0.0"]
+    "address",
+    [
+        *("169.254.169.254", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254", "0.0.0.0"),
+        *("64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "2002:a9fe:a9fe::1"),
+    ],
 )
 def test_n2_metadata_is_refused_even_where_the_operator_allows_everything(address: str) -> None:
     assert not rules("*", address, anywhere=("*",)).admits("a.example", address)

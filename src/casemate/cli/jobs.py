@@ -12,7 +12,17 @@ from casemate.cli import options
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.functions import code_of, language_of
 from casemate.cli.messages import printable, say, show, show_json
-from casemate.cli.service import client_of, document, labels_of, number_of, show_facts, show_rows, show_value, text_of
+from casemate.cli.service import (
+    client_of,
+    document,
+    labels_of,
+    limit_of,
+    number_of,
+    show_facts,
+    show_rows,
+    show_value,
+    text_of,
+)
 from casemate.errors import InvalidInput
 from casemate.model.job_told import JobQueue, JobRecord
 from casemate.service_limits import SERVICE_REQUEST_MAX_BYTES
@@ -96,7 +106,7 @@ def status_of(job: JobRecord) -> int:
 
 def list_jobs(parsed: Parsed) -> int:
     """Youngest first."""
-    limit = number_of(parsed.one("limit"), "--limit", "jobs list") or SHOWN
+    limit = limit_of(parsed, "jobs list", SHOWN)
     with client_of(parsed) as client:
         text = parsed.one("text")
         asked = {name: parsed.one(name) for name in FILTERS}
@@ -179,7 +189,7 @@ def dead(parsed: Parsed) -> int:
             again = client.jobs.retry(words[0])
             show_value(parsed, again, f"{printable(again.id)} is {again.state}")
         else:
-            limit = number_of(parsed.one("limit"), "--limit", "jobs dead") or SHOWN
+            limit = limit_of(parsed, "jobs dead", SHOWN)
             show_jobs(parsed, client.jobs.dead(limit=limit))
     return 0
 

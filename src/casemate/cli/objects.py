@@ -11,7 +11,7 @@ from casemate import object_limits as bound
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.messages import printable, say, show
 from casemate.cli.options import read_file
-from casemate.cli.service import client_of, number_of, show_rows, show_value
+from casemate.cli.service import client_of, limit_of, show_rows, show_value
 from casemate.errors import InvalidInput
 from casemate.model.objects import StoredObject
 from casemate.model.units import parse_bytes
@@ -29,7 +29,7 @@ _COLUMNS: Final[dict[str, Callable[[Any], object]]] = {
 
 def list_objects(parsed: Parsed) -> int:
     """By their keys."""
-    limit = number_of(parsed.one("limit"), "--limit", "objects list")
+    limit = limit_of(parsed, "objects list")
     with client_of(parsed) as client:
         show_rows(parsed, client.objects.list(parsed.words[0] if parsed.words else "", limit=limit), _COLUMNS)
     return 0
@@ -37,7 +37,7 @@ def list_objects(parsed: Parsed) -> int:
 
 def list_files(parsed: Parsed) -> int:
     """Those of a job."""
-    limit = number_of(parsed.one("limit"), "--limit", "jobs files")
+    limit = limit_of(parsed, "jobs files")
     with client_of(parsed) as client:
         found: Iterable[StoredObject] = client.objects.files(
             parsed.words[0], area=parsed.one("area") or "", limit=limit
@@ -180,12 +180,12 @@ def delete_secret(parsed: Parsed) -> int:
 
 def list_audit(parsed: Parsed) -> int:
     """Youngest first."""
-    limit = number_of(parsed.one("limit"), "--limit", "audit list")
+    limit = limit_of(parsed, "audit list", SHOWN)
     with client_of(parsed) as client:
         found = client.audit.list(
             action=parsed.one("action") or "",
             tenant=parsed.one("tenant") or "",
-            limit=SHOWN if limit is None else limit,
+            limit=limit,
         )
         columns = {
             "AT": lambda each: each.at,

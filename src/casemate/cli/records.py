@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.messages import printable, say, show, show_json
-from casemate.cli.service import client_of, labels_of, number_of, show_facts, show_rows, show_value
+from casemate.cli.service import client_of, labels_of, limit_of, number_of, show_facts, show_rows, show_value
 from casemate.errors import FileTransferError
 from casemate.model.result import Result
 from casemate.model.service import Execution, Key
@@ -21,11 +21,11 @@ FILTERS: Final = ("state", "status", "reason", "runtime", "function", "since", "
 def list_runs(parsed: Parsed) -> int:
     """Youngest first."""
     with client_of(parsed) as client:
-        limit = number_of(parsed.one("limit"), "--limit", "runs list")
+        limit = limit_of(parsed, "runs list", RUNS_SHOWN)
         found = client.executions.list(
             **{name: parsed.one(name) for name in FILTERS},
             label=parsed.all("label"),
-            limit=RUNS_SHOWN if limit is None else limit,
+            limit=limit,
         )
         show_rows(
             parsed,
@@ -151,7 +151,7 @@ def _kept_for(parsed: Parsed) -> _Target:
 def list_keys(parsed: Parsed) -> int:
     """Without the keys themselves."""
     with client_of(parsed) as client:
-        found = client.keys.list(limit=number_of(parsed.one("limit"), "--limit", "key list"))
+        found = client.keys.list(limit=limit_of(parsed, "key list"))
         show_rows(
             parsed,
             found,
@@ -192,7 +192,7 @@ def create_tenant(parsed: Parsed) -> int:
 def list_tenants(parsed: Parsed) -> int:
     """All of them, or one's own."""
     with client_of(parsed) as client:
-        found = client.tenants.list(limit=number_of(parsed.one("limit"), "--limit", "tenant list"))
+        found = client.tenants.list(limit=limit_of(parsed, "tenant list"))
         show_rows(
             parsed,
             found,

@@ -51,6 +51,12 @@ def number_of(text: str | None, name: str, command: str) -> int | None:
     return int(text)
 
 
+def limit_of(parsed: Parsed, command: str, default: int | None = None) -> int | None:
+    """How many of a list are wanted. Raises UsageError."""
+    found = number_of(parsed.one("limit"), "--limit", command)
+    return default if found is None else found
+
+
 def labels_of(parsed: Parsed) -> dict[str, str] | None:
     """The labels that were given as NAME=VALUE."""
     found = {}

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from casemate import network_limits as bound
-from casemate.egress.rules import PORT_MAX, is_public, normal_host
+from casemate.egress.rules import PORT_MAX, is_public, meant, normal_host
 from casemate.errors import InvalidInput
 from casemate.model.network import Injection, NetworkPolicy
 
@@ -229,7 +229,14 @@ def address_of(host: str) -> Address | None:
 
 
 def is_never(address: Address) -> bool:
-    """Whether no rule at all leads there: link-local, the metadata services of clouds, multicast, no address."""
+    """Whether no rule at all leads there: link-local, the metadata services of clouds, multicast, no address.
+
+    Nor to what stands for such a one: a gateway of a network may translate it back.
+    """
+    return any(map(_is_never_itself, meant(address)))
+
+
+def _is_never_itself(address: Address) -> bool:
     return (
         address.is_link_local
         or address.is_multicast

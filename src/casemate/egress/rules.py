@@ -106,13 +106,13 @@ def is_public(text: str) -> bool:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return False
-    return all(each.is_global and not each.is_multicast and not _is_old(each) for each in _meant(address))
+    return all(each.is_global and not each.is_multicast and not _is_old(each) for each in meant(address))
 
 
 def _is_old(address: Address) -> bool:
     """Kinds that were given up, yet are routed somewhere: site-local, and IPv4 addresses written as IPv6 ones.
 
-    All of `::/8` is set aside for such; of it only those pass that `_meant` can read.
+    All of `::/8` is set aside for such; of it only those pass that `meant` can read.
     """
     if not isinstance(address, IPv6Address):
         return False
@@ -120,7 +120,7 @@ def _is_old(address: Address) -> bool:
     return address.is_site_local or (address.packed[0] == 0 and not known)
 
 
-def _meant(address: Address) -> Iterable[Address]:
+def meant(address: Address) -> Iterable[Address]:
     """The address, and the IPv4 address that it stands for where it is of such a kind."""
     yield address
     if isinstance(address, IPv6Address):

@@ -70,10 +70,20 @@ class LogKeeper:
             before_us = at_us - self._rules.kept_days(runtime, kind) * _DAY_US
             older = partial(rows.older, runtime=runtime, kind=kind, before_us=before_us)
             while found := [key for key in await self._database.read(older) if not self._writer.is_open(key)]:
-                for tenant_id, job_id in found:
-                    await self._logs.delete(tenant_id, job_id)
-                count += len(found)
+                forgotten = sum([await self._forget(key) for key in found])
+                count += forgotten
+                if not forgotten:
+                    break
         return count
+
+    async def _forget(self, key: Key) -> bool:
+        """Delete one log. One that cannot be deleted stays until a later turn, and holds up no other."""
+        try:
+            await self._logs.delete(*key)
+        except CasemateError as error:
+            _LOG.warning("the log of job %s could not be deleted: %s", key[1], error)
+            return False
+        return True
 
     # Moving ---------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -226,9 +226,12 @@ class _Coming:
             raise
 
     async def give_up(self) -> None:
+        """Idempotent. What it failed of is told already, unless that is a mistake of ours."""
         self._writing.cancel()
-        with suppress(asyncio.CancelledError, CasemateError):
-            await self._writing
+        await asyncio.wait((self._writing,))  # nothing of it is raised here, nor a cancellation of ours swallowed
+        error = None if self._writing.cancelled() else self._writing.exception()
+        if error is not None and not isinstance(error, CasemateError):
+            raise error
 
 
 def _below(key: str, area: str) -> str:

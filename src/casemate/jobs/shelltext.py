@@ -80,12 +80,12 @@ def _grouped(tokens: list[str]) -> Iterator[Simple]:
     targets: list[str] = []
     is_piped = goes_to = False
     for each in tokens:
-        if set(each) <= set(_SEPARATORS + "<>"):
+        if each and set(each) <= set(_SEPARATORS + "<>"):
             goes_to = bool({"<", ">"} & set(each))
             if not goes_to:
                 if words or targets:
                     yield Simple(_bare(words), tuple(targets), is_piped)
-                words, targets, is_piped = [], [], each == "|"
+                words, targets, is_piped = [], [], each[0] == "|" and each[:2] != "||"
         elif goes_to:
             targets.append(each)
             goes_to = False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import re
@@ -122,7 +123,7 @@ class _Coming:
     def begin(self, head: Head) -> None:
         """Raises Conflict where it is another object by now."""
         tag = head.headers.get("etag", "")
-        if self.size_bytes < 0:
+        if not self.count:
             self.tag = tag
             self.size_bytes = int(head.headers.get("content-length", "0"))
             found = _DIGEST.search(head.headers.get("repr-digest", ""))
@@ -188,10 +189,12 @@ class Target:
 
     def __init__(self, target: str | os.PathLike[str]) -> None:
         self._target = Path(target)
-        self._path = self._target.with_name(f".{self._target.name}.part")
+        self._path = self._target.parent / f".{self._target.name}.part"
         self._is_kept = False
 
     def __enter__(self) -> Self:
+        if self._target.is_dir():
+            raise FileTransferError(f"{self._target}: {os.strerror(errno.EISDIR)}", errno=errno.EISDIR)
         self._file = self._told(lambda: self._path.open("wb"))
         return self
 
@@ -206,10 +209,12 @@ class Target:
         self._is_kept = True
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self._file.close()
-        if not self._is_kept:
-            with suppress(OSError):
-                self._path.unlink()
+        if self._is_kept:
+            return
+        with suppress(OSError):  # of what was not written before, too: there is an error already
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink()
 
     def _told(self, work: Callable[[], T]) -> T:
         try:

@@ -23,6 +23,9 @@ class WordIndex(Protocol):
     def forget(self, connection: Connection, ids: Iterable[int]) -> None:
         """Of pieces that are deleted, or are to have other words."""
 
+    def forget_log(self, connection: Connection, tenant_id: str, job_id: str) -> None:
+        """Of all pieces of a log that is about to be deleted, however many they are."""
+
     def forget_tenant(self, connection: Connection, tenant_id: str) -> None:
         """Of all pieces of a tenant that is about to be deleted."""
 
@@ -44,6 +47,11 @@ class SqliteWords:
         rows = [{"id": key} for key in ids]
         if rows:
             connection.execute(text("DELETE FROM job_log_words WHERE rowid = :id"), rows)
+
+    def forget_log(self, connection: Connection, tenant_id: str, job_id: str) -> None:
+        of_log = "SELECT id FROM job_log_pieces WHERE tenant_id = :tenant AND job_id = :job"
+        delete = text(f"DELETE FROM job_log_words WHERE rowid IN ({of_log})")  # noqa: S608
+        connection.execute(delete, {"tenant": tenant_id, "job": job_id})
 
     def forget_tenant(self, connection: Connection, tenant_id: str) -> None:
         connection.execute(
@@ -73,6 +81,9 @@ class PostgresWords:
         rows = [{"id": key} for key in ids]
         if rows:
             connection.execute(text("DELETE FROM job_log_words WHERE id = :id"), rows)
+
+    def forget_log(self, connection: Connection, tenant_id: str, job_id: str) -> None:
+        """They go with the pieces."""
 
     def forget_tenant(self, connection: Connection, tenant_id: str) -> None:
         """They go with the pieces."""

@@ -351,8 +351,8 @@ def objects_of(connection: Connection, tenant_id: str, job_id: str) -> list[str]
 
 def remove(connection: Connection, tenant_id: str, job_id: str) -> bool:
     """Forget a log. Its objects go first. Idempotent."""
-    ids = connection.execute(select(pieces.c.id).where(*_of(tenant_id, job_id))).scalars().all()
-    _forget(connection, ids)
+    dialect_of(connection).words.forget_log(connection, tenant_id, job_id)
+    connection.execute(delete(pieces).where(*_of(tenant_id, job_id)))
     of_that = (table.c.tenant_id == tenant_id, table.c.job_id == job_id)
     return connection.execute(delete(table).where(*of_that)).rowcount > 0
 

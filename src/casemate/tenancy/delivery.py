@@ -168,6 +168,9 @@ class Delivery:
             return str(error), error.is_final
         except CasemateError as error:
             return error.message, False
+        except Exception:  # noqa: BLE001  (whatever it is: it counts as an attempt, or it would be made without end)
+            _LOG.exception("a notice could not be sent", notice=notice.event_id)
+            return "cannot be sent: a mistake of ours", False
         return "", False
 
     async def _attempt(self, notice: Notice, place: Place) -> None:

@@ -63,7 +63,11 @@ def check_secret(name: str, value: str) -> None:
     """Raises InvalidInput for what no variable of a job can be."""
     if not _NAME.fullmatch(name) or len(name) > SECRET_NAME_MAX_CHARS:
         raise InvalidInput("name", f"{name[:80]!r} is no name of a variable", hint="letters, digits and _")
-    if "\0" in value or len(value.encode("utf-8", "surrogatepass")) > SECRET_MAX_BYTES:
+    try:
+        size_bytes = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidInput("value", "is no text in UTF-8") from error
+    if "\0" in value or size_bytes > SECRET_MAX_BYTES:
         raise InvalidInput("value", f"holds a NUL character, or has more than {SECRET_MAX_BYTES} bytes")
 
 

@@ -13,9 +13,7 @@ import msgspec
 
 from casemate import account_limits as bound
 from casemate.clock import now_us
-from casemate.egress.rules import (
-    Policy,
-)
+from casemate.egress.rules import Policy
 from casemate.errors import InvalidInput
 from casemate.model.ids import new_id
 from casemate.model.result import JsonValue

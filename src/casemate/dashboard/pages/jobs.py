@@ -85,8 +85,10 @@ async def _queue(visit: Visit) -> Response:
 
 async def _one(visit: Visit) -> Response:
     found = await _facts(visit)
-    log = await visit.ask("GET", "jobs", visit.place("id"), "logs", query={"tail": str(LOG_LINES_SHOWN_MAX)})
-    return visit.page("job.html", log=log, lines=log["items"] if found["has_ended"] else [], **found)
+    log = None
+    if found["has_ended"]:  # otherwise a script follows it
+        log = await visit.ask("GET", "jobs", visit.place("id"), "logs", query={"tail": str(LOG_LINES_SHOWN_MAX)})
+    return visit.page("job.html", log=log, **found)
 
 
 async def _facts(visit: Visit) -> dict[str, Any]:
