@@ -75,8 +75,11 @@ demo: setup ## real macros over real measurements, each in a sandbox of its own
 test: setup-dev ## the whole suite: here, as an ordinary user, under cgroup v2 (User Mode Linux), without cgroups
 	@tests/run_all.sh
 
-test-here test-user test-uml test-uml-user test-no-cgroup test-warm: setup-dev
+test-here test-user test-no-cgroup test-warm: setup-dev
 	@tests/run_all.sh $(@:test-%=%)
+
+test-uml test-uml-user: setup-dev
+	@tests/run_all.sh $(@:test-%=%) $(@:test-%=%)-rest
 
 check: setup-dev ## ruff, mypy, layers and the quick tests
 	.venv/bin/ruff check

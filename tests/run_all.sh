@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
 # Runs the suite in every kind of place that it is meant for, and repeats each part's summary, and what failed, at the end.
-#   tests/run_all.sh [here|user|uml|uml-user|no-cgroup|warm]...      (all but warm without arguments; PYTEST_ARGS is passed on)
+#   tests/run_all.sh [here|user|uml|uml-rest|uml-user|uml-user-rest|no-cgroup|warm]...
+# Without arguments all but warm; PYTEST_ARGS is passed on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What the kernel and its control groups decide; the rest is the same everywhere, and system calls are slow in there.
 readonly OTHER_KERNEL=(tests/security/test_{cpu,kernel,memory,processes}.py tests/integration/cgroups tests/integration/test_contract.py)
-readonly ISOLATION=(tests/security tests/integration tests/packages)
+# Records, and jobs on a node that is made up, begin no sandbox: they are the same for every user and every kernel.
+readonly ISOLATION=(
+    tests/security tests/integration tests/packages
+    --ignore-glob='*/integration/test_'{record,job,flows,audit_log,carried_out,delivery,tenancy}'*'
+)
+# About half of what each machine of User Mode Linux has to do, which has but one processor; another one does the rest.
+readonly HALF=(tests/security/test_{cpu,memory}.py)
+readonly USERS_HALF=(tests/security/test_{cpu,files,items,memory,output,processes,tenants}.py)
 readonly QUICK_COMPARISONS="not (test_is_as_natively or in_a_fork) or prints_a_line or exits_with_a_status or fails_uncaught"
 readonly ORDINARY_UID=61234 # in nobody's passwd
 readonly UML_LIMIT_S=${UML_LIMIT_S:-1200}
-readonly WORKERS=4 # at most; no more than there are processors
+readonly PROCESSORS=$(nproc)
+readonly WORKERS=$((PROCESSORS > 4 ? 6 : (PROCESSORS * 3 + 1) / 2)) # for more than half of the time a test waits
 readonly UML_SLOWNESS=20 # a process takes that many times longer there
 readonly SHOWN_LINES=30 SHOWN_NAMES=20 SHOWN_COLUMNS=300 # of a part that failed, at the end
 read -r -a more <<< "${PYTEST_ARGS:-}" || true
@@ -18,7 +27,6 @@ bundle=""
 logs=.cache/test
 mkdir -p "$logs"
 declare -A behind=() # parts that run beside the others, and their processes
-begun=""
 
 leave() { # also when interrupted
     local part
@@ -65,7 +73,7 @@ make_bundle() { # the wheel, installed as a user has it, with the tests beside i
 in_parallel() { # python, marks, what else pytest is given
     local python=$1 marks=$2 status=0
     shift 2
-    "$python" -m pytest --numprocesses auto --maxprocesses $WORKERS --dist loadfile -m "${marks:+($marks) and }not alone" \
+    "$python" -m pytest --numprocesses $WORKERS --dist loadfile -m "${marks:+($marks) and }not alone" \
         "$@" || status=$?
     "$python" -m pytest -m "${marks:+($marks) and }alone" "$@" || [[ $? -eq 5 ]] || status=1 # 5: there is none
     return $status
@@ -85,20 +93,36 @@ user() {
     )
 }
 
-uml() {
+on_machine() { # what it is given
     tests/uml/run.sh --limit "$UML_LIMIT_S" -- \
         env CASEMATE_TEST_SLOWNESS=$UML_SLOWNESS PYTHONDONTWRITEBYTECODE=1 \
-        .venv/bin/python -m pytest -m "not slow and not soak" --timeout 300 "${OTHER_KERNEL[@]}" "$@"
+        .venv/bin/python -m pytest -m "not slow and not soak" --timeout 300 "$@"
 }
 
-uml_user() {
+uml() {
+    on_machine "${HALF[@]}" "$@"
+}
+
+uml_rest() {
+    on_machine "${OTHER_KERNEL[@]}" "${HALF[@]/#/--ignore=}" "$@"
+}
+
+on_users_machine() { # what it is given
     (
         cd "$bundle"
         tests/uml/run.sh --limit "$UML_LIMIT_S" --share "$bundle" --user $ORDINARY_UID -- \
             env PATH="$bundle/venv/bin:/usr/local/bin:/usr/bin:/bin" \
             CASEMATE_TEST_SLOWNESS=$UML_SLOWNESS PYTHONDONTWRITEBYTECODE=1 \
-            venv/bin/python -m pytest -m "limits and not slow" --timeout 300 "${ISOLATION[@]}" "$@"
+            venv/bin/python -m pytest -m "limits and not slow" --timeout 300 "$@"
     )
+}
+
+uml_user() {
+    on_users_machine "${USERS_HALF[@]}" "$@"
+}
+
+uml_user_rest() {
+    on_users_machine "${ISOLATION[@]}" "${USERS_HALF[@]/#/--ignore=}" "$@"
 }
 
 no_cgroup() {
@@ -114,8 +138,8 @@ title() {
     case $1 in
         here) echo "as user $(id -u) on this machine, all tests" ;;
         user) echo "isolation, the installed wheel, as an ordinary user" ;;
-        uml) echo "isolation, User Mode Linux with cgroup v2, as root" ;;
-        uml-user) echo "limits, User Mode Linux with a delegated cgroup, as an ordinary user" ;;
+        uml | uml-rest) echo "isolation, User Mode Linux with cgroup v2, as root" ;;
+        uml-user | uml-user-rest) echo "limits, User Mode Linux with a delegated cgroup, as an ordinary user" ;;
         no-cgroup) echo "limits, without cgroups" ;;
         warm) echo "the attacks once more, in sandboxes that were made ahead" ;;
         *) echo "unknown part: $1" >&2; exit 2 ;;
@@ -125,9 +149,9 @@ title() {
 if [[ $# -gt 0 ]]; then
     parts=("$@")
 elif [[ $(id -u) -eq 0 ]]; then
-    parts=(here user uml uml-user no-cgroup)
+    parts=(here user uml uml-rest uml-user uml-user-rest no-cgroup)
 else
-    parts=(here uml uml-user no-cgroup) # `here` is as an ordinary user
+    parts=(here uml uml-rest uml-user uml-user-rest no-cgroup) # `here` is as an ordinary user
 fi
 failures=() # parts
 report=()
@@ -163,7 +187,7 @@ start_part() { # beside the others, in a process group of its own; what it says 
     set -m
     (
         trap - EXIT
-        status=0
+        begun=$SECONDS status=0
         "${1//-/_}" "${more[@]}" > "$logs/$1.log" 2>&1 < /dev/null || status=$?
         printf '%s %s\n' $((SECONDS - begun)) "$status" > "$logs/$1.end"
     ) &
@@ -180,21 +204,22 @@ await_part() {
     conclude "$1" "$seconds" "$status"
 }
 
-# User Mode Linux has one processor: its machines run at the same time, and beside nothing that measures time.
+# User Mode Linux has one processor: its machines run at the same time, as many as there are processors, and beside
+# nothing that measures time.
 machines=()
 for part in "${parts[@]}"; do
     title "$part" > /dev/null # an unknown part is refused before anything runs
-    [[ $part != @(user|uml-user) ]] || make_bundle # here, not in a subshell, so that it is made once and removed
+    [[ $part != @(user|uml-user*) ]] || make_bundle # here, not in a subshell, so that it is made once and removed
     [[ $part != uml* ]] || machines+=("$part")
 done
 for part in "${parts[@]}"; do
-    if [[ $part == uml* && ${#machines[@]} -gt 1 ]]; then
-        if [[ -z $begun ]]; then
-            begun=$SECONDS
-            printf '\n##### at the same time: %s\n' "${machines[*]}"
-            for machine in "${machines[@]}"; do start_part "$machine"; done
-        fi
+    if [[ $part == uml* && (${#machines[@]} -gt 1 || -n ${behind[$part]:-}) ]]; then
+        while [[ ${#machines[@]} -gt 0 && ${#behind[@]} -lt $PROCESSORS ]]; do
+            start_part "${machines[0]}"
+            machines=("${machines[@]:1}")
+        done
         printf '\n##### %s: %s\n' "$part" "$(title "$part")"
+        printf 'at the same time: %s\n' "${!behind[*]}"
         await_part "$part"
     else
         printf '\n##### %s: %s\n' "$part" "$(title "$part")"

@@ -23,8 +23,10 @@ from casemate.errors import (
     UnknownRuntime,
 )
 from casemate.model.result import Chunk, Reason
+from casemate.sdk import exchange
 
 CUTS = 100
+PORTION = 250
 MOST_BYTES = 40_000
 """More than the largest event, which has to come through whole."""
 
@@ -313,14 +315,15 @@ def test_a_batch_that_is_cut_goes_on(service: Service, key: str, mean: str) -> N
                 assert [answer.output for answer in client.functions.batch(mean, items)] == list(range(60))
 
 
-@pytest.mark.slow
-def test_more_items_than_one_request_takes(client: casemate.Client) -> None:
+def test_more_items_than_one_request_takes(client: casemate.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert limits.SDK_BATCH_ITEMS_MAX <= limits.BATCH_ITEMS_MAX
+    monkeypatch.setattr(exchange, "SDK_BATCH_ITEMS_MAX", PORTION)  # fewer, sent in the same way
     client.functions.publish("echo", "output = input", "javascript", limits={"timeout": "30s"})
-    items = ({"id": str(number), "data": number} for number in range(limits.SDK_BATCH_ITEMS_MAX + 10))
+    items = ({"id": str(number), "data": number} for number in range(2 * PORTION + 10))
     count = 0
     for count, answer in enumerate(client.functions.stream("echo", items), 1):
         assert (answer.id, answer.output) == (str(count - 1), count - 1)
-    assert count == limits.SDK_BATCH_ITEMS_MAX + 10
+    assert count == 2 * PORTION + 10
 
 
 def test_the_rest_of_the_service(client: casemate.Client) -> None:

@@ -20,6 +20,7 @@ from casemate.errors import InvalidInput, LaunchError
 from casemate.isolation.protocol import EVERYTHING, encode_signal
 from casemate.kernel.cgroup_types import CgroupUnavailable
 from casemate.model.layers import Layer
+from casemate.model.result import Reason
 from casemate.model.workers import WorkerGroup, WorkerInfo, WorkerKind, WorkerState
 from casemate.pool import decide
 from casemate.pool.worker import Worker
@@ -361,10 +362,12 @@ def test_s1_62_two_workers_with_shares_of_two_to_one_get_so_much(working: casema
 
 def test_s1_63_a_worker_without_a_control_group_is_held_to_its_share(slowness: float) -> None:
     with casemate.Engine(Config(engine=EngineConfig(cgroup="none"))) as working:
-        full, part = (start(working, FOREVER, limits={"cpu": cpus, "timeout": 2.0}) for cpus in (1.0, 0.2))
-        assert Layer.CGROUP not in full.isolation.layers
+        whole = start(working, FOREVER, limits={"cpu": 1.0, "cpu_time": 1.0, "timeout": 60.0 * slowness})
+        part = start(working, FOREVER, limits={"cpu": 0.2, "cpu_time": 1.0, "timeout": 2.0})
+        assert Layer.CGROUP not in whole.isolation.layers
+        assert whole.reason is Reason.CPU, "it gets as much as it may use"
+        assert part.reason is Reason.TIMEOUT
         assert used_s(part) < 2.0 * 0.2 * 1.6 * slowness
-        assert used_s(part) < used_s(full) / 2
 
 
 def test_what_is_ready_and_the_zygote_that_makes_it_are_told_of_as_well(working: casemate.Engine) -> None:
