@@ -6,15 +6,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # What the kernel and its control groups decide; the rest is the same everywhere, and system calls are slow in there.
-readonly OTHER_KERNEL=(tests/security/test_{cpu,kernel,memory,processes}.py tests/integration/cgroups tests/integration/test_contract.py)
+# In two halves, as a machine of User Mode Linux has but one processor.
+readonly OTHER_KERNEL=(tests/security/test_{cpu,memory}.py)
+readonly OTHER_KERNEL_REST=(tests/security/test_{kernel,processes}.py tests/integration/cgroups tests/integration/test_contract.py)
 # Records, and jobs on a node that is made up, begin no sandbox: they are the same for every user and every kernel.
 readonly ISOLATION=(
     tests/security tests/integration tests/packages
     --ignore-glob='*/integration/test_'{record,job,flows,audit_log,carried_out,delivery,tenancy}'*'
 )
-# About half of what each machine of User Mode Linux has to do, which has but one processor; another one does the rest.
-readonly HALF=(tests/security/test_{cpu,memory}.py)
-readonly USERS_HALF=(tests/security/test_{cpu,files,items,memory,output,processes,tenants}.py)
+readonly LIMITS=(tests/security/test_{cpu,files,items,memory,output,processes,tenants}.py) # about half of those there
 readonly QUICK_COMPARISONS="not (test_is_as_natively or in_a_fork) or prints_a_line or exits_with_a_status or fails_uncaught"
 readonly ORDINARY_UID=61234 # in nobody's passwd
 readonly UML_LIMIT_S=${UML_LIMIT_S:-1200}
@@ -100,11 +100,11 @@ on_machine() { # what it is given
 }
 
 uml() {
-    on_machine "${HALF[@]}" "$@"
+    on_machine "${OTHER_KERNEL[@]}" "$@"
 }
 
 uml_rest() {
-    on_machine "${OTHER_KERNEL[@]}" "${HALF[@]/#/--ignore=}" "$@"
+    on_machine "${OTHER_KERNEL_REST[@]}" "$@"
 }
 
 on_users_machine() { # what it is given
@@ -118,11 +118,11 @@ on_users_machine() { # what it is given
 }
 
 uml_user() {
-    on_users_machine "${USERS_HALF[@]}" "$@"
+    on_users_machine "${LIMITS[@]}" "$@"
 }
 
 uml_user_rest() {
-    on_users_machine "${ISOLATION[@]}" "${USERS_HALF[@]/#/--ignore=}" "$@"
+    on_users_machine "${ISOLATION[@]}" "${LIMITS[@]/#/--ignore=}" "$@"
 }
 
 no_cgroup() {
