@@ -45,7 +45,9 @@ class ObjectStore:
         self._server.stop()
 
 
-def presigned_problem(method: str, url: str, at: datetime, credentials: Credentials = CREDENTIALS) -> str:
+def presigned_problem(
+    method: str, url: str, at: datetime, credentials: Credentials = CREDENTIALS, **headers: str
+) -> str:
     """What S3 would have against a presigned request (AWS Signature Version 4); empty: nothing."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -59,7 +61,10 @@ def presigned_problem(method: str, url: str, at: datetime, credentials: Credenti
     canonical_query = "&".join(
         f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query)
     )
-    canonical = f"{method}\n{parts.path}\n{canonical_query}\nhost:{parts.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
+    names = query["X-Amz-SignedHeaders"]
+    sent = {"host": parts.netloc, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    signed = "".join(f"{name}:{sent.get(name, '')}\n" for name in names.split(";"))
+    canonical = f"{method}\n{parts.path}\n{canonical_query}\n{signed}\n{names}\nUNSIGNED-PAYLOAD"
     digest = hashlib.sha256(canonical.encode()).hexdigest()
     text = f"AWS4-HMAC-SHA256\n{query['X-Amz-Date']}\n{'/'.join(scope)}\n{digest}"
     key = f"AWS4{credentials.secret_key}".encode()

@@ -37,7 +37,8 @@ CLOSE_TIMEOUT_S: Final = 5.0
 
 MESSAGE_MAX_BYTES: Final = 128 * KIB
 ANSWERS_WAITING_MAX: Final = 4096
-"""Records of flows that wait for a parent that is busy; more are counted and thrown away."""
+"""Records of flows that wait for a parent that is busy; more are counted and thrown away. No sandbox has more of them
+than there is room left for others."""
 
 WAYS_MAX: Final = 4096
 OPEN_FILES_MAX: Final = 262_144
@@ -145,10 +146,15 @@ FLOW_WORD_MAX_CHARS: Final = 64
 
 FLOWS_A_WRITE_MAX: Final = 500
 FLOWS_WAITING_MAX: Final = 20_000
-"""That are not written down yet; more are counted and thrown away."""
+"""That are not written down yet; more are counted and thrown away. No tenant has more of them than there is room left
+for others."""
 
 FLOWS_GATHER_S: Final = 0.2
 """How long flows wait for others that are written down with them."""
 
+FLOW_BYTES: Final = 512
+"""What each that is kept counts for among what a tenant has in the records."""
+
 FLOW_FOLLOWERS_MAX: Final = 100
+FLOW_FOLLOWERS_A_TENANT_MAX: Final = 20
 FLOW_SWEEP_MAX_COUNT: Final = 5000

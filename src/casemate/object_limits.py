@@ -65,6 +65,16 @@ ADDRESS_LIFE_MAX_S: Final = 7 * 24 * 3600.0
 ADDRESS_LIFE_DEFAULT_S: Final = 3600.0
 ADDRESS_MAX_CHARS: Final = 4096
 
+DIRECT_PUT_MAX_BYTES: Final = 5 * GIB
+"""As much as S3 takes at once."""
+
+DIRECT_ADDRESSES_A_TENANT_MAX: Final = 1000
+"""Keys for which a tenant has addresses at the object store itself with which something can be put."""
+
+DIRECT_COUNTED_AFTER_S: Final = 2 * OBJECTS_RECOUNT_S
+"""So long after an address at the object store has expired room is still set aside: then what was put there has been
+counted."""
+
 # Secrets of tenants -------------------------------------------------------------------------------
 SECRET_MAX_BYTES: Final = 64 * KIB
 SECRETS_A_TENANT_MAX: Final = 1000

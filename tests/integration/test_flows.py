@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -15,17 +16,19 @@ from tests.integration.records import with_tenant
 from tests.unit.test_sdk_clients import EVENT_STREAM, Body, refused, said
 
 import casemate
+from casemate import network_limits as bound
 from casemate.api.measures import Measures
 from casemate.api.routes.flows import event_of, flow_document
 from casemate.cli.flows import line_of
 from casemate.cli.main import run
-from casemate.errors import InvalidInput, TooManyRequests
+from casemate.errors import InvalidInput, RecordsUnavailable, TooManyRequests
 from casemate.jobs.flows import Flows, open_flows
 from casemate.model.flow import Flow, FlowEntry
 from casemate.store import flows as rows
 from casemate.store import tenants
-from casemate.store.database import Database
+from casemate.store.database import Database, Records
 from casemate.store.flows import Filters, NewFlow, StoredFlow
+from casemate.store.stored import Stored, count_bytes
 
 GOOD = Flow(host="a.example", port=443, allowed=True, address="93.184.215.14", sent_bytes=10, received_bytes=20,
             wall_s=0.5, at_us=1_000_000, protocol="tls")  # fmt: skip
@@ -134,28 +137,112 @@ def test_what_waits_is_written_down_at_the_end(database: Database) -> None:
 def test_more_than_can_be_written_is_counted_and_thrown_away(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("casemate.network_limits.FLOWS_WAITING_MAX", 3)
+    monkeypatch.setattr("casemate.network_limits.FLOWS_WAITING_MAX", 6)
     owner = with_tenant(database)
 
     async def noted() -> None:
         flows = Flows(database)
         for _ in range(5):
             flows.note(owner, "job_1", 1, GOOD)
-        assert flows.dropped == 2
+        assert flows.dropped == {owner: 2}
         await flows.flush()
-        assert flows.dropped == 0
+        assert not flows.dropped
 
     asyncio.run(noted())
     assert len(read(database, owner)) == 3
 
 
-def test_followers_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("casemate.network_limits.FLOW_FOLLOWERS_MAX", 0)
+def test_s2_61_the_flood_of_one_tenant_takes_no_flow_of_another_and_does_not_go_first(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound, "FLOWS_WAITING_MAX", 100)
+    monkeypatch.setattr(bound, "FLOWS_A_WRITE_MAX", 2)
+    greedy, other = with_tenant(database, "greedy"), with_tenant(database, "other")
+    written: list[str] = []
+    insert = rows.insert_flows
+
+    def noting(connection: Records, new: list[NewFlow]) -> None:
+        written.extend(each.tenant_id for each in new)
+        insert(connection, new)
+
+    monkeypatch.setattr(rows, "insert_flows", noting)
+
+    async def noted() -> None:
+        flows = Flows(database)
+        for _ in range(1000):
+            flows.note(greedy, "job_1", 1, BAD)
+        for _ in range(3):
+            flows.note(other, "job_1", 1, GOOD)
+        assert flows.dropped == {greedy: 950}
+        await flows.flush()
+
+    asyncio.run(noted())
+    assert written[:6] == [greedy, other] * 3
+    assert len(read(database, other)) == 3
+    assert len(written) == 53
+
+
+def test_flows_that_the_records_do_not_take_are_written_later_each_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, fails = with_tenant(database), [RecordsUnavailable("io", "nobody answers")]
+    insert = rows.insert_flows
+
+    def fails_once(connection: Records, new: list[NewFlow]) -> None:
+        if fails:
+            raise fails.pop()
+        insert(connection, new)
+
+    monkeypatch.setattr(rows, "insert_flows", fails_once)
+
+    async def noted() -> None:
+        flows = Flows(database)
+        flows.note(owner, "job_1", 1, GOOD)
+        await flows.flush()
+        flows.note(owner, "job_1", 1, BAD)
+        await flows.flush()
+
+    asyncio.run(noted())
+    assert [flow.host for flow in read(database, owner)] == ["b.example", "a.example"]
+
+
+def test_flows_count_for_what_a_tenant_has_in_the_records(database: Database) -> None:
+    owner = with_tenant(database)
+    database.stored = Stored(2 * bound.FLOW_BYTES)
+
+    async def noted() -> None:
+        flows = Flows(database)
+        for _ in range(3):
+            flows.note(owner, "job_1", 1, GOOD)
+        assert flows.dropped == {owner: 1}
+        await flows.flush()
+
+    asyncio.run(noted())
+    assert database.read_now(count_bytes) == {owner: 2 * bound.FLOW_BYTES}
+
+
+def test_followers_are_bounded_and_each_tenants_as_well(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bound, "FLOW_FOLLOWERS_A_TENANT_MAX", 1)
+    monkeypatch.setattr(bound, "FLOW_FOLLOWERS_MAX", 2)
+    tenants_of = [with_tenant(database, name) for name in ("one", "two", "three")]
 
     async def refused() -> None:
-        with pytest.raises(TooManyRequests):
-            await anext(aiter(Flows(database).follow("ten_1", Filters(), 0)))
+        flows = Flows(database)
+        for tenant_id in tenants_of[:2]:
+            write(database, tenant_id, GOOD)
+            following = flows.follow(tenant_id, Filters(), 0)
+            assert len(await anext(aiter(following))) == 1
+            with pytest.raises(TooManyRequests, match="by 1 already"):
+                await anext(aiter(flows.follow(tenant_id, Filters(), 0)))
+            followed.append(following)
+        with pytest.raises(TooManyRequests, match="by 2 already"):
+            await anext(aiter(flows.follow(tenants_of[2], Filters(), 0)))
+        for following in followed:
+            await following.aclose()  # type: ignore[attr-defined]
+        write(database, tenants_of[2], GOOD)
+        assert await anext(aiter(flows.follow(tenants_of[2], Filters(), 0)))
 
+    followed: list[AsyncIterator[list[StoredFlow]]] = []
     asyncio.run(refused())
 
 

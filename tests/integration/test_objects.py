@@ -8,19 +8,25 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import msgspec
 import pytest
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials as BotoCredentials
 from tests.object_store import CREDENTIALS, ObjectStore, presigned_problem
 
 from casemate.blobs import opening, retention
 from casemate.blobs.envelope import MasterKeys
 from casemate.blobs.local import LocalBlobs
-from casemate.blobs.objects import Objects
+from casemate.blobs.objects import Objects, Room
 from casemate.blobs.pieces import pieces_of
+from casemate.blobs.presign import put_of_size
 from casemate.blobs.protocol import Blobs
 from casemate.blobs.s3 import S3Blobs
 from casemate.errors import (
@@ -35,7 +41,7 @@ from casemate.errors import (
 from casemate.jobs.objects import ObjectsOfJobs
 from casemate.model.job import Job, JobFile, JobSpec
 from casemate.object_config import ACCESS_VARIABLE, SECRET_VARIABLE, read_credentials, read_objects
-from casemate.object_limits import OBJECT_OVERHEAD_BYTES
+from casemate.object_limits import DIRECT_COUNTED_AFTER_S, OBJECT_OVERHEAD_BYTES
 from casemate.store.database import Database
 from casemate.tenancy.addresses import Addresses
 from casemate.tenancy.scopes import Scopes
@@ -435,7 +441,7 @@ def test_s2_73_a_presigned_address_is_for_one_method_and_object_until_it_expires
     async def main() -> None:
         blobs = S3Blobs.open(object_store.place(), CREDENTIALS)
         await blobs.put("ten_a/shared/a b", pieces_of(b"content"), size_max_bytes=100)
-        url = await blobs.presigned("ten_a/shared/a b", method="GET", life_s=60)
+        url = await blobs.presigned("ten_a/shared/a b", life_s=60)
         now = datetime.now(UTC)
         assert presigned_problem("GET", url, now) == ""
         assert presigned_problem("PUT", url, now) == "wrong signature"
@@ -447,13 +453,84 @@ def test_s2_73_a_presigned_address_is_for_one_method_and_object_until_it_expires
             presigned_problem("GET", url, now, msgspec.structs.replace(CREDENTIALS, secret_key="x"))
             == "wrong signature"
         )
-        put_url = await blobs.presigned("ten_a/shared/new", method="PUT", life_s=60)
-        assert presigned_problem("PUT", put_url, now) == ""
+        put_url = await blobs.presigned("ten_a/shared/a new", life_s=60, size_bytes=16)
+        assert presigned_problem("PUT", put_url, now, content_length="16") == ""
+        for length in ("15", "17", ""):
+            assert presigned_problem("PUT", put_url, now, content_length=length) == "wrong signature"
+        assert presigned_problem("GET", put_url, now, content_length="16") == "wrong signature"
+        assert presigned_problem("PUT", put_url, now + timedelta(seconds=62), content_length="16") == "expired"
         with httpx2.Client(timeout=30) as http:
             assert http.get(url).content == b"content"
             assert http.put(put_url, content=b"by somebody else").status_code == 200
-        blob = await blobs.head("ten_a/shared/new")
+        blob = await blobs.head("ten_a/shared/a new")
         assert (blob.size_bytes, blob.digest) == (16, "")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("token", ["", "session/token+with=signs"])
+def test_s2_73_a_presigned_put_is_what_others_make_of_the_same(token: str) -> None:
+    ours = msgspec.structs.replace(CREDENTIALS, session_token=token)
+    theirs = S3SigV4QueryAuth(
+        BotoCredentials(ours.access_key, ours.secret_key, token or None), "s3", "eu-west-3", expires=77
+    )
+    url = "https://bucket.s3.eu-west-3.amazonaws.com/some/where/objects/ten_a/shared/a%20b%C3%A4"
+    request = AWSRequest("PUT", url, headers={"Content-Length": "123"})
+    theirs.add_auth(request)
+    expected = {name: value for name, (value,) in parse_qs(urlsplit(request.url).query).items()}
+    at = datetime.strptime(expected["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    found = put_of_size(f"{url}?other=query", 123, ours, "eu-west-3", at=at, life_s=77)
+    assert {name: value for name, (value,) in parse_qs(urlsplit(found).query).items()} == expected
+    assert found.startswith(f"{url}?X-Amz-")
+
+
+def test_s2_75_what_may_be_put_at_the_store_itself_takes_room_until_it_has_been_counted(
+    object_store: ObjectStore,
+) -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        blobs = S3Blobs.open(object_store.place(), CREDENTIALS)
+        objects = objects_over(blobs, tenant_max=100_000 + 3 * OBJECT_OVERHEAD_BYTES, object_max=90_000)
+        objects.room = Room(blobs, objects.terms.tenant_max_bytes, clock=lambda: clock.now_s)
+        direct = partial(objects.direct, "ten_a", method="PUT", life_s=60.0)
+        for size in (None, 90_001):
+            with pytest.raises(InvalidInput) as wrong:
+                await direct("shared/new", size_bytes=size)
+            assert wrong.value.field == "size_max_bytes"
+        url = await direct("shared/new", size_bytes=60_000)
+        assert objects.room.held_by("ten_a") == 60_000 + OBJECT_OVERHEAD_BYTES
+        with pytest.raises(TooManyRequests):
+            await put(objects, "ten_a", "shared/other", bytes(40_001 + OBJECT_OVERHEAD_BYTES))
+        with pytest.raises(TooManyRequests):
+            await direct("shared/other", size_bytes=40_001 + OBJECT_OVERHEAD_BYTES)
+        await direct("shared/new", size_bytes=50_000)  # in the same place
+        assert objects.room.held_by("ten_a") == 60_000 + OBJECT_OVERHEAD_BYTES
+        await put(objects, "ten_b", "shared/other", bytes(60_000))
+        await objects.direct("ten_a", "shared/new", method="GET", life_s=60.0, size_bytes=None)
+        with httpx2.Client(timeout=30) as http:
+            assert http.put(url, content=bytes(60_000)).status_code == 200
+        clock.now_s += 60.0 + DIRECT_COUNTED_AFTER_S - 1
+        await retention.sweep(objects, {"ten_a", "ten_b"}, at_us=clock.now_us)
+        assert objects.room.held_by("ten_a") == 2 * (60_000 + OBJECT_OVERHEAD_BYTES)  # until it is sure
+        clock.now_s += 2
+        assert objects.room.held_by("ten_a") == 60_000 + OBJECT_OVERHEAD_BYTES
+
+    asyncio.run(main())
+
+
+def test_s2_75_addresses_to_put_at_the_store_itself_are_bounded(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("casemate.blobs.objects.DIRECT_ADDRESSES_A_TENANT_MAX", 2)
+
+    async def main() -> None:
+        objects = objects_over(S3Blobs.open(object_store.place(), CREDENTIALS))
+        for name in ("shared/a", "shared/b", "shared/a"):
+            await objects.direct("ten_a", name, method="PUT", life_s=60.0, size_bytes=1)
+        with pytest.raises(TooManyRequests):
+            await objects.direct("ten_a", "shared/c", method="PUT", life_s=60.0, size_bytes=1)
+        await objects.direct("ten_b", "shared/c", method="PUT", life_s=60.0, size_bytes=1)
 
     asyncio.run(main())
 

@@ -34,7 +34,12 @@ class SignIn(Sent):
     key: str = Field(max_length=_KEY_MAX_CHARS, description="Of the object.")
     method: Literal["GET", "PUT"] = "GET"
     expires_in_s: float = Field(bound.ADDRESS_LIFE_DEFAULT_S, gt=0, le=bound.ADDRESS_LIFE_MAX_S)
-    size_max_bytes: int | None = Field(None, ge=0, le=bound.OBJECT_MAX_BYTES, description="Of what may be put there.")
+    size_max_bytes: int | None = Field(
+        None,
+        ge=0,
+        le=bound.OBJECT_MAX_BYTES,
+        description="Of what may be put there; with `direct` exactly how large it is.",
+    )
     direct: bool = Field(default=False, description="At the object store itself, where that is S3.")
 
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from weakref import WeakValueDictionary
 
 import msgspec
 
+from casemate.blobs import signed
 from casemate.blobs.keys import UPLOADS, job_prefix, key_of, name_in, place_of, prefix_of
 from casemate.blobs.protocol import Blob, Blobs
+from casemate.blobs.reserved import Reserved
 from casemate.errors import InvalidInput, NotFound, TooManyRequests
 from casemate.object_config import ObjectsTerms
-from casemate.object_limits import OBJECT_OVERHEAD_BYTES
+from casemate.object_limits import (
+    DIRECT_ADDRESSES_A_TENANT_MAX,
+    DIRECT_COUNTED_AFTER_S,
+    DIRECT_PUT_MAX_BYTES,
+    OBJECT_OVERHEAD_BYTES,
+)
 
 _RETRY_S = 60.0
 
@@ -125,6 +133,31 @@ class Objects:
                 found.append(blob)
         return Listing(items=tuple(found))
 
+    async def direct(self, tenant: str, name: str, *, method: str, life_s: float, size_bytes: int | None) -> str:
+        """An address at the store itself. What may be put there is set aside until it has been counted.
+
+        Raises InvalidInput, and TooManyRequests.
+        """
+        presigned = getattr(self.blobs, "presigned", None)
+        if presigned is None:
+            raise InvalidInput("direct", "objects are not in S3 here", hint="leave it out")
+        key, is_put = key_of(tenant, name), method == signed.PUT
+        if is_put:
+            size_bytes = self._size_of_direct(size_bytes)
+            kept_s = life_s + DIRECT_COUNTED_AFTER_S
+            await self.room.reserve(tenant, key, size_bytes + OBJECT_OVERHEAD_BYTES, life_s=kept_s)
+        found: str = await presigned(key, life_s=life_s, size_bytes=size_bytes if is_put else None)
+        return found
+
+    def _size_of_direct(self, size_bytes: int | None) -> int:
+        most = min(self.terms.object_max_bytes, DIRECT_PUT_MAX_BYTES)
+        if size_bytes is None:
+            hint = "exactly so many bytes can be put there"
+            raise InvalidInput("size_max_bytes", "is missing: the object store has to be told", hint=hint)
+        if size_bytes > most:
+            raise InvalidInput("size_max_bytes", f"must be at most {most} with direct", hint="put it in parts")
+        return size_bytes
+
     async def delete(self, tenant: str, name: str) -> bool:
         """False: it was not there. Raises InvalidInput for a wrong name."""
         key = key_of(tenant, name)
@@ -184,24 +217,42 @@ async def checked(data: AsyncIterator[bytes], digest: str) -> AsyncIterator[byte
 
 
 class Room:
-    """How much each tenant keeps, counted when it first matters, and anew now and then."""
+    """How much each tenant keeps, counted when it first matters, and anew now and then; and what is set aside."""
 
-    def __init__(self, blobs: Blobs, most_bytes: int) -> None:
+    def __init__(self, blobs: Blobs, most_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._blobs = blobs
         self._most_bytes = most_bytes
+        self._clock = clock
         self._held: dict[str, int] = {}
+        self._reserved: dict[str, Reserved] = {}
         self._counting: dict[str, asyncio.Lock] = {}
 
     async def taking(self, tenant: str) -> Taking:
         """For one object that is coming. Raises TooManyRequests."""
+        await self._know(tenant)
+        taking = Taking(self, tenant)
+        taking.take(OBJECT_OVERHEAD_BYTES)
+        return taking
+
+    async def _know(self, tenant: str) -> None:
         if tenant not in self._held:
             async with self._counting.setdefault(tenant, asyncio.Lock()):
                 if tenant not in self._held:
                     self._held[tenant] = await self._counted(tenant)
             self._counting.pop(tenant, None)
-        taking = Taking(self, tenant)
-        taking.take(OBJECT_OVERHEAD_BYTES)
-        return taking
+
+    async def reserve(self, tenant: str, key: str, count: int, *, life_s: float) -> None:
+        """Set room aside for what may be put under a key by a way that is not ours. Raises TooManyRequests."""
+        await self._know(tenant)
+        reserved = self._reserved.setdefault(tenant, Reserved())
+        at_s = self._clock()
+        reserved.held_bytes(at_s)
+        more = count - reserved.of(key)
+        if not reserved.of(key) and len(reserved) >= DIRECT_ADDRESSES_A_TENANT_MAX:
+            problem = f"this tenant has {DIRECT_ADDRESSES_A_TENANT_MAX} addresses at the object store to put something"
+            raise TooManyRequests(problem, retry_after_s=_RETRY_S, hint="wait until some have expired")
+        self._check(tenant, self._held.get(tenant, 0) + max(0, more))
+        reserved.put(key, count, at_s + life_s)
 
     async def _counted(self, tenant: str) -> int:
         async with aclosing(self._blobs.list(prefix_of(tenant))) as blobs:  # type: ignore[type-var]
@@ -210,10 +261,17 @@ class Room:
     def take(self, tenant: str, count: int) -> None:
         """Have so much more. Raises TooManyRequests."""
         held = self._held.get(tenant, 0) + count
-        if held > self._most_bytes:
+        self._check(tenant, held)
+        self._held[tenant] = held
+
+    def _check(self, tenant: str, held: int) -> None:
+        if held + self._set_aside(tenant) > self._most_bytes:
             problem = f"this tenant's objects have {self._most_bytes} bytes already, which is all they may"
             raise TooManyRequests(problem, retry_after_s=_RETRY_S, hint="delete what nobody needs")
-        self._held[tenant] = held
+
+    def _set_aside(self, tenant: str) -> int:
+        reserved = self._reserved.get(tenant)
+        return 0 if reserved is None else reserved.held_bytes(self._clock())
 
     def give_back(self, tenant: str, count: int) -> None:
         """Have so much less."""
@@ -221,8 +279,8 @@ class Room:
             self._held[tenant] = max(0, self._held[tenant] - count)
 
     def held_by(self, tenant: str) -> int:
-        """How much that is, as far as it is known."""
-        return self._held.get(tenant, 0)
+        """How much that is, as far as it is known, with what is set aside."""
+        return self._held.get(tenant, 0) + self._set_aside(tenant)
 
     def counted(self, found: Mapping[str, int]) -> None:
         """What there really is."""
@@ -231,6 +289,7 @@ class Room:
     def forget(self, tenant: str) -> None:
         """Count anew when it next matters."""
         self._held.pop(tenant, None)
+        self._reserved.pop(tenant, None)
 
 
 class Taking:

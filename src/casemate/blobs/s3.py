@@ -20,6 +20,7 @@ from obstore.store import S3Store
 
 from casemate.blobs.keys import place_of
 from casemate.blobs.pieces import batches
+from casemate.blobs.presign import put_of_size
 from casemate.blobs.protocol import Blob, is_as_of
 from casemate.errors import ConfigError, Conflict, InvalidInput, NotFound, RecordsUnavailable
 from casemate.limits import MIB
@@ -53,8 +54,10 @@ class _Companion(msgspec.Struct, frozen=True):
 class S3Blobs:
     """Implements Blobs in a bucket that is there already."""
 
-    def __init__(self, store: S3Store) -> None:
+    def __init__(self, store: S3Store, credentials: Credentials, region: str) -> None:
         self._store = store
+        self._credentials = credentials
+        self._region = region
 
     @classmethod
     def open(cls, place: S3Place, credentials: Credentials | None) -> S3Blobs:
@@ -78,7 +81,7 @@ class S3Blobs:
             retry_config=_RETRIES,  # type: ignore[arg-type]
             **options,
         )
-        return cls(store)
+        return cls(store, credentials, place.region)
 
     async def put(self, key: str, data: AsyncIterator[bytes], *, size_max_bytes: int) -> Blob:
         """As the protocol says."""
@@ -181,14 +184,17 @@ class S3Blobs:
                     await obstore.delete_async(self._store, _DIGESTS + key)
         return True
 
-    async def presigned(self, key: str, *, method: str, life_s: float) -> str:
-        """An address at the object store itself, for that method and object alone."""
+    async def presigned(self, key: str, *, life_s: float, size_bytes: int | None = None) -> str:
+        """An address at the object store itself for getting that object, or for putting one of exactly that size."""
         place_of(key)
         with _told():
             found: str = await obstore.sign_async(
-                self._store, "GET" if method == "GET" else "PUT", _OBJECTS + key, timedelta(seconds=life_s)
+                self._store, "GET" if size_bytes is None else "PUT", _OBJECTS + key, timedelta(seconds=life_s)
             )
-        return found
+        if size_bytes is None:
+            return found
+        at, whole_s = datetime.now(UTC), max(1, int(life_s))
+        return put_of_size(found, size_bytes, self._credentials, self._region, at=at, life_s=whole_s)
 
 
 def _blob(meta: ObjectMeta, key: str, digest: str) -> Blob:

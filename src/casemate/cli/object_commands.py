@@ -69,7 +69,12 @@ SIGN: Final = Command(
         Option(
             names=("--expires",), metavar="TIME", group="Address", default="1h", help="how long it is good: 10m, 7d"
         ),
-        Option(names=("--max",), metavar="SIZE", group="Address", help="how large what is put may be: 512Mi"),
+        Option(
+            names=("--max",),
+            metavar="SIZE",
+            group="Address",
+            help="how large what is put may be: 512Mi; with --direct exactly that",
+        ),
         Option(names=("--direct",), group="Address", help="at the object store itself, where that is S3"),
         *COMMON,
     ),

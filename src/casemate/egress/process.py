@@ -34,6 +34,7 @@ from casemate.egress.wire import (
 )
 from casemate.errors import InvalidInput
 from casemate.kernel.privileges import give_up_privileges
+from casemate.lines import Lines
 from casemate.model.flow import Flow
 
 _NOBODY: Final = 65534
@@ -49,7 +50,8 @@ class Process:
         self._rest_s = rest_s
         self._rest: asyncio.TimerHandle | None = None
         self._ways: dict[int, Way] = {}
-        self._reports: asyncio.Queue[Report] = asyncio.Queue()
+        self._reports: Lines[int, Report] = Lines(bound.ANSWERS_WAITING_MAX)
+        self._has_reports = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -113,29 +115,38 @@ class Process:
             problem = str(error)
             for each in sockets:
                 each.close()
-        self._reports.put_nowait(Opened(order.way, problem))
+        self._report(Opened(order.way, problem))
         self._rested()
 
     async def _close(self, number: int) -> None:
         way = self._ways.pop(number, None)
         if way is not None:
-            self._reports.put_nowait(await way.close())
+            self._report(await way.close())
             self._rested()
 
     def _tell(self, way: int, flow: Flow) -> bool:
-        """Whether there was room for it: a parent that does not read is not waited for."""
-        if self._reports.qsize() >= bound.ANSWERS_WAITING_MAX:
-            return False
-        self._reports.put_nowait(FlowEnded(way, flow))
-        return True
+        """Whether there was room for it: a parent that does not read is not waited for.
+
+        Every way has a line of its own, and its turn: what one sandbox does keeps no record of another's away.
+        """
+        has_room = self._reports.has_room(way)
+        if has_room:
+            self._report(FlowEnded(way, flow))
+        return has_room
+
+    def _report(self, report: Report) -> None:
+        self._reports.add(report.way, report)
+        self._has_reports.set()
 
     async def _speak(self) -> None:
         while True:
-            report = await self._reports.get()
-            try:
-                await self._loop.sock_sendall(self._channel, encode(report))
-            except OSError:
-                return  # whoever listened is gone; reading notices that
+            await self._has_reports.wait()
+            self._has_reports.clear()
+            while found := self._reports.take(1):
+                try:
+                    await self._loop.sock_sendall(self._channel, encode(found[0]))
+                except OSError:
+                    return  # whoever listened is gone; reading notices that
 
 
 def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:

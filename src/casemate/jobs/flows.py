@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import islice
 
 import structlog
 
 from casemate import network_limits as bound
 from casemate.errors import CasemateError, TooManyRequests
+from casemate.lines import Lines
 from casemate.model.flow import Flow
 from casemate.recurring import Recurring
 from casemate.store import flows as rows
@@ -29,20 +29,21 @@ class Flows:
     def __init__(self, database: Database, count: Callable[[Flow], None] = lambda _: None) -> None:
         self._database = database
         self._count = count
-        self._waiting: deque[NewFlow] = deque()
+        self._waiting: Lines[str, NewFlow] = Lines(bound.FLOWS_WAITING_MAX)
+        self._group: list[NewFlow] = []
         self._work = asyncio.Event()
         self._written = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._followers = 0
-        self.dropped = 0
+        self._followers: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
 
     def note(self, tenant_id: str, job_id: str, attempt: int, flow: Flow) -> None:
         """Keep it; written later, with others. Never waits."""
         self._count(flow)
-        if len(self._waiting) >= bound.FLOWS_WAITING_MAX:
-            self.dropped += 1
-            return
-        self._waiting.append(NewFlow(tenant_id=tenant_id, job_id=job_id, attempt=attempt, flow=flow))
+        if self._waiting.has_room(tenant_id) and self._database.stored.takes(tenant_id, bound.FLOW_BYTES):
+            self._waiting.add(tenant_id, NewFlow(tenant_id=tenant_id, job_id=job_id, attempt=attempt, flow=flow))
+        else:
+            self.dropped[tenant_id] += 1
         self._work.set()
 
     async def page(self, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None) -> Page[StoredFlow]:
@@ -58,9 +59,8 @@ class Flows:
 
     async def follow(self, tenant_id: str, filters: Filters, after_id: int) -> AsyncIterator[list[StoredFlow]]:
         """A tenant's flows after that one as they come, some at a time. Raises TooManyRequests."""
-        if self._followers >= bound.FLOW_FOLLOWERS_MAX:
-            raise TooManyRequests(f"flows are followed by {bound.FLOW_FOLLOWERS_MAX} already", retry_after_s=1)
-        self._followers += 1
+        self._check_followers(tenant_id)
+        self._followers[tenant_id] += 1
         try:
             while True:
                 written = self._written
@@ -79,7 +79,15 @@ class Flows:
                 else:
                     await written.wait()
         finally:
-            self._followers -= 1
+            self._followers[tenant_id] -= 1
+
+    def _check_followers(self, tenant_id: str) -> None:
+        for count, most in (
+            (self._followers[tenant_id], bound.FLOW_FOLLOWERS_A_TENANT_MAX),
+            (self._followers.total(), bound.FLOW_FOLLOWERS_MAX),
+        ):
+            if count >= most:
+                raise TooManyRequests(f"flows are followed by {most} already", retry_after_s=1)
 
     async def gather(self) -> None:
         """Wait for what comes, and write it down with what comes soon after."""
@@ -89,25 +97,24 @@ class Flows:
         await self.flush()
 
     async def flush(self) -> None:
-        """Write down what waits. What the records do not take stays, and is tried again with what comes."""
+        """Write down what waits, by turns. What the records do not take is tried again with what comes."""
         async with self._writing:
             await self._flush()
 
     async def _flush(self) -> None:
-        while self._waiting:
-            group = list(islice(self._waiting, bound.FLOWS_A_WRITE_MAX))
+        while self._group or self._waiting:
+            self._group = self._group or self._waiting.take(bound.FLOWS_A_WRITE_MAX)
             try:
-                await self._database.write(partial(rows.insert_flows, new=group))
+                await self._database.write(partial(rows.insert_flows, new=self._group))
             except CasemateError as error:
-                _LOG.warning("flows were not written down", code=error.code, reason=str(error), count=len(group))
+                _LOG.warning("flows were not written down", code=error.code, reason=str(error), count=len(self._group))
                 return
-            for _ in group:
-                self._waiting.popleft()
+            self._group = []
             written, self._written = self._written, asyncio.Event()
             written.set()
-        if self.dropped:
-            _LOG.warning("flows were thrown away: more came than can be written", count=self.dropped)
-            self.dropped = 0
+        for tenant_id, count in self.dropped.items():
+            _LOG.warning("flows were thrown away: more came than are kept", tenant=tenant_id, count=count)
+        self.dropped.clear()
 
 
 @asynccontextmanager

@@ -38,7 +38,10 @@ def sign(
     size_max_bytes: int | None = None,
     direct: bool = False,
 ) -> Call[SignedAddress]:
-    """An address with which anybody may GET or PUT one object until it expires, or this client's key ends."""
+    """An address with which anybody may GET or PUT one object until it expires, or this client's key ends.
+
+    A `direct` one is at the object store itself, and for a PUT of exactly `size_max_bytes`.
+    """
     body = {
         "key": key,
         "method": method,

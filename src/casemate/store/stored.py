@@ -1,4 +1,4 @@
-"""How much of the records is whose: results, sources, answers that are kept, and logs together have a bound.
+"""How much of the records is whose: results, sources, answers that are kept, logs and flows together have a bound.
 
 What is written is added up as it comes, and counted anew now and then, when what was too old has been deleted.
 """
@@ -10,9 +10,10 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select
 
+from casemate.network_limits import FLOW_BYTES
 from casemate.service_limits import STORED_A_TENANT_MAX_BYTES
 from casemate.store.dialect import dialect_of
-from casemate.store.schema import executions, function_logs, function_versions, idempotency, job_log_pieces, jobs
+from casemate.store.schema import executions, flows, function_logs, function_versions, idempotency, job_log_pieces, jobs
 
 _CONTENTS: Final = (
     executions.c.result,
@@ -54,4 +55,6 @@ def count_bytes(connection: Connection) -> dict[str, int]:
         query = select(owner, func.sum(func.length(content))).where(content.is_not(None)).group_by(owner)
         for tenant_id, count in connection.execute(query):
             found[tenant_id] = found.get(tenant_id, 0) + int(count or 0)
+    for tenant_id, count in connection.execute(select(flows.c.tenant_id, func.count()).group_by(flows.c.tenant_id)):
+        found[tenant_id] = found.get(tenant_id, 0) + FLOW_BYTES * int(count)
     return found
