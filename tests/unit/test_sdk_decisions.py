@@ -14,8 +14,9 @@ import casemate
 from casemate import errors
 from casemate import service_limits as limits
 from casemate.errors import CasemateError, ConfigError, InvalidInput, PermissionDenied, ServiceError, TooManyRequests
+from casemate.job_limits import JOB_WAIT_MAX_S
 from casemate.model.function import Item
-from casemate.sdk import calls
+from casemate.sdk import calls, job_calls
 from casemate.sdk.items import ItemLike, sent_items
 from casemate.sdk.options import ExecutionOptions, execution_request
 from casemate.sdk.problems import ProblemBody, error_of, read_problem
@@ -196,6 +197,13 @@ def test_names_in_paths_stay_one_part() -> None:
 
 def test_queries_have_what_is_given() -> None:
     assert query(a=None, b=1, c=True, d=["x", "y"]) == (("b", "1"), ("c", "true"), ("d", "x"), ("d", "y"))
+
+
+def test_who_waits_for_a_job_is_not_given_up_while_the_service_waits() -> None:
+    assert job_calls.get_job("a").request.silence_max_s == limits.SDK_SILENCE_MAX_S
+    waiting = job_calls.get_job("a", wait=JOB_WAIT_MAX_S).request
+    assert waiting.silence_max_s >= JOB_WAIT_MAX_S + limits.SDK_SILENCE_MAX_S
+    assert waiting.query == (("wait", str(JOB_WAIT_MAX_S)),)
 
 
 def test_an_execution_is_asked_for_with_the_options_of_run(tmp_path: Path) -> None:

@@ -64,8 +64,7 @@ def set_budget(
     `period` is `day`, `month` or `total`.
     """
     body = given(unit=unit, period=period, soft=_exact(soft), hard=_exact(hard))
-    request = sent("PUT", path("budgets", name), body)
-    return Call(Request(method="PUT", path=request.path, query=query(tenant=tenant), body=request.body), reader(Budget))
+    return Call(sent("PUT", path("budgets", name), body, tenant=tenant), reader(Budget))
 
 
 def delete_budget(name: str, *, tenant: str | None = None) -> Call[None]:

@@ -21,15 +21,10 @@ from casemate.sdk.async_driver import AsyncDriver as _AsyncDriver
 from casemate.sdk.async_driver import Group as _Group
 from casemate.sdk.async_driver import awaited as _awaited
 from casemate.sdk.async_driver import listing as _listing
-from casemate.sdk.exchange import (
-    Following,
-    Kept,
-    batch,
-    follow,
-)
-from casemate.sdk.flows import FollowedFlows, follow_flows
+from casemate.sdk.exchange import Following, Kept, batch, follow, resume
+from casemate.sdk.flows import FollowedFlows
 from casemate.sdk.items import ItemLike, Progress, counted, sent_items, telling
-from casemate.sdk.job_logs import Followed, follow_log
+from casemate.sdk.job_logs import FollowedLog
 from casemate.sdk.options import ExecutionOptions, execution_request
 from casemate.sdk.requests import Request
 from casemate.sdk.settings import masked, settings
@@ -146,7 +141,7 @@ class AsyncLogs(_Group):
 
     def follow(self, job_id: str, *, tail: int | None = None) -> AsyncIterator[LogEntry]:
         """A job's lines as they come, each once, until it has ended; of those that are there the last `tail`."""
-        return self._driver.iterate(follow_log(self._driver.context, Followed(job_id, tail)))
+        return self._driver.iterate(resume(self._driver.context, FollowedLog(job_id, tail)))
 
 
 class AsyncFlows(_Group):
@@ -159,7 +154,7 @@ class AsyncFlows(_Group):
     ) -> AsyncIterator[FlowEntry]:
         """Flows as they end, each once; it does not end by itself."""
         followed = FollowedFlows(job=job, host=host, allowed=allowed)
-        return self._driver.iterate(follow_flows(self._driver.context, followed))
+        return self._driver.iterate(resume(self._driver.context, followed))
 
 
 class AsyncTenants(_Group):

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
-
 from casemate.model.resources import Limits
 from casemate.model.result import JsonValue
 from casemate.model.service import (
@@ -45,18 +43,27 @@ from casemate.sdk.requests import (
     read_nothing,
     reader,
 )
-from casemate.service_limits import SDK_WAIT_MAX_S
+from casemate.service_limits import SDK_SILENCE_MAX_S, SDK_WAIT_MAX_S
 
 
 def sent(
-    method: str, where: str, body: Mapping[str, object], *, key: str | None = None, waits: bool = False
+    method: str,
+    where: str,
+    body: Mapping[str, object],
+    *,
+    key: str | None = None,
+    waits: bool = False,
+    **values: object,
 ) -> Request:
-    """A request with a body. `waits`: the answer comes when something has run."""
-    encoded = encode("body", body)
-    request_key = check_key(key) if key is not None else ""
-    if not waits:
-        return Request(method=method, path=where, body=encoded, idempotency_key=request_key)
-    return Request(method=method, path=where, body=encoded, idempotency_key=request_key, silence_max_s=SDK_WAIT_MAX_S)
+    """A request with a body; `values` go into its query. `waits`: the answer comes when something has run."""
+    return Request(
+        method=method,
+        path=where,
+        query=query(**values),
+        body=encode("body", body),
+        idempotency_key=check_key(key) if key is not None else "",
+        silence_max_s=SDK_WAIT_MAX_S if waits else SDK_SILENCE_MAX_S,
+    )
 
 
 def asked(where: str, **values: object) -> Request:
@@ -233,8 +240,9 @@ def invoke(
 ) -> Call[Invocation]:
     """Call a function once. How the call ended is in what comes back; only what cannot be done is raised."""
     body: dict[str, object] = {"data": data, **given(context=context, timeout=_seconds(timeout))}
-    request = sent("POST", path("functions", name, "invoke"), body, key=idempotency_key, waits=True)
-    return Call(_at(request, version, alias), reader(Invocation))
+    where = path("functions", name, "invoke")
+    request = sent("POST", where, body, key=idempotency_key, waits=True, version=version, alias=alias)
+    return Call(request, reader(Invocation))
 
 
 def batch_request(
@@ -248,14 +256,14 @@ def batch_request(
     """A call of a function for each item; the items are JSON already."""
     head = encode("body", given(timeout=_seconds(timeout)))[1:-1]
     parts = (b'{"items":[' + b",".join(items) + b"]", *([head] if head else []))
-    request = Request(
+    return Request(
         method="POST",
         path=path("functions", name, "batch"),
+        query=query(version=version, alias=alias),
         body=b",".join(parts) + b"}",
         accept=LINES,
         silence_max_s=SDK_WAIT_MAX_S,
     )
-    return _at(request, version, alias)
 
 
 def several(words: str | Sequence[str] | None) -> list[str]:
@@ -266,10 +274,6 @@ def several(words: str | Sequence[str] | None) -> list[str]:
 def _seconds(timeout: float | str | None) -> float | None:
     """As people write it: 2, `500ms`, `1m`."""
     return None if timeout is None else float(parse_duration(timeout, field="timeout"))
-
-
-def _at(request: Request, version: int | None, alias: str | None) -> Request:
-    return msgspec.structs.replace(request, query=query(version=version, alias=alias))
 
 
 # Runners -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -37,6 +37,7 @@ from casemate.service_limits import PAGE_MAX_COUNT, SDK_BATCH_BODY_MAX_BYTES, SD
 
 T = TypeVar("T")
 E = TypeVar("E")
+E_co = TypeVar("E_co", covariant=True)
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -210,6 +211,70 @@ def _items(page: dict[str, Any], kind: type[T]) -> list[T]:
         raise not_an_answer(f"list of {kind.__name__}") from error
 
 
+# Streams of events ---------------------------------------------------------------------------------
+
+
+class Followed(Protocol[E_co]):
+    """What is followed by a stream of events."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to come."""
+
+    def take(self, event: Event) -> E_co | None:
+        """What an event has to show, if it has something."""
+
+
+class Resumed(Followed[E_co], Protocol[E_co]):
+    """What can be followed on from where it broke off. `place`: how far that is."""
+
+    place: str
+
+    @property
+    def request(self) -> Request:
+        """What goes on from here."""
+
+
+def resume(context: Context, followed: Resumed[E]) -> Steps[E, None]:
+    """Tell what a stream tells as it comes, everything once, whatever becomes of the connection, until it has ended."""
+    attempts = 0
+    while True:
+        attempts += 1
+        place, request = followed.place, followed.request
+        outcome = yield from _resume_once(request, followed)
+        if outcome is None:
+            return
+        if followed.place != place:
+            attempts = 1
+        yield context.pause(request, outcome, attempts)
+
+
+def _resume_once(request: Request, followed: Followed[E]) -> Steps[E, Answer | Failure | None]:
+    """None when it has come to its end."""
+    head = yield Open(request)
+    if not isinstance(head, Head):
+        return failed(head)
+    if not head.is_good or head.media_type != EVENTS:
+        return (yield from rest(head))
+    return (yield from _told(followed))
+
+
+def _told(followed: Followed[E]) -> Steps[E, Failure | None]:
+    """What the stream that is open tells; None when it has come to its end."""
+    events = Events()
+    while not followed.has_ended:
+        reply = yield READ
+        if not isinstance(reply, bytes):
+            return failed(reply)
+        if not reply:
+            return Failure(message="the service ended a stream before its end")
+        for event in events.feed(reply):
+            found = followed.take(event)
+            if found is not None:
+                yield Emit(found)
+    return None
+
+
 # An execution, followed ----------------------------------------------------------------------------
 
 
@@ -222,6 +287,10 @@ class Following:
         self.place = ""
         self.ended: Execution | None = None
         self._offsets = dict.fromkeys(OUTPUTS, 0)
+
+    @property
+    def has_ended(self) -> bool:
+        return self.ended is not None
 
     @property
     def result(self) -> Result | None:
@@ -292,18 +361,7 @@ def _follow_once(request: Request, following: Following) -> Steps[Chunk, Answer 
         return (yield from rest(head))
     if head.media_type != EVENTS:
         return (yield from _taken_up(head, following))
-    events = Events()
-    while following.ended is None:
-        reply = yield READ
-        if not isinstance(reply, bytes):
-            return failed(reply)
-        if not reply:
-            return Failure(message="the service ended a stream before its end")
-        for event in events.feed(reply):
-            chunk = following.take(event)
-            if chunk is not None:
-                yield Emit(chunk)
-    return None
+    return (yield from _told(following))
 
 
 def _taken_up(head: Head, following: Following) -> Plain[Answer | Failure | None]:

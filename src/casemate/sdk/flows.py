@@ -8,9 +8,8 @@ import msgspec
 
 from casemate.errors import ServiceError
 from casemate.model.flow import FlowEntry
-from casemate.sdk.events import Events
-from casemate.sdk.exchange import READ, Context, Emit, Open, Steps, failed, rest
-from casemate.sdk.requests import EVENTS, Answer, Failure, Head, Listing, Request, path, query
+from casemate.sdk.events import Event
+from casemate.sdk.requests import EVENTS, Listing, Request, path, query
 
 
 def list_flows(
@@ -36,46 +35,25 @@ class FollowedFlows:
 
     def __init__(self, *, job: str | None = None, host: str | None = None, allowed: bool | None = None) -> None:
         self._asked = query(job=job, host=host, allowed=_word(allowed))
-        self.last = ""
+        self.place = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """It has no end."""
+        return False
 
     @property
     def request(self) -> Request:
         """What goes on from here."""
-        return Request(method="GET", path=path("flows"), query=self._asked, accept=EVENTS, last_event_id=self.last)
+        return Request(method="GET", path=path("flows"), query=self._asked, accept=EVENTS, last_event_id=self.place)
+
+    def take(self, event: Event) -> FlowEntry | None:
+        """The flow that an event is."""
+        self.place = event.id or self.place
+        return _decoded(event.data) if event.kind == "flow" else None
 
 
-def follow_flows(context: Context, followed: FollowedFlows) -> Steps[FlowEntry, None]:
-    """Tell flows as they end, each once, whatever becomes of the connection; it does not end by itself."""
-    attempts = 0
-    while True:
-        attempts += 1
-        last, request = followed.last, followed.request
-        outcome = yield from _follow_once(request, followed)
-        if followed.last != last:
-            attempts = 1
-        yield context.pause(request, outcome, attempts)
-
-
-def _follow_once(request: Request, followed: FollowedFlows) -> Steps[FlowEntry, Answer | Failure]:
-    head = yield Open(request)
-    if not isinstance(head, Head):
-        return failed(head)
-    if not head.is_good or head.media_type != EVENTS:
-        return (yield from rest(head))
-    events = Events()
-    while True:
-        reply = yield READ
-        if not isinstance(reply, bytes):
-            return failed(reply)
-        if not reply:
-            return Failure(message="the service ended a stream that has no end")
-        for event in events.feed(reply):
-            followed.last = event.id or followed.last
-            if event.kind == "flow":
-                yield Emit(_decoded(event.data))
-
-
-def _decoded(data: str | bytes) -> FlowEntry:
+def _decoded(data: bytes) -> FlowEntry:
     try:
         return msgspec.json.decode(data, type=FlowEntry)
     except (msgspec.DecodeError, UnicodeError) as error:

@@ -7,57 +7,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from casemate.job_limits import JOB_WAIT_MAX_S
 from casemate.model.job_told import JobQueue, JobRecord, ScheduleRecord
 from casemate.sdk.calls import asked, sent, several
 from casemate.sdk.exchange import Context, Emit, Steps, carry_out
-from casemate.sdk.requests import Call, Listing, Request, given, path, query, read_nothing, reader
+from casemate.sdk.requests import Call, Listing, Request, given, path, read_nothing, reader
 
 FileLike = bytes | str | Mapping[str, object]
 Amount = int | float | str
-
-
-def _job_body(
-    command: str | Sequence[str] | None = None,
-    *,
-    shell: bool | None = None,
-    code: str | None = None,
-    runtime: str | None = None,
-    environment: Mapping[str, str] | None = None,
-    secrets: Sequence[str] | None = None,
-    stdin: bytes | str | None = None,
-    timeout: Amount | None = None,
-    resources: Mapping[str, Amount] | None = None,
-    network: Mapping[str, object] | None = None,
-    files: Mapping[str, FileLike] | None = None,
-    shared: Sequence[str] | None = None,
-    collect: Sequence[str] | None = None,
-    image: str | None = None,
-    priority: int | None = None,
-    retries: int | Mapping[str, object] | None = None,
-    labels: Mapping[str, str] | None = None,
-    template: str | None = None,
-) -> dict[str, object]:
-    return given(
-        command=command if isinstance(command, str) or command is None else list(command),
-        shell=shell,
-        code=code,
-        runtime=runtime,
-        environment=environment,
-        secrets=None if secrets is None else list(secrets),
-        stdin=_content(stdin) if isinstance(stdin, bytes) else stdin,
-        timeout=timeout,
-        resources=resources,
-        network=network,
-        files=None if files is None else [_file(name, each) for name, each in files.items()],
-        shared=None if shared is None else list(shared),
-        collect=None if collect is None else list(collect),
-        image=image,
-        priority=priority,
-        retries={"max": retries} if isinstance(retries, int) else retries,
-        labels=labels,
-        template=template,
-    )
 
 
 def _file(name: str, each: FileLike) -> dict[str, object]:
@@ -98,27 +57,28 @@ def submit_job(
     `command` is a text, split as a shell splits words, or words. `files` are inputs by path: their content, or a
     mapping such as `{"object": "shared/a.csv"}`. The same `id` with the same job is the job that is there.
     """
-    body = _job_body(
-        command,
+    body = given(
+        id=id,
+        command=command if isinstance(command, str) or command is None else list(command),
         shell=shell,
         code=code,
         runtime=runtime,
         environment=environment,
-        secrets=secrets,
-        stdin=stdin,
+        secrets=None if secrets is None else list(secrets),
+        stdin=_content(stdin) if isinstance(stdin, bytes) else stdin,
         timeout=timeout,
         resources=resources,
         network=network,
-        files=files,
-        shared=shared,
-        collect=collect,
+        files=None if files is None else [_file(name, each) for name, each in files.items()],
+        shared=None if shared is None else list(shared),
+        collect=None if collect is None else list(collect),
         image=image,
         priority=priority,
-        retries=retries,
+        retries={"max": retries} if isinstance(retries, int) else retries,
         labels=labels,
         template=template,
     )
-    return Call(sent("POST", path("jobs"), {**body, **given(id=id)}, key=idempotency_key), reader(JobRecord))
+    return Call(sent("POST", path("jobs"), body, key=idempotency_key), reader(JobRecord))
 
 
 def submit_document(document: Mapping[str, object], *, idempotency_key: str | None = None) -> Call[JobRecord]:
@@ -128,7 +88,9 @@ def submit_document(document: Mapping[str, object], *, idempotency_key: str | No
 
 def get_job(job_id: str, *, wait: float | None = None) -> Call[JobRecord]:
     """One job with its states, and its result once it has ended; for that it waits so many seconds, 60 at most."""
-    return Call(asked(path("jobs", job_id), wait=wait), reader(JobRecord))
+    request = asked(path("jobs", job_id), wait=wait)
+    silence_max_s = request.silence_max_s + (wait or 0)  # the service says nothing while it waits
+    return Call(msgspec.structs.replace(request, silence_max_s=silence_max_s), reader(JobRecord))
 
 
 def list_jobs(
@@ -207,11 +169,7 @@ def resume_queue(*, all: bool = False) -> Call[JobQueue]:  # noqa: A002 - as the
 
 
 def _turn(what: str, *, all_tenants: bool) -> Call[JobQueue]:
-    request = sent("POST", path("queue", what), {})
-    return Call(
-        Request(method="POST", path=request.path, query=query(all=all_tenants or None), body=request.body),
-        reader(JobQueue),
-    )
+    return Call(sent("POST", path("queue", what), {}, all=all_tenants or None), reader(JobQueue))
 
 
 # Schedules -----------------------------------------------------------------------------------------

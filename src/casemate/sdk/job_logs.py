@@ -9,9 +9,8 @@ import msgspec
 
 from casemate.errors import ServiceError
 from casemate.model.job_log import LogEntry
-from casemate.sdk.events import Event, Events
-from casemate.sdk.exchange import READ, Context, Emit, Open, Steps, failed, rest
-from casemate.sdk.requests import EVENTS, Answer, Failure, Head, Listing, Request, path, query
+from casemate.sdk.events import Event
+from casemate.sdk.requests import EVENTS, Listing, Request, path, query
 
 T = TypeVar("T")
 
@@ -49,27 +48,32 @@ def search_logs(
     return Listing(Request(method="GET", path=path("logs"), query=asked), LogEntry, limit)
 
 
-class Followed:
+class FollowedLog:
     """How far a log was followed."""
 
     def __init__(self, job_id: str, tail: int | None = None) -> None:
         self.end: JobEnd | None = None
-        self.seq = ""
+        self.place = ""
         self._path = path("jobs", job_id, "logs")
         self._tail = tail
 
     @property
+    def has_ended(self) -> bool:
+        """Whether the job has, and all that is kept of its log was told."""
+        return self.end is not None
+
+    @property
     def request(self) -> Request:
         """What goes on from here."""
-        asked = () if self.seq else query(tail=self._tail)
-        return Request(method="GET", path=self._path, query=asked, accept=EVENTS, last_event_id=self.seq)
+        asked = () if self.place else query(tail=self._tail)
+        return Request(method="GET", path=self._path, query=asked, accept=EVENTS, last_event_id=self.place)
 
     def take(self, event: Event) -> LogEntry | None:
         """The line that an event is."""
         found = _decoded(event, LogEntry) if event.kind == "log" else None
         if event.kind == "end":
             self.end = _decoded(event, JobEnd)
-        self.seq = event.id or self.seq
+        self.place = event.id or self.place
         return found
 
 
@@ -78,38 +82,3 @@ def _decoded(event: Event, kind: type[T]) -> T:
         return msgspec.json.decode(event.data, type=kind)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ServiceError(f"the service sent a {event.kind} event that is none") from error
-
-
-def follow_log(context: Context, followed: Followed) -> Steps[LogEntry, None]:
-    """Tell a log as it comes, every line once, whatever becomes of the connection, until the job has ended."""
-    attempts = 0
-    while True:
-        attempts += 1
-        seq, request = followed.seq, followed.request
-        outcome = yield from _follow_once(request, followed)
-        if outcome is None:
-            return
-        if followed.seq != seq:
-            attempts = 1
-        yield context.pause(request, outcome, attempts)
-
-
-def _follow_once(request: Request, followed: Followed) -> Steps[LogEntry, Answer | Failure | None]:
-    """None when it has come to its end."""
-    head = yield Open(request)
-    if not isinstance(head, Head):
-        return failed(head)
-    if not head.is_good or head.media_type != EVENTS:
-        return (yield from rest(head))
-    events = Events()
-    while followed.end is None:
-        reply = yield READ
-        if not isinstance(reply, bytes):
-            return failed(reply)
-        if not reply:
-            return Failure(message="the service ended a stream before its end")
-        for event in events.feed(reply):
-            entry = followed.take(event)
-            if entry is not None:
-                yield Emit(entry)
-    return None
