@@ -26,6 +26,9 @@ FILE: Final = b"0123456789" * (FILE_BYTES // 10)
 DIGEST: Final = hashlib.sha256(FILE).hexdigest()
 TERMS: Final = {"concurrency_max": 1000, "queue_max": 100_000}
 PAUSE_MAX_S: Final = 0.01
+HANGS_S: Final = 1.5
+"""In which a shell has printed a line, however many others want the processor."""
+
 REFUSED_SHARE: Final = 0.05
 NUMBERS: Final = tuple(f"line {number}" for number in range(LINES))
 WRITES: Final = f"i=0; while [ $i -lt {FILE_BYTES // 10} ]; do echo -n 0123456789; i=$((i+1)); done > output/file"
@@ -66,7 +69,7 @@ PROGRAMS: Final = {
         attempts=2,
     ),
     "hangs": Program(
-        {"command": ["sh", "-c", "echo begun; sleep 1000 & sleep 1000"], "timeout": 0.3},
+        {"command": ["sh", "-c", "echo begun; sleep 1000 & sleep 1000"], "timeout": HANGS_S},
         frozenset({"failed"}),
         ("begun",),
     ),

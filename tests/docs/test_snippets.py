@@ -31,7 +31,7 @@ from casemate.config import parse_config
 SHELLS = {"console", "sh"}
 PROGRAMS = {"javascript": "javascript", "r": "r", "bash": "bash"}
 PROMPT = "$ "
-BLOCK_LIMIT_S = 60
+BLOCK_LIMIT_S = 280
 PASSIVE = {"", "text", "sh", "mermaid", "c", "ini", "diff"}
 """Pictures, output of others, and commands without a prompt, which are not typed here."""
 

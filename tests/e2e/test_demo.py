@@ -18,7 +18,7 @@ from casemate.config import DATA_VARIABLE
 
 DEMO = Path(__file__).parents[2] / "demo"
 LANGUAGES = {"python": ".py", "javascript": ".js", "r": ".R"}
-LIMIT_S = 110
+LIMIT_S = 280
 GROUPS = {("Mississippi", "chilled"), ("Mississippi", "nonchilled"), ("Quebec", "chilled"), ("Quebec", "nonchilled")}
 
 

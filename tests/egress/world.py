@@ -25,7 +25,7 @@ from casemate.model.flow import Flow
 from casemate.model.network import NetworkPolicy
 
 HELPER = Path(__file__).with_name("namespace.py")
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 HOST_ADDRESS = "9.9.9.1"
 HOST_ADDRESS6 = "2620:fe::1"
 PUBLIC = "93.184.215.14"

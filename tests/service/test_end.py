@@ -13,7 +13,7 @@ import pytest
 from tests.service.live import CONFIG, LiveService, answered, events, refused, serving
 from tests.service.test_attacks import child, programs, soon
 
-ENDS_WITHIN_S: Final = 10.0
+ENDS_WITHIN_S: Final = 20.0
 BEGUN: Final = {"code": "print('begun', flush=True)\nimport time\ntime.sleep(98765)"}
 STREAMED: Final = {"Accept": "text/event-stream"}
 

@@ -21,7 +21,9 @@ from casemate.errors import NodeLost
 from casemate.kernel.processes import process_tree
 from casemate.service_config import NODE_SOCKET
 
-ENDS_WITHIN_S = 10.0
+ENDS_WITHIN_S = 20.0
+"""Less than what is killed for taking too long is given."""
+
 STUBBORN_END_S = 1.0
 SUPERVISOR_MAX_BYTES = 25 * limits.MIB
 
@@ -192,15 +194,15 @@ def test_a_signal_ends_everything_within_seconds(serving: Serving, number: signa
             await run_to_end(bus)
             call = await begun(bus)
             with watched(serving.children()) as pidfds:
+                began_s = time.monotonic()
                 serving.process.send_signal(number)
                 assert await asyncio.to_thread(serving.wait) == 0
+                assert time.monotonic() - began_s < ENDS_WITHIN_S * slowness
                 assert await asyncio.to_thread(all_end, pidfds, ENDS_WITHIN_S)
             with pytest.raises(NodeLost):
                 await last_of(call)
 
-    began_s = time.monotonic()
     asyncio.run(main())
-    assert time.monotonic() - began_s < ENDS_WITHIN_S * slowness
     assert not (serving.data / NODE_SOCKET).exists()
 
 
