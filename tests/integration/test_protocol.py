@@ -22,7 +22,7 @@ GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
     size = 0
-    while (message := await receive())["type"] == "http.request":
+    while scope["path"] != "/v1/objects/early" and (message := await receive())["type"] == "http.request":
         size += len(message["body"])
         if not message["more_body"]:
             break
@@ -83,10 +83,10 @@ def test_s9_a_slow_head_is_cut_off_though_bytes_keep_coming(client: socket.socke
     assert any(is_cut_off(client) for _ in range(1000))
 
 
-def is_cut_off(client: socket.socket) -> bool:
-    """Whether it is, after one more header."""
+def is_cut_off(client: socket.socket, more: bytes = b"a: b\r\n") -> bool:
+    """Whether it is, after one more header, or whatever else."""
     try:
-        client.sendall(b"a: b\r\n")
+        client.sendall(more)
         client.settimeout(0.02)
         return client.recv(1) == b""
     except TimeoutError:
@@ -175,6 +175,13 @@ def test_s9_an_upload_that_hardly_comes_is_cut_off(client: socket.socket) -> Non
 def test_s9_an_upload_that_drips_is_cut_off(client: socket.socket) -> None:
     client.sendall(UPLOAD % 1_000_000)
     assert any(is_cut_off(client) for _ in range(1000))
+
+
+def test_s9_what_comes_of_an_upload_that_was_answered_is_not_read_for_long(client: socket.socket) -> None:
+    client.sendall(b"PUT /v1/objects/early HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000000\r\n\r\n")
+    assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+    piece = b"x" * object_limits.UPLOAD_STEP_MIN_BYTES
+    assert any(is_cut_off(client, piece) for _ in range(1000))
 
 
 def test_s9_an_upload_ends_at_some_time(client: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:

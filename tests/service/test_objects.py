@@ -83,13 +83,21 @@ def test_s2_72_s2_23_what_was_put_is_got_byte_for_byte(service: LiveService) -> 
         ("bytes=0-1,4-5", 200, (0, len(DATA))),
         (f"bytes={len(DATA)}-", 416, None),
         ("bytes=-0", 416, None),
+        ("bytes=-", 200, (0, len(DATA))),
+        ("bytes=--5", 200, (0, len(DATA))),
+        ("bytes=0x10-", 200, (0, len(DATA))),
+        ("bytes=٣-", 200, (0, len(DATA))),
+        (f"bytes={'9' * 18}-", 416, None),
+        (f"bytes={'9' * 40}-", 200, (0, len(DATA))),
+        (f"bytes=-{'9' * 18}", 206, (0, len(DATA))),
+        (f"bytes={','.join(['0-'] * 2000)}", 200, (0, len(DATA))),
     ],
 )
 def test_s2_72_a_part_is_got_by_its_place(
     tenant: Tenant, asked: str, status: int, span: tuple[int, int] | None
 ) -> None:
     put(tenant, "shared/parts.bin", DATA)
-    response = tenant.http.get("/v1/objects/shared/parts.bin", headers={"Range": asked})
+    response = tenant.http.get("/v1/objects/shared/parts.bin", headers=[(b"Range", asked.encode())])
     assert response.status_code == status
     if span is None:
         assert response.headers["content-range"] == f"bytes */{len(DATA)}"
@@ -332,6 +340,23 @@ def test_s2_24_an_address_puts_one_object_of_a_size(service: LiveService) -> Non
     assert tenant.http.get("/v1/objects/shared/coming").content == b"0123456789"
 
 
+def test_s2_24_an_address_is_for_its_method_whatever_else_is_tried(service: LiveService) -> None:
+    by_anybody = service.client(Connection="close")  # one for each request
+    tenant = service.tenant()
+    put(tenant, "shared/kept", b"kept")
+    url = signed(tenant, "shared/kept", "PUT", size_max_bytes=10)
+    for method in ("GET", "HEAD"):
+        assert by_anybody.request(method, url).status_code == 403
+    refused(by_anybody.put(signed(tenant, "shared/kept"), content=b"x"), 403, "address_refused")
+    for method in ("POST", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+        overridden = {"X-HTTP-Method-Override": "PUT", "X-HTTP-Method": "PUT"}
+        assert by_anybody.request(method, url, headers=overridden).status_code in {400, 404, 405}
+    token = url.rpartition("/")[2]
+    for path in ("/v1/objects/shared/kept", "/v1/objects", f"/v1/objects/shared/kept?token={token}"):
+        assert by_anybody.get(path, headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    assert tenant.http.get("/v1/objects/shared/kept").content == b"kept"
+
+
 def test_s2_24_an_altered_address_is_refused(service: LiveService) -> None:
     by_anybody = service.client(Connection="close")  # one for each request
     tenant = service.tenant()
@@ -420,6 +445,22 @@ def test_s2_75_uploads_of_another_tenant_are_not_there(service: LiveService) -> 
         refused(response, 404, "not_found")
     assert theirs.http.delete(at).status_code == 204
     refused(theirs.http.get(at), 404)
+
+
+@pytest.mark.parametrize(
+    "upload_id",
+    ["upl_" + 26 * "a", "upl_", "x", "..", "%2e%2e", "upl_..%2f..", "*", "UPL_" + 26 * "A", 300 * "u", "%00"],
+)
+def test_s2_75_an_upload_that_nobody_has_begun_is_not_there(tenant: Tenant, upload_id: str) -> None:
+    at = f"/v1/uploads/{upload_id}"
+    for response in (
+        tenant.http.get(at),
+        tenant.http.put(f"{at}/parts/1", content=b"x"),
+        tenant.http.post(f"{at}/complete"),
+        tenant.http.delete(at),
+    ):
+        assert response.status_code in {400, 404, 405, 422}
+    assert answered(tenant.http.get("/v1/objects?prefix=uploads/"), 200)["items"] == []
 
 
 @pytest.mark.parametrize("number", [0, 10_001, -1])

@@ -94,8 +94,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._owed = None if within_s is None else self.loop.call_later(within_s, self._is_late)
 
     def _is_late(self) -> None:
+        """Of a body whose request has been answered nothing is worth waiting for, at whatever pace it comes."""
         self._owed = None
-        if self._upload is not None and self._upload.may_go_on(self.loop.time(), is_paused=self.flow.read_paused):
+        if (
+            self._upload is not None
+            and not self._is_idle()
+            and self._upload.may_go_on(self.loop.time(), is_paused=self.flow.read_paused)
+        ):
             self._expect(object_limits.UPLOAD_STEP_S)
         elif self._upload is None and self.flow.read_paused:  # it is we who do not take what comes
             self._expect(limits.HEAD_TIMEOUT_S)

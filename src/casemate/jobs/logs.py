@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Final
@@ -203,13 +203,18 @@ class Logs:
         yield None
 
     async def holding(self, tenant_id: str, text: str, *, limit: int) -> Sequence[str]:
-        """The jobs of a tenant, youngest first, in whose logs a text is to be found."""
-        words = asked_words(text)
+        """The jobs of a tenant, youngest first, in whose logs a text is to be found. A search, as any other."""
+        async with self._searching.setdefault(tenant_id, asyncio.Lock()):
+            return await self._holding(tenant_id, asked_words(text), limit)
+
+    async def _holding(self, tenant_id: str, words: tuple[str, ...], limit: int) -> Sequence[str]:
         found: dict[str, None] = {}
         async for piece in self._searched(tenant_id, Filters(words=words), _ID_MAX):
             if piece is None or len(found) == limit:
                 break
-            if piece.job_id not in found and any(has_words(line.readable, words) for line in await self._lines(piece)):
+            if piece.job_id in found:
+                continue
+            if await asyncio.to_thread(_is_any_with, await self._lines(piece), words):
                 found[piece.job_id] = None
         return tuple(found)
 
@@ -257,3 +262,7 @@ def _is_wanted(line: JobLine, wanted: Wanted, words: tuple[str, ...]) -> bool:
     if words and not has_words(line.readable, words):
         return False
     return wanted.level is None or line.level == wanted.level
+
+
+def _is_any_with(lines: Iterable[JobLine], words: tuple[str, ...]) -> bool:
+    return any(has_words(line.readable, words) for line in lines)
