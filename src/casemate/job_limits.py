@@ -232,6 +232,9 @@ KEPT_STREAM_BYTES: Final = 16 * KIB
 SCHEDULES_A_TENANT_MAX: Final = 1_000
 CRON_MAX_CHARS: Final = 200
 SCHEDULE_NAME_MAX_CHARS: Final = 100
+SCHEDULE_REFUSED_MAX_CHARS: Final = 500
+"""Of why a schedule made no job."""
+
 MISSED_AFTER_S: Final = 60.0
 """A time that is so long ago was missed; what comes sooner is merely late."""
 

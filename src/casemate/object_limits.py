@@ -34,6 +34,13 @@ TENANT_OBJECTS_DEFAULT_BYTES: Final = 100 * GIB
 OBJECT_OVERHEAD_BYTES: Final = 4 * KIB
 """What each object counts for beside its size: the fewest bytes that a file takes, so that empty ones are bounded."""
 
+OBJECTS_LOOK_KEPT_S: Final = 10.0
+"""How long it is believed that the object store answers, or does not: so often it is asked, however often we are."""
+
+OBJECTS_LOOK_TIMEOUT_S: Final = 2.0
+"""How long somebody who wants to know waits for a look, and how long one may take until it is given up."""
+
+OBJECTS_LOOK_GIVEN_UP_S: Final = 30.0
 OBJECTS_RECOUNT_S: Final = 3600.0
 """How often what tenants keep is counted anew, and what is too old is looked for."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
@@ -18,7 +19,7 @@ from casemate.blobs.local import LocalBlobs
 from casemate.blobs.pieces import pieces_of
 from casemate.blobs.protocol import Blob, Blobs
 from casemate.blobs.s3 import S3Blobs
-from casemate.errors import Conflict, InvalidInput, NotFound
+from casemate.errors import Conflict, InvalidInput, NotFound, RecordsUnavailable
 from casemate.object_limits import OBJECT_BATCH_BYTES, OBJECT_CHUNK_BYTES
 
 MAX: Final = 64 * 1024 * 1024
@@ -290,3 +291,20 @@ def test_who_deletes_and_who_writes_in_one_directory_meet_in_peace(store: Store)
         assert await keys(blobs, "") == []
 
     store(check)
+
+
+def test_a_place_that_is_not_there_is_told(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    async def looked() -> None:
+        local = LocalBlobs(tmp_path / "objects", MasterKeys((b"k" * 32,)))
+        server = request.getfixturevalue("object_store")
+        place = server.place()
+        remote = S3Blobs.open(place, CREDENTIALS)
+        for blobs in (local, remote):
+            await blobs.look()
+        shutil.rmtree(tmp_path / "objects")
+        server.client.delete_bucket(Bucket=place.bucket)
+        for blobs in (local, remote):
+            with pytest.raises(RecordsUnavailable):
+                await blobs.look()
+
+    asyncio.run(looked())

@@ -95,6 +95,8 @@ class Desk:
         self.flows: list[Flow] = []
         self.metered: list[tuple[str, Result]] = []
         self.notices: list[tuple[str, str]] = []
+        self.gone: set[str] = set()
+        self.posted: list[tuple[str, dict[str, Any]]] = []
         self.ended: list[tuple[str, str]] = []
         self.waited: list[int] = []
         self.secrets: dict[str, str] = {}
@@ -137,6 +139,11 @@ class Desk:
 
     async def keep(self, job: Job) -> Job:
         return job
+
+    async def check_kept(self, job: Job) -> None:
+        for number, each in enumerate(job.spec.files):
+            if each.object in self.gone:
+                raise InvalidInput(f"files[{number}]", f"the object {each.object!r} is gone")
 
     async def inputs(self, job: Job) -> AsyncIterator[Input]:
         if any(each.object for each in job.spec.files):
@@ -182,6 +189,12 @@ class Desk:
             raise InvalidInput("secrets", f"there is no secret {missing[0]!r}")
         return {name: self.secrets[name] for name in names}
 
+    def missing(self, records: Records, tenant_id: str, names: Sequence[str]) -> frozenset[str]:  # noqa: ARG002
+        return frozenset(names) - set(self.secrets)
+
+    def post(self, records: Records, tenant_id: str, kind: str, payload: Mapping[str, Any]) -> None:  # noqa: ARG002
+        self.posted.append((kind, dict(payload)))
+
     def beside(self, _: Records, job: Job) -> None:
         self.notices.append((job.id, job.state.value))
 
@@ -223,6 +236,7 @@ class Desk:
             objects=self,  # type: ignore[arg-type]
             logs=self,
             meter=self,
+            secrets=self,
             settings=settings or load_jobs(Config(), {}),
             changes=self.changes,
             beside=self.beside,

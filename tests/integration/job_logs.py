@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -60,11 +60,16 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    path: Path, *, kept_max_bytes: int = 16 * 1024 * 1024, tenant: str = "", place: str | Path = ""
+    path: Path,
+    *,
+    kept_max_bytes: int = 16 * 1024 * 1024,
+    tenant: str = "",
+    place: str | Path = "",
+    on_mistake: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Bench]:
     database = Database.open(place or path / "records.db")
     try:
-        async with LogWriter(database, kept_max_bytes=kept_max_bytes) as writer:
+        async with LogWriter(database, kept_max_bytes=kept_max_bytes, on_mistake=on_mistake) as writer:
             yield Bench(path, database, writer, tenant)
     finally:
         await database.close()

@@ -18,6 +18,8 @@ from tests.integration.job_logs import NOW_US, Bench, Printer, bench, printed_by
 from casemate import job_limits as limits
 from casemate.blobs.protocol import Blob
 from casemate.errors import InvalidInput, RecordsUnavailable
+from casemate.jobs import log_writer
+from casemate.jobs.log_attempt import AttemptLog
 from casemate.jobs.log_rules import LogRules
 from casemate.jobs.logs import Wanted
 from casemate.model.result import Chunk
@@ -570,3 +572,46 @@ def test_a_log_of_more_pieces_than_a_statement_takes_parameters_is_deleted(tmp_p
                 assert await found.database.read(partial(count_of, name)) == 1
 
     asyncio.run(deleted())
+
+
+@pytest.mark.parametrize("place", ["portion", "settle", "has_more", "_made"])
+def test_a_mistake_with_one_log_stalls_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    """Wherever it is: the job that prints goes on, its log is closed, and it is counted and logged."""
+    mistakes: list[int] = []
+
+    async def printed() -> None:
+        async with bench(tmp_path, on_mistake=lambda: mistakes.append(1)) as found:
+            bad = found.logs.open(found.job("job_bad"), 1)
+            inject(monkeypatch, bad, place)
+            good = Printer(found.logs.open(found.job("job_good"), 1))
+            prints = Printer(bad)
+            for number in range(3):
+                await prints(f"bad {number}\n".encode() * 100_000)  # more than is held, so that it waits
+                await good(f"good {number}\n".encode())
+            await bad.close()
+            await bad.close()
+            await good.log.close()
+            assert [line.text for line in await found.all("job_good")] == ["good 0", "good 1", "good 2"]
+            assert not found.writer.open_count
+            await found.printed("after\n", "job_after")
+            assert [line.text for line in await found.all("job_after")] == ["after"]
+
+    asyncio.run(asyncio.wait_for(printed(), 60))
+    assert mistakes
+    assert {record.__dict__["job"] for record in caplog.records if record.levelname == "ERROR"} == {"job_bad"}
+
+
+def inject(monkeypatch: pytest.MonkeyPatch, bad: AttemptLog, place: str) -> None:
+    """A mistake of ours that comes up with one log alone."""
+    owner: Any = log_writer if place == "_made" else AttemptLog
+    real: Any = getattr(owner, place)
+    carried_out: Any = real.fget if isinstance(real, property) else real
+
+    def fails(log: AttemptLog, *rest: Any) -> Any:
+        if log is bad:
+            raise LookupError("a mistake")
+        return carried_out(log, *rest)
+
+    monkeypatch.setattr(owner, place, property(fails) if isinstance(real, property) else fails)

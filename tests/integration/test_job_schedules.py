@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 from tests.integration.job_desk import Desk, Who
 
+from casemate.api.job_documents import schedule_document
 from casemate.config import Config
 from casemate.errors import InvalidInput, NotFound
 from casemate.jobs.config import JobSettings, load_jobs
@@ -19,6 +21,7 @@ from casemate.model.job import Job, JobSpec
 from casemate.model.network import NetworkPolicy
 from casemate.model.units import SECOND_US
 from casemate.store import schedules as rows
+from casemate.store import tenants
 from casemate.store.database import Database
 from casemate.store.jobs import Filters, list_jobs
 
@@ -49,6 +52,7 @@ class Bench:
     def __init__(self, database: Database, settings: JobSettings | None = None) -> None:
         self.desk = Desk(database)
         self.clock = Clock()
+        self.refusals: list[int] = []
         self.settings = settings or load_jobs(Config(), {})
         self.schedules = self.again()
 
@@ -57,6 +61,10 @@ class Bench:
             self.desk.database,
             self.desk.queue,
             self.settings,
+            meter=self.desk,
+            secrets=self.desk,
+            notices=self.desk,
+            on_refused=lambda: self.refusals.append(1),
             changes=self.desk.changes,
             beside=self.desk.beside,
             clock=self.clock,
@@ -199,3 +207,59 @@ def test_while_it_is_open_jobs_are_made_when_their_time_comes(database: Database
         assert len(await bench.jobs(who)) == 1
 
     asyncio.run(asyncio.wait_for(test(), 30))
+
+
+async def refused(bench: Bench, who: Who, schedule_id: str) -> str:
+    """Why a schedule made no job at the time that has come now, told in all places alike."""
+    bench.clock.at_us += HOUR_US
+    before = await bench.schedules.get(who.tenant_id, schedule_id)
+    await bench.schedules.fire()
+    found = await bench.schedules.get(who.tenant_id, schedule_id)
+    assert (found.refused_us, found.refused_count) == (bench.clock.at_us, before.refused_count + 1)
+    assert (found.last_us, found.next_us) == (before.last_us, bench.clock.at_us - 1 + HOUR_US)
+    assert len(bench.refusals) == found.refused_count
+    told = {"id": schedule_id, "name": "nightly", "reason": found.refused_why, "count": found.refused_count}
+    assert bench.desk.posted[-1] == ("schedule.refused", told)
+    assert schedule_document(found)["refused_reason"] == found.refused_why
+    return found.refused_why
+
+
+def test_why_a_schedule_made_no_job_is_told_and_it_goes_on_when_it_may(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        who = await bench.desk.tenant()
+        bench.desk.secrets = {"TOKEN": "x"}
+        schedule_id = await bench.create(who, name="nightly", spec=replace(SPEC, secrets=("TOKEN",)))
+        bench.desk.budget_is_used_up = True
+        assert "the budget is used up" in await refused(bench, who, schedule_id)
+        bench.desk.budget_is_used_up = False
+        bench.desk.secrets = {}
+        assert "secrets: there is no secret 'TOKEN'" in await refused(bench, who, schedule_id)
+        bench.desk.secrets = {"TOKEN": "x"}
+        bench.schedules._settings = load_jobs(Config(jobs={"allowed_commands": ["ls"]}), {})
+        assert "'true'" in await refused(bench, who, schedule_id)
+        bench.schedules._settings = bench.settings
+        await database.write(partial(tenants.change, tenant_id=who.tenant_id, values={"state": "suspended"}))
+        assert "may run nothing" in await refused(bench, who, schedule_id)
+        await database.write(partial(tenants.change, tenant_id=who.tenant_id, values={"state": tenants.ACTIVE}))
+        assert await bench.jobs(who) == []
+        bench.clock.at_us += HOUR_US
+        await bench.schedules.fire()
+        found = await bench.schedules.get(who.tenant_id, schedule_id)
+        assert [job.id for job in await bench.jobs(who)] == [found.last_job_id]
+        assert (found.last_us or 0) > (found.refused_us or 0)
+        assert len(bench.refusals) == found.refused_count == 4
+
+    asyncio.run(test())
+
+
+def test_a_schedule_with_a_secret_that_is_not_there_is_not_made(database: Database) -> None:
+    async def test() -> None:
+        bench = Bench(database)
+        who = await bench.desk.tenant()
+        with pytest.raises(InvalidInput, match="NONE") as caught:
+            await bench.create(who, spec=replace(SPEC, secrets=("NONE",)))
+        assert caught.value.field == "secrets"
+        assert (await bench.schedules.list_schedules(who.tenant_id, limit=10)).items == ()
+
+    asyncio.run(test())

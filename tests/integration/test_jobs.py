@@ -7,22 +7,34 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.integration.job_desk import Desk, Run, exits, waits
+from tests.service.live import events
 
 from casemate import job_limits
+from casemate.api.routes.jobs import _events
 from casemate.cluster.messages import Answer, FileEnded, FilePiece, FlowSeen, Refused, Sampled
 from casemate.config import Config
-from casemate.errors import BudgetExceeded, Conflict, NotAllowed, NotFound, RecordsUnavailable, TooManyRequests
+from casemate.errors import (
+    BudgetExceeded,
+    Conflict,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    RecordsUnavailable,
+    TooManyRequests,
+)
 from casemate.job_limits import LOST_MAX
 from casemate.jobs.config import load_jobs
 from casemate.jobs.ports import Input
 from casemate.model.flow import Flow
-from casemate.model.job import Job, JobFile, JobState, Retries
+from casemate.model.job import Job, JobFile, JobState, Retries, Transition
 from casemate.model.network import Injection, NetworkPolicy
 from casemate.model.result import Reason, Status, Stream
+from casemate.store import jobs as rows
 from casemate.store.database import Database
 
 
@@ -338,6 +350,63 @@ async def test_s2_40_a_missing_input_fails_the_job_before_anything_runs(desk: De
 
 
 @on_desk
+async def test_a_secret_that_is_unknown_is_refused_with_its_field(desk: Desk) -> None:
+    who = await desk.tenant()
+    desk.secrets = {"TOKEN": "s3cret"}
+    injected = (Injection(host="a.example", header="X", secret="HEADER"),)
+    network = NetworkPolicy(outbound=True, allowed_hosts=("a.example",), inject=injected)
+    async with desk.serving() as jobs:
+        for field, asked in (("secrets", {"secrets": ("TOKEN", "NONE")}), ("network.inject", {"network": network})):
+            with pytest.raises(InvalidInput, match=r"there is no secret '(NONE|HEADER)'") as caught:
+                await desk.submit(jobs, who, "job", **asked)
+            assert caught.value.field == field
+        with pytest.raises(NotFound):
+            await jobs.get(who.tenant_id, "job")
+        job = await desk.run(jobs, who, job_id="job", secrets=("TOKEN",))
+        desk.secrets = {}
+        assert (await desk.submit(jobs, who, "job", secrets=("TOKEN",))).id == job.id, "it is there already"
+        with pytest.raises(InvalidInput, match="TOKEN"):
+            await jobs.rerun(who, "job")
+
+
+@on_desk
+async def test_a_job_whose_inputs_are_gone_is_not_run_again(desk: Desk) -> None:
+    who = await desk.tenant()
+    files = (JobFile(path="a.txt", content=b"a"), JobFile(path="b.csv", object="shared/b.csv"))
+    desk.program = partial(exits, code=1)
+    async with desk.serving() as jobs:
+        job = await desk.run(jobs, who, job_id="dead", files=files, retries=Retries(max=1, backoff_s=0.0))
+        desk.gone = {"shared/b.csv"}
+        for again in (jobs.rerun(who, "dead", new_id_wanted="new"), jobs.retry_dead(who.tenant_id, "dead")):
+            with pytest.raises(InvalidInput, match=r"shared/b\.csv.* is gone") as caught:
+                await again
+            assert caught.value.field == "files[1]"
+        assert (await jobs.get(who.tenant_id, "dead")).state == job.state
+        with pytest.raises(NotFound):
+            await jobs.get(who.tenant_id, "new")
+
+
+@on_desk
+async def test_whoever_follows_a_job_is_told_each_of_thousands_of_transitions_once(desk: Desk) -> None:
+    who = await desk.tenant()
+    count = 2 * job_limits.TRANSITIONS_READ_MAX + 7
+    async with desk.serving() as jobs:
+        job = await desk.run(jobs, who)
+        first = [each.state.value for each in await jobs.transitions(who.tenant_id, job.id)]
+        steps = tuple(Transition(state=JobState.RUNNING, at_us=at, attempt=at) for at in range(count))
+        await desk.database.write(partial(rows.insert_steps, job=job, steps=steps))
+        expected = [(str(at + 1), state) for at, state in enumerate([*first, *["running"] * count])]
+        parts: Any = SimpleNamespace(jobs=jobs)
+        for told in (0, 3, 999, 1000, 1001, len(expected) - 1, len(expected)):
+            sent = b"".join([part async for part in _events(parts, who, job, told)])  # type: ignore[arg-type]
+            found = list(events(iter(sent.decode().split("\n"))))
+            assert [(identity, data["state"]) for kind, identity, data in found if kind == "state"] == expected[told:]
+            assert [identity for kind, identity, _ in found if kind == "result"] == [str(len(expected))]
+            attempts = [data["attempt"] for kind, _, data in found if kind == "state"]
+            assert attempts == [*[1 if at else 0 for at in range(len(first))], *range(count)][told:]
+
+
+@on_desk
 async def test_a_missing_secret_fails_the_job_and_others_become_variables(desk: Desk) -> None:
     who = await desk.tenant()
     desk.secrets = {"TOKEN": "s3cret", "HEADER": "v4lue"}
@@ -345,9 +414,15 @@ async def test_a_missing_secret_fails_the_job_and_others_become_variables(desk: 
         outbound=True, allowed_hosts=("a.example",), inject=(Injection(host="a.example", header="X", secret="HEADER"),)
     )
     async with desk.serving() as jobs:
-        missing = await desk.run(jobs, who, secrets=("NONE",))
         job = await desk.run(jobs, who, secrets=("TOKEN",), environment={"A": "b"}, network=network)
-    assert missing.reason == Reason.VALIDATION
+        await desk.queue.pause(None)
+        late = await desk.submit(jobs, who, secrets=("TOKEN",))
+        desk.secrets = {}
+        await desk.queue.resume(None)
+        missing = await jobs.ended(who.tenant_id, late.id)
+    assert (missing.state, missing.reason) == (JobState.FAILED, Reason.VALIDATION)
+    assert b"there is no secret 'TOKEN'" in (missing.result or b"")
+    assert len(desk.asked) == 1
     assert desk.asked[0].environment == {"A": "b", "TOKEN": "s3cret"}
     assert desk.asked[0].network.inject[0].value == "v4lue"
     assert "s3cret" not in repr(job)

@@ -38,8 +38,9 @@ def test_open_streams_end_with_a_result_when_the_service_is_told_to_end(alone: L
 
 
 def test_s1_25_s2_92_readiness_turns_bad_while_the_node_is_down(alone: LiveService, slowness: float) -> None:
+    assert soon(lambda: alone.operator.get("/readyz").status_code == 200, slowness)
     ready = alone.operator.get("/readyz")
-    assert answered(ready)["parts"] == {"records": "ok", "node": "ok", "service": "ok"}
+    assert answered(ready)["parts"] == {"records": "ok", "objects": "ok", "node": "ok", "service": "ok"}
     alone.process.send_signal(signal.SIGSTOP)  # so the next node waits until that was seen
     try:
         os.kill(child(alone, "casemate.node"), signal.SIGKILL)

@@ -18,7 +18,6 @@ def tenant(service: LiveService) -> Tenant:
     ("words", "status", "said"),
     [
         (["--", "nosuchprogram"], 127, "is failed: exit code 127: there is no program 'nosuchprogram' in the sandbox"),
-        (["--secret", "NONE", "--", "true"], 1, "is failed: validation: secrets: there is no secret 'NONE'"),
         (["--timeout", "100ms", "--", "sleep", "60"], 124, "is failed: timeout; raise the limit with --timeout"),
         (["--retries", "1", "--backoff", "1ms", "--", "false"], 1, "is dead: exit code 1 at attempt 2 of 2"),
     ],
@@ -28,6 +27,11 @@ def test_who_waits_for_a_job_is_told_why_it_failed(
 ) -> None:
     told = casemate(service, tenant, "jobs", "submit", "--wait", *words, status=status)
     assert said in told.splitlines()[-1]
+
+
+def test_a_secret_that_is_unknown_is_refused_at_once(service: LiveService, tenant: Tenant) -> None:
+    told = casemate(service, tenant, "jobs", "submit", "--secret", "NONE", "--", "true", status=125)
+    assert "secrets: there is no secret 'NONE'" in told
 
 
 def test_a_cancelled_job_is_told_once(service: LiveService, tenant: Tenant) -> None:

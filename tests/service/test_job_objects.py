@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from tests.service.live import LiveService, Tenant, answered, refused
-from tests.service.test_jobs import run, submitted
+from tests.service.test_jobs import ended, run, submitted
 
 DATA: Final = random.Random(13).randbytes(5 * 1024 * 1024 + 3)
 
@@ -142,8 +142,25 @@ def test_s2_75_secrets_of_another_tenant_are_not_there(service: LiveService) -> 
     answered(theirs.http.put("/v1/secrets/TOKEN", json={"value": "x"}))
     assert answered(mine.http.get("/v1/secrets"))["items"] == []
     refused(mine.http.delete("/v1/secrets/TOKEN"), 404)
-    job = run(mine, command="true", secrets=["TOKEN"])
-    assert job["state"] == "failed"
+    refused(mine.http.post("/v1/jobs", json={"command": "true", "secrets": ["TOKEN"]}), 422, field="secrets")
+    body = {"command": "true", "secrets": ["TOKEN"], "schedule": "0 0 1 1 *"}
+    refused(mine.http.post("/v1/jobs", json=body), 422, field="secrets")
+    answered(theirs.http.post("/v1/jobs", json=body), 201)
+
+
+def test_a_job_whose_input_is_gone_is_not_run_again(tenant: Tenant) -> None:
+    answered(tenant.http.put("/v1/objects/shared/words.txt", content=b"a b"), 201)
+    files = [{"path": "a.txt", "content": "a"}, {"path": "words.txt", "object": "shared/words.txt"}]
+    job = run(tenant, command="cat input/a.txt words.txt", files=files)
+    at = f"/v1/jobs/{job['id']}/rerun"
+    again = answered(tenant.http.post(at, json={}), 202)
+    assert ended(tenant, again)["result"]["stdout"]["text"] == "aa b"
+    answered(tenant.http.put("/v1/objects/shared/words.txt", content=b"other"), 201)
+    found = refused(tenant.http.post(at, json={}), 422, field="files[1]")
+    assert "'shared/words.txt' is not what it was" in found["message"]
+    tenant.http.delete("/v1/objects/shared/words.txt")
+    found = refused(tenant.http.post(at, json={}), 422, field="files[1]")
+    assert "'shared/words.txt' is gone" in found["message"]
 
 
 def test_s2_78_what_is_done_with_jobs_is_recorded_once(service: LiveService) -> None:

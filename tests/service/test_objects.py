@@ -404,6 +404,30 @@ def test_s2_75_a_key_signs_for_what_it_may_do_itself(service: LiveService) -> No
         refused(http.post("/v1/objects/sign", json={"key": "shared/a"}), 403, "permission_denied")
 
 
+def test_s2_24_addresses_end_when_the_secret_that_signs_is_replaced(tmp_path: Path, slowness: float) -> None:
+    with serving(tmp_path / "data", slowness=slowness) as service:
+        tenant = service.tenant()
+        answered(tenant.http.put("/v1/objects/shared/x", content=b"x"), 201)
+        urls = [answered(tenant.http.post("/v1/objects/sign", json={"key": "shared/x"}), 201)["url"]]
+        anybody = service.client()
+        assert anybody.get(urls[0]).content == b"x"
+        refused(tenant.http.get("/v1/signing"), 404)
+        refused(tenant.http.post("/v1/signing/rotate", json={"generation": "x"}), 404)
+        old = answered(service.operator.get("/v1/signing"))
+        new = answered(service.operator.post("/v1/signing/rotate", json=old))
+        assert new != old
+        refused(anybody.get(urls[0]), 403, "address_refused")
+        refused(service.operator.post("/v1/signing/rotate", json=old), 409)
+        assert answered(service.operator.get("/v1/signing")) == new
+        urls.append(answered(tenant.http.post("/v1/objects/sign", json={"key": "shared/x"}), 201)["url"])
+        assert anybody.get(urls[1]).content == b"x"
+        found = answered(service.operator.get("/v1/audit", params={"action": "signing."}))["items"]
+        assert [(each["action"], each["detail"]) for each in found][:2] == [
+            ("signing.rotate", "409"),
+            ("signing.rotate", "200"),
+        ]
+
+
 def test_an_address_at_the_store_itself_needs_one(tenant: Tenant) -> None:
     refused(tenant.http.post("/v1/objects/sign", json={"key": "shared/a", "direct": True}), 422, field="direct")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from casemate.errors import ConfigError
+from casemate.errors import ConfigError, Conflict
 from casemate.store import secret_file
 from casemate.tenancy.secrets import Signing, open_signing, rotate_signing
 
@@ -85,6 +85,19 @@ def test_after_a_rotation_the_last_secret_is_believed_and_the_one_before_is_not(
     assert [open_signing(tmp_path).is_session(b"x", code) for code in codes] == [False, True, True]
     assert open_signing(tmp_path).sign_session(b"x") == codes[-1]
     assert (len(path_in(tmp_path).read_bytes()), stat.S_IMODE(path_in(tmp_path).stat().st_mode)) == (64, 0o600)
+
+
+def test_a_secret_is_replaced_once_by_those_who_know_it_by_its_name(tmp_path: Path) -> None:
+    signing = open_signing(tmp_path)
+    name, address, session = signing.generation, signing.address_secrets("k"), signing.sign_session(b"x")
+    signing.rotate(name)
+    assert signing.generation == open_signing(tmp_path).generation != name
+    assert not set(address) & set(signing.address_secrets("k")), "no address of before is believed"
+    assert signing.is_session(b"x", session)
+    for wrong in (name, "", "é"):
+        with pytest.raises(Conflict):
+            signing.rotate(wrong)
+    assert signing.is_session(b"x", session), "not replaced twice"
 
 
 def test_a_rotation_before_the_first_start_makes_the_secret(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
         measures = Measures()
         async with (
             LocalBus(data / NODE_SOCKET) as bus,
-            _logs(settings, database, storage) as logs,
+            _logs(settings, database, storage, measures) as logs,
             open_flows(database, measures.observe_flow) as flows,
         ):
             gate = Gate(service.concurrency, waiting_max=service.queue)
@@ -158,8 +158,16 @@ async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIt
         await database.close()
 
 
-def _logs(settings: JobSettings, database: Database, storage: Storage) -> AbstractAsyncContextManager[Logs]:
-    return open_logs(database, storage.blobs, kept_max_bytes=settings.log_max_bytes, rules=settings.log_rules)
+def _logs(
+    settings: JobSettings, database: Database, storage: Storage, measures: Measures
+) -> AbstractAsyncContextManager[Logs]:
+    return open_logs(
+        database,
+        storage.blobs,
+        kept_max_bytes=settings.log_max_bytes,
+        rules=settings.log_rules,
+        on_mistake=measures.jobs.observe_log_mistake,
+    )
 
 
 class Server(uvicorn.Server):

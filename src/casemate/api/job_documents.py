@@ -99,5 +99,8 @@ def schedule_document(row: Schedule) -> dict[str, Any]:
         "next_at": moment(row.next_us),
         "last_at": moment(row.last_us),
         "last_job_id": row.last_job_id,
+        "refused_at": moment(row.refused_us),
+        "refused_reason": row.refused_why,
+        "refused_count": row.refused_count,
         "spec": spec_document(row.spec),
     }

@@ -44,6 +44,12 @@ class JobMeasures:
         self.dead = Gauge("casemate_jobs_dead", "Jobs that wait for somebody to look at them", registry=registry)
         self.slots = Gauge("casemate_job_slots", "Jobs that this service carries out at a time", registry=registry)
         self.slots_taken = Gauge("casemate_job_slots_taken", "How many of them it does", registry=registry)
+        self._schedules_refused = Counter(
+            "casemate_schedules_refused", "Times of schedules at which no job could be made", registry=registry
+        )
+        self._log_mistakes = Counter(
+            "casemate_job_log_mistakes", "Logs that lack lines for a mistake of ours", registry=registry
+        )
         self._incidents = Counter(
             "casemate_security_incidents", "What was tried and refused", ("kind",), registry=registry
         )
@@ -71,6 +77,14 @@ class JobMeasures:
         self._attempts.labels("failed", "lost").inc()
         if job.state != "queued":
             self._jobs.labels(job.state, "lost").inc()
+
+    def observe_schedule_refused(self) -> None:
+        """A time of a schedule at which no job could be made."""
+        self._schedules_refused.inc()
+
+    def observe_log_mistake(self) -> None:
+        """A log of which lines, or all from now on, are not written down."""
+        self._log_mistakes.inc()
 
     def observe_flow(self, flow: Flow) -> None:
         """What was tried on a network."""

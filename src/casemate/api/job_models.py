@@ -269,6 +269,9 @@ class ScheduleOut(BaseModel):
     next_at: str | None
     last_at: str | None
     last_job_id: str
+    refused_at: str | None = Field(description="When it last could make no job.")
+    refused_reason: str
+    refused_count: int
     spec: dict[str, Any]
 
 

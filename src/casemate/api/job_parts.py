@@ -88,13 +88,24 @@ async def opened_jobs(
         objects=needed.storage.job_objects,
         logs=needed.logs,
         meter=needed.meter,
+        secrets=needed.storage.vault,
         settings=settings,
         changes=changes,
         beside=beside,
         maximum=maximum,
         on_refusal=measures.observe_refusal,
     )
-    schedules = Schedules(database, queue, settings, changes=changes, beside=beside)
+    schedules = Schedules(
+        database,
+        queue,
+        settings,
+        meter=needed.meter,
+        secrets=needed.storage.vault,
+        notices=needed.notices,
+        changes=changes,
+        beside=beside,
+        on_refused=measures.observe_schedule_refused,
+    )
     try:
         async with dispatcher, schedules:
             yield JobParts(jobs=jobs, schedules=schedules)

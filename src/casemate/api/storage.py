@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from casemate.blobs.envelope import open_keys
+from casemate.blobs.looking import Looking
 from casemate.blobs.objects import Objects
 from casemate.blobs.opening import needs_keys, open_blobs
 from casemate.blobs.protocol import Blobs
@@ -28,6 +29,7 @@ class Storage(msgspec.Struct, kw_only=True):
     """Its parts. `job_objects`, `vault` and `audit` are what jobs need of it (`jobs.ports`)."""
 
     blobs: Blobs
+    looking: Looking
     objects: Objects
     job_objects: ObjectsOfJobs
     addresses: Addresses
@@ -49,6 +51,7 @@ async def open_storage(
     addresses = Addresses(signing, tenancy, life_max_s=terms.address_life_max_s)
     return Storage(
         blobs=blobs,
+        looking=Looking(blobs),
         objects=objects,
         job_objects=ObjectsOfJobs(objects, addresses),
         addresses=addresses,

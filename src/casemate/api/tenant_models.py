@@ -79,6 +79,18 @@ class KeyRotateIn(Sent):
     grace_s: float = Field(0.0, ge=0, le=bound.KEY_GRACE_MAX_S, description="How long the old one goes on.")
 
 
+class SigningOut(BaseModel):
+    """Which secret signs. `generation` is a name for it, from which nobody learns it."""
+
+    generation: str
+
+
+class SigningRotateIn(Sent):
+    """Which secret is to be replaced: one that is not in use any more is not, so that nothing is replaced twice."""
+
+    generation: str = Field(max_length=bound.ID_MAX_CHARS, description="The present one, as GET shows it.")
+
+
 class KeyOut(BaseModel):
     """What is known of a key. `prefix` is how it begins."""
 

@@ -30,7 +30,7 @@ from casemate.blobs.files import (
 from casemate.blobs.keys import place_of
 from casemate.blobs.pieces import batches
 from casemate.blobs.protocol import Blob, is_as_of
-from casemate.errors import ConfigError
+from casemate.errors import ConfigError, RecordsUnavailable
 from casemate.model.units import SECOND_US
 
 T = TypeVar("T")
@@ -92,6 +92,17 @@ class LocalBlobs:
     async def delete(self, key: str) -> bool:
         """As the protocol says."""
         return await in_thread(lambda: delete(self._path(key)))
+
+    async def look(self) -> None:
+        """As the protocol says."""
+        await in_thread(self._look_at_directory)
+
+    def _look_at_directory(self) -> None:
+        try:
+            with told():
+                (self._directory / NEW).stat()
+        except FileNotFoundError as error:
+            raise RecordsUnavailable("io", "the directory of the objects is gone") from error
 
     def sweep(self) -> int:
         """Remove what a process that died has begun to write; how much that was. Only while nobody writes."""

@@ -28,7 +28,7 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Blobs(Protocol):
-    """Five methods, one suite over all that implement them (`tests/conformance/test_blobs.py`).
+    """Six methods, one suite over all that implement them (`tests/conformance/test_blobs.py`).
 
     An object is there whole or not at all: a `put` that fails, or whose process dies, leaves what was there before.
     Keys are listed in their order.
@@ -52,6 +52,9 @@ class Blobs(Protocol):
 
     async def delete(self, key: str) -> bool:
         """False: it was not there."""
+
+    async def look(self) -> None:
+        """Raise RecordsUnavailable where the place of objects is not there. It is cheap, and reads no object."""
 
 
 def is_as_of(found: Blob, wanted: Blob | None) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _LOG: Final = logging.getLogger(__name__)
 _OBJECTS: Final = "objects/"
 _DIGESTS: Final = "digests/"
+_NOTHING: Final = "none/"
 _DIGEST: Final = "casemate-sha256"
 _SMALL_MAX_BYTES: Final = 8 * MIB
 """Sent at once; larger ones in parts of this size."""
@@ -170,6 +171,15 @@ class S3Blobs:
                     key = meta["path"].removeprefix(_OBJECTS)
                     if key.startswith(prefix):
                         yield _blob(meta, key, "")
+
+    async def look(self) -> None:
+        """As the protocol says: asks for a list of nothing."""
+        try:
+            with _told():
+                async for _ in obstore.list(self._store, prefix=_NOTHING, chunk_size=1):
+                    break
+        except NotFound as error:
+            raise RecordsUnavailable("io", "the bucket of the objects is not there") from error
 
     async def delete(self, key: str) -> bool:
         """As the protocol says."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.jobs import job_of
 from casemate.cli.messages import printable, say
 from casemate.cli.service import client_of, show_rows, show_value
+
+if TYPE_CHECKING:
+    from casemate.model.job_told import ScheduleRecord
 
 
 def schedule(parsed: Parsed) -> int:
@@ -39,6 +44,12 @@ def schedules(parsed: Parsed) -> int:
     return 0
 
 
+def _refusal(schedule: ScheduleRecord) -> str:
+    """Why it last made no job, as long as it has made none since."""
+    at, last = schedule.refused_at, schedule.last_at
+    return schedule.refused_reason if at is not None and (last is None or last < at) else ""
+
+
 def _list(parsed: Parsed) -> int:
     columns = {
         "ID": lambda each: each.id,
@@ -47,6 +58,7 @@ def _list(parsed: Parsed) -> int:
         "ZONE": lambda each: each.zone,
         "NEXT": lambda each: "paused" if each.paused else each.next_at,
         "LAST": lambda each: each.last_at,
+        "REFUSED": _refusal,
     }
     with client_of(parsed) as client:
         show_rows(parsed, client.schedules.list(), columns)

@@ -176,6 +176,16 @@ def revoke_key(parsed: Parsed) -> int:
     return 0
 
 
+def rotate_signing(parsed: Parsed) -> int:
+    """Replace the secret that is in use now."""
+    with client_of(parsed) as client:
+        made = client.keys.rotate_signing(client.keys.signing().generation)
+    show_value(
+        parsed, made, f"{printable(made.generation)} signs from now on; addresses that were signed before are refused"
+    )
+    return 0
+
+
 def create_tenant(parsed: Parsed) -> int:
     """Make one."""
     with client_of(parsed) as client:

@@ -361,6 +361,16 @@ KEY_REVOKE: Final = Command(
     arguments=(KEY_ID,),
     options=COMMON,
 )
+KEY_ROTATE_SIGNING: Final = Command(
+    name="key rotate-signing",
+    module=_RECORDS,
+    function="rotate_signing",
+    optional=0,
+    summary="replace the secret that signs, for the operator: signed addresses end",
+    about="All signed addresses are refused at once. What else the last secret has signed is believed until the next "
+    "time: sessions of the dashboard, and what signs its requests to functions.",
+    options=COMMON,
+)
 TENANT_CREATE: Final = Command(
     name="tenant create",
     module=_RECORDS,
@@ -388,7 +398,7 @@ COMMANDS: Final = {
     for command in (
         *(PUBLISH, FN_LIST, FN_SHOW, INVOKE, BATCH, TEST, ALIAS, ROLLBACK, LOGS, DIFF, FN_DELETE),
         *(RUNS_LIST, RUNS_SHOW, RUNS_CANCEL),
-        *(KEY_CREATE, KEY_LIST, KEY_ROTATE, KEY_REVOKE),
+        *(KEY_CREATE, KEY_LIST, KEY_ROTATE, KEY_REVOKE, KEY_ROTATE_SIGNING),
         *(TENANT_CREATE, TENANT_LIST),
     )
 }

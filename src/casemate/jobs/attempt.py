@@ -43,6 +43,7 @@ from casemate.errors import (
 from casemate.executions.book import Changes, ended_by_us
 from casemate.jobs.keeping import Keeping
 from casemate.jobs.ports import FlowLog, JobLog, JobLogs, JobObjects, Meter, SecretValues
+from casemate.jobs.request import secrets_of
 from casemate.model.document import result_document
 from casemate.model.ids import new_id
 from casemate.model.job import Job, JobState, Transition
@@ -183,7 +184,7 @@ class Attempt:
 
     async def _question(self) -> RunJob:
         job, spec = self.job, self.job.spec
-        wanted = (*spec.secrets, *(each.secret for each in spec.network.inject))
+        wanted = secrets_of(spec)
         secrets = await self._ports.secrets.values(job.tenant_id, wanted) if wanted else {}
         return RunJob(
             id=self.token,

@@ -80,7 +80,8 @@ class AttemptLog:
             slice_ = Chunk(chunk.stream, data, chunk.offset + at)
             if self._place + self._ready_bytes < self._head_bytes:
                 self._take(slice_, at_us)
-                await self._until_room()
+                if not await self._has_room():
+                    return
             else:
                 self._put_by(slice_, at_us)
         self._wake()
@@ -109,11 +110,13 @@ class AttemptLog:
             self._ready.append((name, at_us, cut))
             self._ready_bytes += cut.cost_bytes
 
-    async def _until_room(self) -> None:
+    async def _has_room(self) -> bool:
+        """Wait for it. False: nothing more is written down."""
         while self._ready_bytes > limits.LOG_PENDING_MAX_BYTES and not self._is_lost:
             self._room.clear()
             self._on_change(self)
             await self._room.wait()
+        return not self._is_lost
 
     def _put_by(self, chunk: Chunk, at_us: int) -> None:
         """For later; what has no room then is left out. It costs next to nothing, however much it is."""
@@ -232,6 +235,13 @@ class AttemptLog:
         self._ready.clear()
         self._ring.clear()
         self._room.set()
+
+    def give_up(self) -> None:
+        """Nothing more is written down, for a mistake of ours; whoever prints, or waits for the end, goes on."""
+        self.is_closing = True
+        self._lose()
+        self._ready_bytes = 0
+        self.done()
 
     def done(self) -> None:
         """All of it is written down, or given up."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, Self
@@ -182,10 +182,15 @@ class _Moving:
 
 @asynccontextmanager
 async def open_logs(
-    database: Database, blobs: Blobs, *, kept_max_bytes: int = limits.LOG_KEPT_MAX_BYTES, rules: LogRules | None = None
+    database: Database,
+    blobs: Blobs,
+    *,
+    kept_max_bytes: int = limits.LOG_KEPT_MAX_BYTES,
+    rules: LogRules | None = None,
+    on_mistake: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Logs]:
     """The logs of all jobs, written down, moved and forgotten for as long as they are open."""
-    async with LogWriter(database, kept_max_bytes=kept_max_bytes) as writer:
+    async with LogWriter(database, kept_max_bytes=kept_max_bytes, on_mistake=on_mistake) as writer:
         logs = Logs(database, writer, blobs)
         async with LogKeeper(database, writer, blobs, logs, rules or LogRules()):
             yield logs

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, Self
 
 from casemate import job_limits as limits
@@ -20,6 +20,7 @@ from casemate.jobs.log_pieces import packed, words_in
 from casemate.limits import KIB
 from casemate.model.job import Job
 from casemate.model.job_log import JobLine
+from casemate.recurring import Recurring
 from casemate.store import job_logs as rows
 from casemate.store.database import Database
 from casemate.store.job_logs import Kept, NewPiece, Written
@@ -32,7 +33,13 @@ _INLINE_MAX_BYTES: Final = 32 * KIB
 class LogWriter:
     """Opens logs and writes them down, for as long as it is open itself."""
 
-    def __init__(self, database: Database, *, kept_max_bytes: int = limits.LOG_KEPT_MAX_BYTES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        kept_max_bytes: int = limits.LOG_KEPT_MAX_BYTES,
+        on_mistake: Callable[[], None] = lambda: None,
+    ) -> None:
         self._database = database
         self.kept = Kept(head_bytes=kept_max_bytes // 2, tail_bytes=kept_max_bytes - kept_max_bytes // 2)
         self._open: dict[Key, AttemptLog] = {}
@@ -42,19 +49,17 @@ class LogWriter:
         self._urgent = asyncio.Event()
         self._followed: dict[Key, int] = {}
         self._changes: dict[Key, asyncio.Future[None]] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._on_mistake = on_mistake
+        self._writing = Recurring(self._write_some, name="logs of jobs", pause_s=limits.LOG_WRITE_PAUSE_S)
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="job-logs")
+        self._writing.begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for log in list(self._open.values()):
             await log.close()
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._writing.end()
 
     def open(self, job: Job, attempt: int) -> AttemptLog:
         """The log of an attempt that begins. Nothing is written until something is printed."""
@@ -116,17 +121,16 @@ class LogWriter:
         if is_urgent:
             self._urgent.set()
 
-    async def _run(self) -> None:
-        while True:
-            await self._work.wait()
-            self._urgent.clear()
-            wait_s = min(self._due_s.values()) - self._loop.time()
-            if wait_s > 0:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), wait_s)
-            await self._write_group(self._next_group())
-            if not self._due_s:
-                self._work.clear()
+    async def _write_some(self) -> None:
+        await self._work.wait()
+        self._urgent.clear()
+        wait_s = min(self._due_s.values(), default=0.0) - self._loop.time()
+        if wait_s > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._urgent.wait(), wait_s)
+        await self._write_group(self._next_group())
+        if not self._due_s:
+            self._work.clear()
 
     def _next_group(self) -> list[AttemptLog]:
         """Those whose time has come; of one job no two attempts."""
@@ -140,24 +144,55 @@ class LogWriter:
         return list(found.values())
 
     async def _write_group(self, group: list[AttemptLog]) -> None:
-        """A portion of each log that has something, in one transaction."""
-        portions = [(log, portion) for log in group if (portion := log.portion()) is not None]
-        try:
-            written = await self._recorded(portions)
-        except Exception:  # noqa: BLE001  (whatever it is: jobs go on, and their logs are closed)
-            _LOG.exception("lines of %d jobs could not be written down", len(portions))
-            written = [None] * len(portions)
-        for (log, portion), each in zip(portions, written, strict=True):
-            log.settle(portion, each)
+        """A portion of each log that has something, in one transaction. What is wrong with one is no other's matter."""
+        made: list[tuple[AttemptLog, Portion, NewPiece | None]] = []
         for log in group:
-            self._after(log)
+            with self._contained(log):
+                portion = log.portion()
+                if portion is not None:
+                    made.append((log, portion, await self._piece(log, portion)))
+        written = iter(await self._recorded([piece for _, _, piece in made if piece is not None]))
+        for log, portion, piece in made:
+            each = None if piece is None else next(written)
+            with self._contained(log):
+                log.settle(portion, each)
+        for log in group:
+            with self._contained(log):
+                self._after(log)
 
-    async def _recorded(self, portions: list[tuple[AttemptLog, Portion]]) -> list[Written | None]:
-        pieces = [await _piece(log, portion) for log, portion in portions]
+    @contextmanager
+    def _contained(self, log: AttemptLog) -> Iterator[None]:
+        """A mistake of ours with one log is the end of that one: its job goes on, and so do the logs of all others."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001  (whatever it is)
+            _LOG.exception("a log is given up", extra={"job": log.key[1], "attempt": log.attempt})
+            self._on_mistake()
+            self._due_s.pop(log, None)
+            if self._open.get(log.key) is log:
+                del self._open[log.key]
+            log.give_up()
+            self._tell(log.key)
+
+    async def _piece(self, log: AttemptLog, portion: Portion) -> NewPiece | None:
+        """None: it cannot be made, and these lines are left out."""
+        try:
+            if portion.cost_bytes <= _INLINE_MAX_BYTES:
+                return _made(log, portion)
+            return await asyncio.to_thread(_made, log, portion)
+        except Exception:  # noqa: BLE001  (whatever it is)
+            _LOG.exception("lines of a job are left out", extra={"job": log.key[1], "attempt": log.attempt})
+            self._on_mistake()
+            return None
+
+    async def _recorded(self, pieces: list[NewPiece]) -> list[Written | None]:
         fitting = [at for at, each in enumerate(pieces) if self._database.stored.takes(each.tenant_id, len(each.data))]
         found: list[Written | None] = [None] * len(pieces)
-        for at, written in zip(fitting, await self._written([pieces[at] for at in fitting]), strict=True):
-            found[at] = written
+        try:
+            for at, written in zip(fitting, await self._written([pieces[at] for at in fitting]), strict=True):
+                found[at] = written
+        except Exception:  # noqa: BLE001  (whatever it is: jobs go on, and their logs are closed)
+            _LOG.exception("lines of %d jobs could not be written down", len(pieces))
         return found
 
     async def _written(self, pieces: list[NewPiece]) -> Sequence[Written | None]:
@@ -182,12 +217,6 @@ class LogWriter:
                 del self._open[log.key]
             log.done()
         self._tell(log.key)
-
-
-async def _piece(log: AttemptLog, portion: Portion) -> NewPiece:
-    if portion.cost_bytes <= _INLINE_MAX_BYTES:
-        return _made(log, portion)
-    return await asyncio.to_thread(_made, log, portion)
 
 
 def _made(log: AttemptLog, portion: Portion) -> NewPiece:

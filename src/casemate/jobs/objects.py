@@ -26,6 +26,7 @@ from casemate.tenancy.addresses import Addresses
 SIGNED: Final = "/v1/signed/"
 _OUTPUT_DIRECTORY: Final = "output/"
 _PIECES_WAITING_MAX: Final = 2
+_GONE: Final = "submit a new job, with the file"
 
 
 class ObjectsOfJobs:
@@ -70,6 +71,12 @@ class ObjectsOfJobs:
             raise AddressRefused("the address is for an object of another tenant")
         return grant.name
 
+    async def check_kept(self, job: Job) -> None:
+        """As the protocol says."""
+        for number, file in enumerate(job.spec.files):
+            if file.content is None:
+                await self._found(job, file, f"files[{number}]")
+
     # What a job finds -----------------------------------------------------------------------------
 
     async def inputs(self, job: Job) -> AsyncIterator[Input]:
@@ -87,13 +94,17 @@ class ObjectsOfJobs:
     async def _opened(self, job: Job, file: JobFile, field: str) -> AsyncIterator[bytes]:
         if file.content is not None:
             return pieces_of(file.content)
+        return self._objects.get(await self._found(job, file, field))
+
+    async def _found(self, job: Job, file: JobFile, field: str) -> Blob:
+        """What a file was when it was kept. Raises InvalidInput."""
         try:
             blob = await self._objects.head(job.tenant_id, file.object)
         except NotFound as error:
-            raise InvalidInput(field, f"the object {file.object[:200]!r} is gone") from error
+            raise InvalidInput(field, f"the object {file.object[:200]!r} is gone", hint=_GONE) from error
         if file.digest and blob.digest and blob.digest != file.digest:
-            raise InvalidInput(field, f"the object {file.object[:200]!r} is not what it was")
-        return self._objects.get(blob)
+            raise InvalidInput(field, f"the object {file.object[:200]!r} is not what it was", hint=_GONE)
+        return blob
 
     async def _shared(self, job: Job) -> AsyncIterator[Blob]:
         patterns = [pattern.removeprefix(f"{SHARED}/").split("/") for pattern in job.spec.shared]

@@ -6,7 +6,7 @@ it may write rows and nothing else, and what it wrote is there exactly if the ch
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -79,6 +79,9 @@ class JobObjects(Protocol):
         Raises InvalidInput naming `files[N]` for an object or an address that is not there, or not this tenant's.
         """
 
+    async def check_kept(self, job: Job) -> None:
+        """Raise InvalidInput naming `files[N]` for an input of a job that was kept, and is gone or not what it was."""
+
     def inputs(self, job: Job) -> AsyncIterator[Input]:
         """What the node is to stage: the job's files, and the shared objects that it names.
 
@@ -133,6 +136,9 @@ class SecretValues(Protocol):
 
     async def values(self, tenant_id: str, names: Sequence[str]) -> Mapping[str, str]:
         """By their names. Raises InvalidInput naming one that is not there."""
+
+    def missing(self, records: Records, tenant_id: str, names: Sequence[str]) -> Collection[str]:
+        """Those that are not there, within a transaction."""
 
 
 class Audit(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +47,20 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     retries: Retries = Retries()
     labels: dict[str, str] = {}
     template: str = ""
+
+
+def secrets_of(spec: JobSpec) -> tuple[str, ...]:
+    """The names of all secrets that a job needs."""
+    return (*spec.secrets, *(each.secret for each in spec.network.inject))
+
+
+def check_secrets(spec: JobSpec, missing: Collection[str]) -> None:
+    """Raise InvalidInput that names a secret that is not there, and the field that asks for it."""
+    injected = tuple(each.secret for each in spec.network.inject)
+    for field, names in (("secrets", spec.secrets), ("network.inject", injected)):
+        for name in names:
+            if name in missing:
+                raise InvalidInput(field, f"there is no secret {name[:80]!r}", hint="`casemate secrets set` sets one")
 
 
 def spec_of(asked: Asked, settings: JobSettings, maximum: Mapping[str, Any]) -> JobSpec:

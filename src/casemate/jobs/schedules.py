@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final, Protocol, Self
 
 import msgspec
@@ -17,14 +16,25 @@ from msgspec.structs import replace
 
 from casemate import job_limits as limits
 from casemate.clock import now_us
-from casemate.errors import Conflict, InvalidInput, NotFound, TooManyRequests
+from casemate.errors import (
+    BudgetExceeded,
+    CasemateError,
+    Conflict,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    TooManyRequests,
+)
 from casemate.executions.book import Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
-from casemate.jobs.cron import Turn, check_times, next_after, turn_at
+from casemate.jobs.cron import check_times, next_after, turn_at
 from casemate.jobs.policy import check_policy, narrowed
+from casemate.jobs.ports import Meter, Notices, SecretValues
+from casemate.jobs.request import check_secrets, secrets_of
 from casemate.model.ids import new_id
 from casemate.model.job import Job, JobSpec
+from casemate.model.result import JsonValue
 from casemate.model.units import SECOND_US
 from casemate.queue.protocol import Beside
 from casemate.recurring import Recurring
@@ -33,6 +43,10 @@ from casemate.store import tenants
 from casemate.store.database import Database, Records
 from casemate.store.pages import Page
 from casemate.store.schedules import Schedule
+
+REFUSED: Final = "schedule.refused"
+REFUSALS: Final = (BudgetExceeded, Conflict, InvalidInput, NotAllowed, NotFound, TooManyRequests)
+"""Why no job is made at a time: the schedule says so, and its next time stays."""
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -53,13 +67,21 @@ class Schedules:
         queue: Accepting,
         settings: JobSettings,
         *,
+        meter: Meter,
+        secrets: SecretValues,
+        notices: Notices,
         changes: Changes,
         beside: Beside,
+        on_refused: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self._database = database
         self._queue = queue
         self._settings = settings
+        self._meter = meter
+        self._secrets = secrets
+        self._notices = notices
+        self._on_refused = on_refused
         self._changes = changes
         self._beside = beside
         self._clock = clock
@@ -78,7 +100,7 @@ class Schedules:
     async def create(
         self, caller: Caller, spec: JobSpec, *, cron: str, zone: str, missed: str, name: str = ""
     ) -> Schedule:
-        """Make one. Raises InvalidInput, TooManyRequests."""
+        """Make one. Raises InvalidInput, also for a secret that is not there, and TooManyRequests."""
         check_times(cron, zone)
         if len(name) > limits.SCHEDULE_NAME_MAX_CHARS or not (name.isprintable() or not name):
             raise InvalidInput("id", f"must be at most {limits.SCHEDULE_NAME_MAX_CHARS} characters that can be shown")
@@ -97,9 +119,18 @@ class Schedules:
             created_us=at_us,
             next_us=next_after(cron, zone, at_us),
         )
-        await self._database.write(partial(rows.insert_schedule, row=made, most=limits.SCHEDULES_A_TENANT_MAX))
+
+        def insert(records: Records) -> None:
+            self._check_secrets(records, made)
+            rows.insert_schedule(records, made, most=limits.SCHEDULES_A_TENANT_MAX)
+
+        await self._database.write(insert)
         self._woken.set()
         return made
+
+    def _check_secrets(self, records: Records, schedule: Schedule) -> None:
+        if wanted := secrets_of(schedule.spec):
+            check_secrets(schedule.spec, self._secrets.missing(records, schedule.tenant_id, wanted))
 
     async def get(self, tenant_id: str, schedule_id: str) -> Schedule:
         """Raises NotFound."""
@@ -143,54 +174,69 @@ class Schedules:
 
     async def fire(self) -> int | None:
         """Make the jobs whose time has come. When the next is due."""
-        made = await self._database.write(self._fired)
+        made, refused = await self._database.write(self._fired)
+        for schedule in refused:
+            _LOG.warning("a schedule makes no job: %s", schedule.refused_why, extra={"schedule": schedule.id})
+            self._on_refused()
         for job in made:
             self._changes.tell(key_of(job))
         if made:
             self._queue.wake()
         return await self._database.read(rows.next_due_us)
 
-    def _fired(self, records: Records) -> list[Job]:
+    def _fired(self, records: Records) -> tuple[list[Job], list[Schedule]]:
+        """What was made, and the schedules of which nothing could be, as they are now."""
         at_us = self._clock()
         made: list[Job] = []
+        refused: list[Schedule] = []
         for schedule in rows.due(records, at_us=at_us, limit=limits.SCHEDULES_A_LOOK_MAX):
-            turn = _turn(schedule, at_us)
-            now = replace(schedule, next_us=turn.next_us)
-            job = None if turn.fire_us is None else self._made(records, schedule, turn.fire_us, at_us)
-            if job is not None:
-                made.append(job)
-                now = replace(now, last_us=turn.fire_us, last_job_id=job.id)
+            now = schedule
+            try:
+                turn = turn_at(schedule.cron, schedule.zone, schedule.missed, schedule.next_us or at_us, at_us)
+                now = replace(schedule, next_us=turn.next_us)
+                if turn.fire_us is not None:
+                    made.append(self._made(records, schedule, turn.fire_us, at_us))
+                    now = replace(now, last_us=turn.fire_us, last_job_id=made[-1].id)
+            except REFUSALS as error:
+                if now is schedule:  # its zone is none any more: it has no next time
+                    now = replace(schedule, next_us=None)
+                now = _refused(now, error, at_us)
+                refused.append(now)
+                self._notices.post(records, now.tenant_id, REFUSED, _notice_of(now))
             rows.put(records, now)
-        return made
+        return made, refused
 
-    def _made(self, records: Records, schedule: Schedule, fire_us: int, at_us: int) -> Job | None:
-        """The job of a time; None where it may not be now: that time is passed over, and the log says so."""
+    def _made(self, records: Records, schedule: Schedule, fire_us: int, at_us: int) -> Job:
+        """The job of a time. Raises one of REFUSALS where it may not be now: that time is passed over."""
+        spec = schedule.spec
+        check_policy(spec, "", self._settings)
+        self._check_secrets(records, schedule)
+        self._meter.check_in(records, schedule.tenant_id)
+        tenant = tenants.get(records, schedule.tenant_id)
+        if tenant.state != tenants.ACTIVE:
+            raise NotAllowed("tenant", "it may run nothing now")
         job = Job(
             id=f"{schedule.id}.{fire_us // SECOND_US}",
             tenant_id=schedule.tenant_id,
             key_id=schedule.key_id,
-            spec=schedule.spec,
+            spec=replace(spec, network=narrowed(spec.network, self._settings)),
             created_us=at_us,
             due_us=at_us,
             schedule_id=schedule.id,
         )
-        try:
-            check_policy(schedule.spec, "", self._settings)
-            spec = schedule.spec
-            job = replace(job, spec=replace(spec, network=narrowed(spec.network, self._settings)))
-            tenant = tenants.get(records, schedule.tenant_id)
-            if tenant.state != tenants.ACTIVE:
-                return None
-            return self._queue.accept(records, job, queue_max=tenant.queue_max, beside=self._beside)
-        except (InvalidInput, TooManyRequests, Conflict, NotFound) as error:
-            _LOG.warning("a schedule makes no job: %s", error, extra={"schedule": schedule.id})
-            return None
+        return self._queue.accept(records, job, queue_max=tenant.queue_max, beside=self._beside)
 
 
-def _turn(schedule: Schedule, at_us: int) -> Turn:
-    """What a schedule does now; nothing ever where its zone is none any more, which is no reason to hold up others."""
-    try:
-        return turn_at(schedule.cron, schedule.zone, schedule.missed, schedule.next_us or at_us, at_us)
-    except InvalidInput as error:
-        _LOG.warning("a schedule makes no more jobs: %s", error, extra={"schedule": schedule.id})
-        return Turn(fire_us=None, next_us=None)
+def _refused(schedule: Schedule, error: CasemateError, at_us: int) -> Schedule:
+    """With what its tenant is to see of it."""
+    why = str(error)[: limits.SCHEDULE_REFUSED_MAX_CHARS]
+    return replace(schedule, refused_us=at_us, refused_why=why, refused_count=schedule.refused_count + 1)
+
+
+def _notice_of(schedule: Schedule) -> dict[str, JsonValue]:
+    return {
+        "id": schedule.id,
+        "name": schedule.name,
+        "reason": schedule.refused_why,
+        "count": schedule.refused_count,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -19,8 +19,8 @@ from casemate.executions.book import IDEMPOTENCY_KEY, Caller, Changes
 from casemate.jobs.attempt import key_of
 from casemate.jobs.config import JobSettings
 from casemate.jobs.dispatch import Dispatcher
-from casemate.jobs.ports import JobLogs, JobObjects, Meter
-from casemate.jobs.request import Asked, check_id, spec_of, still_allowed
+from casemate.jobs.ports import JobLogs, JobObjects, Meter, SecretValues
+from casemate.jobs.request import Asked, check_id, check_secrets, secrets_of, spec_of, still_allowed
 from casemate.model.ids import ID_BYTES, new_id
 from casemate.model.job import ENDED, Job, JobFile, JobSpec, JobState, Transition
 from casemate.queue.protocol import Beside, Queue
@@ -45,6 +45,7 @@ class Jobs:
         objects: JobObjects,
         logs: JobLogs,
         meter: Meter,
+        secrets: SecretValues,
         settings: JobSettings,
         changes: Changes,
         beside: Beside,
@@ -60,6 +61,7 @@ class Jobs:
         self._objects = objects
         self._logs = logs
         self._meter = meter
+        self._secrets = secrets
         self._beside = beside
         self._maximum = maximum
         self._on_refusal = on_refusal
@@ -127,11 +129,16 @@ class Jobs:
         if len(msgspec.json.encode(job.spec)) > limits.JOB_SPEC_MAX_BYTES:
             raise InvalidInput("files", "the job is too large", hint="bring what is large as objects")
 
-        return await self.queue.submit(job, queue_max=caller.queue_max, beside=self._within_budget)
+        return await self.queue.submit(job, queue_max=caller.queue_max, beside=self._accepting)
 
-    def _within_budget(self, records: Records, accepted: Job) -> None:
+    def _accepting(self, records: Records, accepted: Job) -> None:
         self._meter.check_in(records, accepted.tenant_id)
+        self._check_secrets(records, accepted)
         self._beside(records, accepted)
+
+    def _check_secrets(self, records: Records, job: Job) -> None:
+        if wanted := secrets_of(job.spec):
+            check_secrets(job.spec, self._secrets.missing(records, job.tenant_id, wanted))
 
     async def _with_kept(self, job: Job) -> Job:
         """With what is kept of it, if it is there already: its files are not written over, an attempt may read them.
@@ -154,8 +161,19 @@ class Jobs:
         return await self.database.read(lambda records: rows.get(records, tenant_id, job_id))
 
     async def transitions(self, tenant_id: str, job_id: str) -> tuple[Transition, ...]:
-        """What became of it, in order."""
+        """What became of it, in order; of very many the last."""
         return await self.database.read(lambda records: rows.transitions(records, tenant_id, job_id))
+
+    async def transitions_after(self, tenant_id: str, job_id: str, count: int) -> AsyncIterator[Transition]:
+        """All that became of it after its first `count` transitions, however many those are."""
+        is_more = True
+        while is_more:
+            look = partial(rows.transitions_after, tenant_id=tenant_id, job_id=job_id, count=count)
+            found = await self.database.read(look)
+            count += len(found)
+            is_more = len(found) == limits.TRANSITIONS_READ_MAX
+            for each in found:
+                yield each
 
     async def list_jobs(self, tenant_id: str, filters: Filters, *, limit: int, cursor: str | None = None) -> Page[Job]:
         """Newest first, without results."""
@@ -204,9 +222,13 @@ class Jobs:
         return job
 
     async def rerun(self, caller: Caller, job_id: str, *, new_id_wanted: str = "", request_id: str = "") -> Job:
-        """A new job that is the same, if it still may be. Raises NotFound, NotAllowed, and what `submit` does."""
+        """A new job that is the same, if it still may be, and its inputs are still there.
+
+        Raises NotFound, NotAllowed, and what `submit` does.
+        """
         old = await self.get(caller.tenant_id, job_id)
         spec = await self._still_allowed(old.spec)
+        await self._objects.check_kept(old)
         return await self.submit(caller, spec, job_id=new_id_wanted, request_id=request_id)
 
     async def delete(self, tenant_id: str, job_id: str) -> Job:
@@ -219,13 +241,14 @@ class Jobs:
         return await self.database.write(lambda records: rows.delete_job(records, tenant_id, job_id))
 
     async def retry_dead(self, caller: Caller, job_id: str) -> Job:
-        """Queue a dead job again, if it still may be run, and there is room for it.
+        """Queue a dead job again, if it still may be run, what it needs is there, and there is room for it.
 
         Raises NotFound, Conflict, NotAllowed, InvalidInput, TooManyRequests, BudgetExceeded.
         """
         dead = await self.get(caller.tenant_id, job_id)
         spec = await self._still_allowed(dead.spec)
-        job = await self.queue.retry_dead(dead, spec, queue_max=caller.queue_max, beside=self._within_budget)
+        await self._objects.check_kept(dead)
+        job = await self.queue.retry_dead(dead, spec, queue_max=caller.queue_max, beside=self._accepting)
         self.changes.tell(key_of(job))
         return job
 

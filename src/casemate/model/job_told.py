@@ -80,6 +80,9 @@ class ScheduleRecord(msgspec.Struct, frozen=True, kw_only=True):
     next_at: datetime | None = None
     last_at: datetime | None = None
     last_job_id: str = ""
+    refused_at: datetime | None = None
+    refused_reason: str = ""
+    refused_count: int = 0
     spec: dict[str, Any] = {}
 
 

@@ -180,6 +180,12 @@ class Scopes(msgspec.Struct, frozen=True, kw_only=True):
     deny: tuple[str, ...] = ()
 
 
+class SigningSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """Which secret signs. `generation` is a name for it, from which nobody learns it."""
+
+    generation: str
+
+
 class Key(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a key.
 

@@ -174,6 +174,8 @@ class AsyncKeys(_Group):
     create = _awaited(calls.create_key)
     rotate = _awaited(calls.rotate_key)
     revoke = _awaited(calls.revoke_key)
+    signing = _awaited(calls.show_signing)
+    rotate_signing = _awaited(calls.rotate_signing)
 
 
 class AsyncBudgets(_Group):

@@ -23,6 +23,7 @@ from casemate.model.service import (
     LogLine,
     Me,
     Runner,
+    SigningSecret,
     Tenant,
     Validation,
 )
@@ -374,6 +375,16 @@ def rotate_key(key_id: str, *, grace_s: float = 0.0, idempotency_key: str | None
 def revoke_key(key_id: str) -> Call[Key]:
     """End a key, at once and for good."""
     return Call(Request(method="DELETE", path=path("keys", key_id)), reader(Key))
+
+
+def show_signing() -> Call[SigningSecret]:
+    """Which secret signs addresses, sessions and notices: its name, not what it is."""
+    return Call(asked(path("signing")), reader(SigningSecret))
+
+
+def rotate_signing(generation: str) -> Call[SigningSecret]:
+    """Replace the secret of that name: all signed addresses are refused from now on."""
+    return Call(sent("POST", path("signing", "rotate"), {"generation": generation}), reader(SigningSecret))
 
 
 # The service itself --------------------------------------------------------------------------------

@@ -173,6 +173,8 @@ class Keys(_Group):
     create = _blocking(calls.create_key)
     rotate = _blocking(calls.rotate_key)
     revoke = _blocking(calls.revoke_key)
+    signing = _blocking(calls.show_signing)
+    rotate_signing = _blocking(calls.rotate_signing)
 
 
 class Budgets(_Group):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, func, insert, select, tuple_, update
 
 from casemate.errors import Conflict, NotFound
 from casemate.job_limits import SPECS_A_PAGE_MAX_BYTES, TRANSITIONS_READ_MAX
@@ -95,11 +95,24 @@ def put_spec(connection: Connection, job: Job) -> None:
 
 def transitions(connection: Connection, tenant_id: str, job_id: str) -> tuple[Transition, ...]:
     """What became of a job, in order; of very many the last."""
-    query = select(*(moves.c[name] for name in Transition.__struct_fields__)).where(
-        moves.c.tenant_id == tenant_id, moves.c.job_id == job_id
-    )
-    rows = connection.execute(query.order_by(moves.c.id.desc()).limit(TRANSITIONS_READ_MAX)).mappings().all()
-    return tuple(Transition(**{**row, "state": JobState(row["state"])}) for row in reversed(rows))
+    query = _moves_of(tenant_id, job_id).order_by(moves.c.id.desc()).limit(TRANSITIONS_READ_MAX)
+    return _transitions(connection, query)[::-1]
+
+
+def transitions_after(connection: Connection, tenant_id: str, job_id: str, *, count: int) -> tuple[Transition, ...]:
+    """What became of a job after its first `count` transitions, in order; of very many the first."""
+    query = _moves_of(tenant_id, job_id).order_by(moves.c.id).offset(count).limit(TRANSITIONS_READ_MAX)
+    return _transitions(connection, query)
+
+
+def _moves_of(tenant_id: str, job_id: str) -> Select[Any]:
+    columns = (moves.c[name] for name in Transition.__struct_fields__)
+    return select(*columns).where(moves.c.tenant_id == tenant_id, moves.c.job_id == job_id)
+
+
+def _transitions(connection: Connection, query: Select[Any]) -> tuple[Transition, ...]:
+    rows = connection.execute(query).mappings()
+    return tuple(Transition(**{**row, "state": JobState(row["state"])}) for row in rows)
 
 
 def insert_transitions(connection: Connection, jobs: list[tuple[Job, str]], *, at_us: int) -> None:

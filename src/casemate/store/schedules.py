@@ -20,7 +20,10 @@ _BY_ID: Final = "it is found by its id, not by its name"
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that is made again and again. `next_us`: when next; None: never again."""
+    """A job that is made again and again. `next_us`: when next; None: never again.
+
+    `refused_…`: the last time at which no job could be made, why, and how often that was.
+    """
 
     id: str
     tenant_id: str
@@ -35,6 +38,9 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     next_us: int | None = None
     last_us: int | None = None
     last_job_id: str = ""
+    refused_us: int | None = None
+    refused_why: str = ""
+    refused_count: int = 0
 
 
 def insert_schedule(connection: Connection, row: Schedule, *, most: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -51,6 +52,12 @@ def sealed_values(connection: Connection, tenant_id: str, names: Sequence[str]) 
     """What is kept of some of a tenant's, by their names; those that are not there are left out."""
     query = select(table.c.name, table.c.sealed).where(table.c.tenant_id == tenant_id, table.c.name.in_(names))
     return {row.name: row.sealed for row in connection.execute(query)}
+
+
+def missing(connection: Connection, tenant_id: str, names: AbstractSet[str]) -> AbstractSet[str]:
+    """Which of these a tenant has not."""
+    query = select(table.c.name).where(table.c.tenant_id == tenant_id, table.c.name.in_(names))
+    return names - set(connection.execute(query).scalars())
 
 
 def remove(connection: Connection, tenant_id: str, name: str) -> None:

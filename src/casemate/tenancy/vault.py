@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -13,7 +13,7 @@ from casemate.errors import InvalidInput
 from casemate.model.units import SECOND_US
 from casemate.object_limits import SECRET_MAX_BYTES, SECRET_NAME_MAX_CHARS, SECRETS_A_TENANT_MAX
 from casemate.store import secrets as rows
-from casemate.store.database import Database
+from casemate.store.database import Database, Records
 from casemate.store.secrets import Secret
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
@@ -57,6 +57,10 @@ class Vault:
             name: self._keys.unseal(sealed, context=_context(tenant_id, name)).decode()
             for name, sealed in found.items()
         }
+
+    def missing(self, records: Records, tenant_id: str, names: Sequence[str]) -> Collection[str]:
+        """Those that are not there, within a transaction."""
+        return rows.missing(records, tenant_id, frozenset(names))
 
 
 def check_secret(name: str, value: str) -> None:

@@ -31,6 +31,7 @@ EVENTS: Final = (
     "job.failed",
     "job.dead",
     "job.cancelled",
+    "schedule.refused",
     "budget.soft",
     "budget.hard",
 )

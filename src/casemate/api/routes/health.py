@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -35,7 +36,8 @@ async def healthy() -> Response:
 )
 async def ready(parts: Parts) -> Response:
     """Bad while a part is down, with the name of the part."""
-    found = {"records": await _records(parts), "node": _node(parts), "service": _service(parts)}
+    records, objects = await asyncio.gather(_records(parts), parts.storage.looking.state())
+    found = {"records": records, "objects": objects, "node": _node(parts), "service": _service(parts)}
     is_ready = all(state == "ok" for state in found.values())
     document = {"status": "ok" if is_ready else "unavailable", "parts": found}
     return json_response(document, 200 if is_ready else 503)

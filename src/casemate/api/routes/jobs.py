@@ -204,12 +204,11 @@ async def _events(parts: State, who: Principal, job: Job, told: int) -> AsyncIte
         while True:
             changed.clear()
             job = await jobs.get(tenant_id, job.id)
-            found = await jobs.transitions(tenant_id, job.id)
-            for each in found[told:]:
+            async for each in jobs.transitions_after(tenant_id, job.id, told):
                 told += 1
                 yield _event("state", transition_document(each), str(told))
             if job.state in ENDED:
-                yield _event("result", full_document(job, found), str(told))
+                yield _event("result", full_document(job, await jobs.transitions(tenant_id, job.id)), str(told))
                 return
             attempt = jobs.dispatcher.attempt_at(job)
             if attempt is not None and attempt.usage is not None and attempt.usage is not usage:

@@ -20,6 +20,8 @@ from casemate.api.tenant_models import (
     KeysOut,
     MeOut,
     NewKeyOut,
+    SigningOut,
+    SigningRotateIn,
     TenantChangeIn,
     TenantIn,
     TenantOut,
@@ -38,6 +40,7 @@ TenantReader = Annotated[Principal, Depends(allowed("tenants:read"))]
 TenantWriter = Annotated[Principal, Depends(operators("tenants:write"))]
 KeyReader = Annotated[Principal, Depends(allowed("keys:read"))]
 N = TypeVar("N", int, float)
+SigningOperator = Annotated[Principal, Depends(operators("keys:write"))]
 KeyWriter = Annotated[Principal, Depends(allowed("keys:write"))]
 
 
@@ -191,3 +194,22 @@ async def rotate_key(key_id: str, body: KeyRotateIn, parts: Parts, who: KeyWrite
 async def revoke_key(key_id: str, parts: Parts, who: KeyWriter) -> Response:
     """It ends at once."""
     return json_response(key_document(await parts.tenancy.revoke_key(_whose(who), key_id)))
+
+
+# What signs -----------------------------------------------------------------------------------------
+
+
+@router.get("/signing", response_model=SigningOut, summary="Which secret signs")
+async def show_signing(parts: Parts, _: SigningOperator) -> Response:
+    """For the operator: the name of the secret that signs addresses, sessions and notices, not what it is."""
+    return json_response({"generation": parts.signing.generation})
+
+
+@router.post("/signing/rotate", response_model=SigningOut, summary="Replace the secret that signs")
+async def rotate_signing(body: SigningRotateIn, parts: Parts, _: SigningOperator) -> Response:
+    """For the operator: all signed addresses are refused from now on.
+
+    What else the last secret has signed, sessions, webhooks and notices, is believed until the next time.
+    """
+    await asyncio.to_thread(parts.signing.rotate, body.generation)
+    return json_response({"generation": parts.signing.generation})

@@ -145,6 +145,9 @@ _schedules = Table(
     _time("next_us", nullable=True),
     _time("last_us", nullable=True),
     Column("last_job_id", String(64), nullable=False),
+    _time("refused_us", nullable=True),
+    Column("refused_why", Text, nullable=False),
+    Column("refused_count", BigInteger, nullable=False),
     Index(None, "tenant_id", "created_us", "id"),
     Index(None, "next_us"),
 )
