@@ -88,7 +88,7 @@ class ExecutionIn(Sent):
     globals: list[str] | None = Field(
         None,
         max_length=bound.GLOBALS_MAX,
-        description="The only globals that a program of `javascript` finds; null: all.",
+        description="The only ones of its globals that the program finds, where the runtime can do that; null: all.",
     )
     debug: DebugIn = DebugIn()
     check: bool = Field(default=False, description="Have the language read the code first.")

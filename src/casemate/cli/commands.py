@@ -174,7 +174,7 @@ RUN: Final = Command(
             names=("--global",),
             metavar="NAME",
             group="Program",
-            help="of the globals of javascript the program finds only those that are named",
+            help="of its globals the program finds only those that are named (javascript)",
         ),
         *LIMITS,
         *PLACE,

@@ -14,22 +14,13 @@ from casemate.errors import InvalidInput
 from casemate.model.runtime import Ability, Runtime
 
 VALUES: Final = ("json", "rich")
-_NAMES: Final = """
-AggregateError Array ArrayBuffer BigInt BigInt64Array BigUint64Array Boolean DataView Date Error EvalError
-FinalizationRegistry Float16Array Float32Array Float64Array Function Int16Array Int32Array Int8Array Intl Iterator
-JSON Map Math Number Object Promise Proxy RangeError ReferenceError Reflect RegExp Set String Symbol SyntaxError
-TypeError URIError Uint16Array Uint32Array Uint8Array Uint8ClampedArray WeakMap WeakRef WeakSet atob btoa console
-decodeURI decodeURIComponent encodeURI encodeURIComponent escape eval isFinite isNaN parseFloat parseInt unescape
-"""
-GLOBALS: Final = frozenset(_NAMES.split())
-"""What a program of `javascript` finds besides `globalThis`, `undefined`, `NaN`, `Infinity`, `input` and `output`."""
 
 
 class Calling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What stands in the request beside code and input. What is as ever is not mentioned.
 
     `context` is what an item has beside its data, `library` the text of the functions that macros may call. `globals`
-    are the only ones of `GLOBALS` that the program finds; None: all.
+    are the only ones of the runtime's that the program finds; None: all.
     """
 
     function: str = ""
@@ -56,16 +47,12 @@ def check_calling(runtime: Runtime, options: Mapping[str, Any]) -> Calling:
         function=_function(options.get("function", "")),
         spread=check_flag(options.get("spread", False), field="spread"),
         values=_values(options.get("values", "json")),
-        globals=_globals(options.get("globals")),
+        globals=_globals(runtime, options.get("globals")),
     )
     if wanted.function and Ability.FUNCTION not in runtime.abilities:
         raise InvalidInput("function", "the programs of this runtime have no functions that can be called by name")
     if wanted.values != "json" and Ability.RICH not in runtime.abilities:
         raise InvalidInput("values", "this runtime has no richer values than those of JSON")
-    if wanted.globals is not None and Ability.GLOBALS not in runtime.abilities:
-        raise InvalidInput(
-            "globals", "the globals of this runtime's programs cannot be chosen", hint="javascript's can"
-        )
     if wanted.spread:
         _check_spread(wanted, options.get("input"))
     return wanted
@@ -84,18 +71,20 @@ def _values(kind: object) -> str:
     return kind
 
 
-def _globals(names: object) -> tuple[str, ...] | None:
+def _globals(runtime: Runtime, names: object) -> tuple[str, ...] | None:
     if names is None:
         return None
+    if not runtime.globals:
+        raise InvalidInput("globals", "the globals of this runtime's programs cannot be chosen")
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InvalidInput("globals", f"must be names, not {type(names).__name__}")
-    found = tuple(islice(names, len(GLOBALS) + 1))
+    found = tuple(islice(names, len(runtime.globals) + 1))
     for at, name in enumerate(found):
-        if not isinstance(name, str) or name not in GLOBALS:
-            hint = "known: " + ", ".join(sorted(GLOBALS))
+        if not isinstance(name, str) or name not in runtime.globals:
+            hint = "known: " + ", ".join(runtime.globals)
             raise InvalidInput(f"globals[{at}]", f"{str(name)[:80]!r} is unknown", hint=hint)
-    if len(found) > len(GLOBALS):
-        raise InvalidInput("globals", f"has more than the {len(GLOBALS)} names that there are")
+    if len(found) > len(runtime.globals):
+        raise InvalidInput("globals", f"has more than the {len(runtime.globals)} names that there are")
     return found
 
 

@@ -28,15 +28,13 @@ class Ability(StrEnum):
 
     `function`: to call a function of the program by its name, with the input (`spread`: with its elements).
     `context`: to give the program a read-only context, and a library of functions. `rich`: to take and give values with
-    more types than JSON has. `check`: to parse the code and run nothing. `globals`: to leave the program only
-    those of the language's globals that are named.
+    more types than JSON has. `check`: to parse the code and run nothing.
     """
 
     FUNCTION = "function"
     CONTEXT = "context"
     RICH = "rich"
     CHECK = "check"
-    GLOBALS = "globals"
 
 
 class PackageSets(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +85,7 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     `instead` is the runtime for programs that this one cannot serve.
     `abilities` are what its harness can do besides. `syntax`, for one that cannot check the syntax itself: a program of
     the language that gets code as its input and on stdin, and whose output says what is wrong with it.
+    `globals` are the names of which its harness leaves a program only those that a run asks for.
     `debug` is what its harness records where that is asked for: some of `console`, `profile`, `steps`.
     """
 
@@ -118,4 +117,5 @@ class Runtime(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     instead: str = ""
     abilities: tuple[Ability, ...] = ()
     syntax: str = ""
+    globals: tuple[str, ...] = ()
     debug: tuple[str, ...] = ()

@@ -23,6 +23,14 @@ _NODE_MEMORY_ERRORS: Final = (
     "process out of memory",
 )
 
+_ISOLATE_GLOBALS: Final = """
+    AggregateError Array ArrayBuffer BigInt BigInt64Array BigUint64Array Boolean DataView Date Error EvalError
+    FinalizationRegistry Float16Array Float32Array Float64Array Function Int16Array Int32Array Int8Array Intl Iterator
+    JSON Map Math Number Object Promise Proxy RangeError ReferenceError Reflect RegExp Set String Symbol SyntaxError
+    TypeError URIError Uint16Array Uint32Array Uint8Array Uint8ClampedArray WeakMap WeakRef WeakSet atob btoa console
+    decodeURI decodeURIComponent encodeURI encodeURIComponent escape eval isFinite isNaN parseFloat parseInt unescape
+"""
+
 _BASH_SYNTAX: Final = r"""
 if said=$(bash -n /dev/stdin 2>&1); then
     output='{"valid": true, "message": "", "line": null, "column": null}'
@@ -85,8 +93,9 @@ BUILTIN: Final[Mapping[str, Runtime]] = {
         packages=("nodejs",),
         limits={"memory": "16Mi", "timeout": "500ms"},
         addon="_isolated_vm",
+        globals=tuple(_ISOLATE_GLOBALS.split()),
         instead="node",
-        abilities=(Ability.FUNCTION, Ability.CONTEXT, Ability.RICH, Ability.CHECK, Ability.GLOBALS),
+        abilities=(Ability.FUNCTION, Ability.CONTEXT, Ability.RICH, Ability.CHECK),
         debug=("console", "profile", "steps"),
     ),
     "r": Runtime(
