@@ -79,7 +79,7 @@ test-here test-user test-no-cgroup test-warm: setup-dev
 	@tests/run_all.sh $(@:test-%=%)
 
 test-uml test-uml-user: setup-dev
-	@tests/run_all.sh $(@:test-%=%) $(@:test-%=%)-rest
+	@tests/run_all.sh $(@:test-%=%)-{1..4}
 
 check: setup-dev ## ruff, mypy, layers and the quick tests
 	.venv/bin/ruff check

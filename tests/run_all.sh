@@ -1,25 +1,31 @@
 #!/usr/bin/env bash
 # Runs the suite in every kind of place that it is meant for, and repeats each part's summary, and what failed, at the end.
-#   tests/run_all.sh [here|user|uml|uml-rest|uml-user|uml-user-rest|no-cgroup|warm]...
+#   tests/run_all.sh [here|user|uml-{1..4}|uml-user-{1..4}|no-cgroup|warm]...
 # Without arguments all but warm; PYTEST_ARGS is passed on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# What the kernel and its control groups decide; the rest is the same everywhere, and system calls are slow in there.
-# In two halves, as a machine of User Mode Linux has but one processor.
-readonly OTHER_KERNEL=(tests/security/test_{cpu,memory}.py)
-readonly OTHER_KERNEL_REST=(tests/security/test_{kernel,processes}.py tests/integration/cgroups tests/integration/test_contract.py)
 # Records, and jobs on a node that is made up, begin no sandbox: they are the same for every user and every kernel.
 readonly ISOLATION=(
     tests/security tests/integration tests/packages
     --ignore-glob='*/integration/test_'{record,job,flows,audit_log,carried_out,delivery,tenancy}'*'
 )
-readonly LIMITS=(tests/security/test_{cpu,files,items,memory,output,processes,tenants}.py) # about half of those there
+# A machine of User Mode Linux has one processor, so that several have about equal shares of the tests.
+# What the kernel and its control groups decide; the rest is the same everywhere, and system calls are slow in there.
+readonly UML_1=(tests/security/test_cpu.py)
+readonly UML_2=(tests/security/test_memory.py)
+readonly UML_3=(tests/security/test_{kernel,processes}.py)
+readonly UML_4=(tests/integration/cgroups tests/integration/test_contract.py)
+# Limits, for an ordinary user; the last has all that these have not.
+readonly UML_USER_1=(tests/security/test_{cpu,items}.py tests/integration/test_contract.py)
+readonly UML_USER_2=(tests/security/test_{files,memory,output,zygotes}.py)
+readonly UML_USER_3=(tests/security/test_{pools,processes,tenants}.py)
 readonly QUICK_COMPARISONS="not (test_is_as_natively or in_a_fork) or prints_a_line or exits_with_a_status or fails_uncaught"
 readonly ORDINARY_UID=61234 # in nobody's passwd
 readonly UML_LIMIT_S=${UML_LIMIT_S:-1200}
 readonly PROCESSORS=$(nproc)
 readonly WORKERS=$((PROCESSORS > 4 ? 6 : (PROCESSORS * 3 + 1) / 2)) # for more than half of the time a test waits
+readonly MACHINES=$((2 * PROCESSORS)) # of User Mode Linux at once: they wait for the most part, too
 readonly UML_SLOWNESS=20 # a process takes that many times longer there
 readonly SHOWN_LINES=30 SHOWN_NAMES=20 SHOWN_COLUMNS=300 # of a part that failed, at the end
 read -r -a more <<< "${PYTEST_ARGS:-}" || true
@@ -61,6 +67,8 @@ make_bundle() { # the wheel, installed as a user has it, with the tests beside i
     tools/uv.sh venv --quiet --no-project --python "$(python_for_everybody)" "$bundle/venv"
     tools/uv.sh pip install --quiet --link-mode copy --python "$bundle/venv/bin/python" \
         --requirements "$bundle/requirements.txt" "$bundle"/dist/*.whl
+    # As pip does; whoever runs it may not write there.
+    "$bundle/venv/bin/python" -m compileall -q "$bundle"/venv/lib/python3*/site-packages/casemate
     # Its user would build this part; it is the same for the same Node.
     cp -r src/casemate/_isolated_vm/built "$bundle"/venv/lib/python3*/site-packages/casemate/_isolated_vm/
     cp -r tests native pyproject.toml "$bundle/"
@@ -93,19 +101,21 @@ user() {
     )
 }
 
+or_none_wanted() { # exit status: that no test is found is well where PYTEST_ARGS choose
+    [[ $1 -eq 5 && ${#more[@]} -gt 0 ]] || return "$1"
+}
+
 on_machine() { # what it is given
     tests/uml/run.sh --limit "$UML_LIMIT_S" -- \
         env CASEMATE_TEST_SLOWNESS=$UML_SLOWNESS PYTHONDONTWRITEBYTECODE=1 \
-        .venv/bin/python -m pytest -m "not slow and not soak" --timeout 300 "$@"
+        .venv/bin/python -m pytest -m "not slow and not soak" --timeout 300 "$@" \
+        || or_none_wanted $?
 }
 
-uml() {
-    on_machine "${OTHER_KERNEL[@]}" "$@"
-}
-
-uml_rest() {
-    on_machine "${OTHER_KERNEL_REST[@]}" "$@"
-}
+uml_1() { on_machine "${UML_1[@]}" "$@"; }
+uml_2() { on_machine "${UML_2[@]}" "$@"; }
+uml_3() { on_machine "${UML_3[@]}" "$@"; }
+uml_4() { on_machine "${UML_4[@]}" "$@"; }
 
 on_users_machine() { # what it is given
     (
@@ -113,16 +123,18 @@ on_users_machine() { # what it is given
         tests/uml/run.sh --limit "$UML_LIMIT_S" --share "$bundle" --user $ORDINARY_UID -- \
             env PATH="$bundle/venv/bin:/usr/local/bin:/usr/bin:/bin" \
             CASEMATE_TEST_SLOWNESS=$UML_SLOWNESS PYTHONDONTWRITEBYTECODE=1 \
-            venv/bin/python -m pytest -m "limits and not slow" --timeout 300 "$@"
+            venv/bin/python -m pytest -m "limits and not slow" --timeout 300 "$@" \
+            || or_none_wanted $?
     )
 }
 
-uml_user() {
-    on_users_machine "${LIMITS[@]}" "$@"
-}
+uml_user_1() { on_users_machine "${UML_USER_1[@]}" "$@"; }
+uml_user_2() { on_users_machine "${UML_USER_2[@]}" "$@"; }
+uml_user_3() { on_users_machine "${UML_USER_3[@]}" "$@"; }
 
-uml_user_rest() {
-    on_users_machine "${ISOLATION[@]}" "${LIMITS[@]/#/--ignore=}" "$@"
+uml_user_4() {
+    local others=("${UML_USER_1[@]}" "${UML_USER_2[@]}" "${UML_USER_3[@]}")
+    on_users_machine "${ISOLATION[@]}" "${others[@]/#/--ignore=}" "$@"
 }
 
 no_cgroup() {
@@ -138,8 +150,8 @@ title() {
     case $1 in
         here) echo "as user $(id -u) on this machine, all tests" ;;
         user) echo "isolation, the installed wheel, as an ordinary user" ;;
-        uml | uml-rest) echo "isolation, User Mode Linux with cgroup v2, as root" ;;
-        uml-user | uml-user-rest) echo "limits, User Mode Linux with a delegated cgroup, as an ordinary user" ;;
+        uml-[1-4]) echo "isolation, User Mode Linux with cgroup v2, as root" ;;
+        uml-user-[1-4]) echo "limits, User Mode Linux with a delegated cgroup, as an ordinary user" ;;
         no-cgroup) echo "limits, without cgroups" ;;
         warm) echo "the attacks once more, in sandboxes that were made ahead" ;;
         *) echo "unknown part: $1" >&2; exit 2 ;;
@@ -149,9 +161,9 @@ title() {
 if [[ $# -gt 0 ]]; then
     parts=("$@")
 elif [[ $(id -u) -eq 0 ]]; then
-    parts=(here user uml uml-rest uml-user uml-user-rest no-cgroup)
+    parts=(here user uml-{1..4} uml-user-{1..4} no-cgroup)
 else
-    parts=(here uml uml-rest uml-user uml-user-rest no-cgroup) # `here` is as an ordinary user
+    parts=(here uml-{1..4} uml-user-{1..4} no-cgroup) # `here` is as an ordinary user
 fi
 failures=() # parts
 report=()
@@ -204,8 +216,7 @@ await_part() {
     conclude "$1" "$seconds" "$status"
 }
 
-# User Mode Linux has one processor: its machines run at the same time, as many as there are processors, and beside
-# nothing that measures time.
+# Machines of User Mode Linux run at the same time, and beside nothing that measures time.
 machines=()
 for part in "${parts[@]}"; do
     title "$part" > /dev/null # an unknown part is refused before anything runs
@@ -214,7 +225,7 @@ for part in "${parts[@]}"; do
 done
 for part in "${parts[@]}"; do
     if [[ $part == uml* && (${#machines[@]} -gt 1 || -n ${behind[$part]:-}) ]]; then
-        while [[ ${#machines[@]} -gt 0 && ${#behind[@]} -lt $PROCESSORS ]]; do
+        while [[ ${#machines[@]} -gt 0 && ${#behind[@]} -lt $MACHINES ]]; do
             start_part "${machines[0]}"
             machines=("${machines[@]:1}")
         done

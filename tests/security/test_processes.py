@@ -88,7 +88,7 @@ except BlockingIOError:
 def test_p1_a_program_that_fails_for_want_of_processes_has_that_reason(
     python: Execute, cgroup: str, slowness: float
 ) -> None:
-    result = python(FORK_AND_FAIL, str(0.2 * slowness if cgroup == "none" else 0), limits={"processes": 4})
+    result = python(FORK_AND_FAIL, str(1.0 * slowness if cgroup == "none" else 0), limits={"processes": 4})
     assert (result.status, result.reason, result.exit_code) == (Status.FAILED, Reason.PROCESSES, 1)
     assert "BlockingIOError" in result.stderr.text
 
