@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -45,6 +46,7 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.port = self.server_address[1]
         self.statuses: list[int] = []
+        self.elsewhere = ""
         self.taken: list[tuple[str, dict[str, str], bytes]] = []
         self.connected: list[tuple[str, int]] = []
 
@@ -62,8 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.taken.append((self.path, headers, body))
         status = self.server.statuses.pop(0) if self.server.statuses else 200
         self.send_response(status)
-        if status == 302:
-            self.send_header("Location", f"http://127.0.0.1:{self.server.port}/elsewhere")
+        if 300 <= status < 400:
+            self.send_header("Location", self.server.elsewhere or f"http://127.0.0.1:{self.server.port}/elsewhere")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -185,6 +187,57 @@ def test_redirections_are_not_followed(database: Database, receiver: Receiver, m
     [notice] = delivered(world, f"127.0.0.1:{receiver.port}")
     assert "redirects are not followed" in notice.problem
     assert {path for path, _, _ in receiver.taken} == {"/"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_n5_a_receiver_that_leads_elsewhere_lets_nothing_of_ours_be_reached(
+    database: Database, receiver: Receiver, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound, "NOTICE_ATTEMPTS_MAX", 1)
+    with socket.create_server(("127.0.0.1", 0)) as internal:
+        internal.setblocking(False)
+        receiver.statuses = [status]
+        receiver.elsewhere = f"http://127.0.0.1:{internal.getsockname()[1]}/latest/meta-data"
+        world = World(database, f"http://127.0.0.1:{receiver.port}/")
+        world.post()
+        [notice] = delivered(world, f"127.0.0.1:{receiver.port}")
+        assert (notice.state, notice.problem) == ("failed", f"answered {status}; redirects are not followed")
+        with pytest.raises(BlockingIOError):
+            internal.accept()
+
+
+class PublicHost:
+    """Stands for a client, and for a host on the Internet that sends whoever asks to the metadata of a cloud."""
+
+    def __init__(self) -> None:
+        self.asked: list[httpx2.Request] = []
+
+    def build_request(self, *said: Any, **more: Any) -> httpx2.Request:
+        return httpx2.Request(*said, **more)
+
+    async def send(self, request: httpx2.Request, *, follow_redirects: bool, **_: Any) -> httpx2.Response:
+        assert not follow_redirects
+        self.asked.append(request)
+        return httpx2.Response(307, headers={"Location": "http://169.254.169.254/latest/"})
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+def test_n5_a_name_that_changes_between_attempts_is_looked_at_each_time(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public, host = "93.184.215.14", PublicHost()
+    answers = [[public], ["169.254.169.254"], ["10.0.0.1", public, "::1"], ["::ffff:127.0.0.1"], ["2002:7f00:1::"], []]
+    monkeypatch.setattr(bound, "NOTICE_ATTEMPTS_MAX", len(answers))
+    monkeypatch.setattr(Delivery, "_opened", lambda _: host)
+    world = World(database, "https://changing.example/hook")
+    world.post()
+    [notice] = delivered(world, resolve=lambda *_: answers.pop(0))
+    assert (notice.state, notice.problem) == ("failed", "changing.example leads to no public address")
+    assert [str(request.url) for request in host.asked] == [f"https://{public}/hook"] * 2
+    assert {request.headers["host"] for request in host.asked} == {"changing.example"}
+    assert {request.extensions["sni_hostname"] for request in host.asked} == {"changing.example"}
 
 
 @pytest.mark.parametrize(
