@@ -377,7 +377,7 @@ async def test_a_job_whose_inputs_are_gone_is_not_run_again(desk: Desk) -> None:
     async with desk.serving() as jobs:
         job = await desk.run(jobs, who, job_id="dead", files=files, retries=Retries(max=1, backoff_s=0.0))
         desk.gone = {"shared/b.csv"}
-        for again in (jobs.rerun(who, "dead", new_id_wanted="new"), jobs.retry_dead(who.tenant_id, "dead")):
+        for again in (jobs.rerun(who, "dead", new_id_wanted="new"), jobs.retry_dead(who, "dead")):
             with pytest.raises(InvalidInput, match=r"shared/b\.csv.* is gone") as caught:
                 await again
             assert caught.value.field == "files[1]"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from casemate.blobs import looking as module
 from casemate.blobs.looking import OK, UNAVAILABLE, Looking
 from casemate.errors import RecordsUnavailable
 from casemate.object_limits import OBJECTS_LOOK_KEPT_S
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class Store:
