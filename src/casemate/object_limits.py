@@ -37,7 +37,7 @@ OBJECT_OVERHEAD_BYTES: Final = 4 * KIB
 OBJECTS_LOOK_KEPT_S: Final = 10.0
 """How long it is believed that the object store answers, or does not: so often it is asked, however often we are."""
 
-OBJECTS_LOOK_TIMEOUT_S: Final = 2.0
+OBJECTS_LOOK_TIMEOUT_S: Final = 5.0
 """How long somebody who wants to know waits for a look, and how long one may take until it is given up."""
 
 OBJECTS_LOOK_GIVEN_UP_S: Final = 30.0

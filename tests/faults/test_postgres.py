@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,7 +19,7 @@ from sqlalchemy import Connection, insert, select, text
 from tests.conformance.test_queue import Desk
 from tests.integration.records import opened
 
-from casemate.errors import ConfigError, RecordsUnavailable
+from casemate.errors import ConfigError, Conflict, RecordsUnavailable
 from casemate.queue.leases import RecordsQueue
 from casemate.service_limits import RECORDS_BUSY_TIMEOUT_S
 from casemate.store import postgres as dialect
@@ -64,6 +67,74 @@ def test_s10_a_server_that_ends_is_told_and_its_return_is_noticed(own_postgres: 
         own_postgres.start()
         database.write_now(partial(put, name="again"))
         assert database.read_now(names) == {"before", "after", "again"}, "who asks later meets no error"
+
+
+def soon_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is not the owner is told so after a moment: nobody here lets go of it meanwhile."""
+    quick = dialect.WRITING.replace(f"lock_timeout={int(RECORDS_BUSY_TIMEOUT_S * 1000)}", "lock_timeout=20")
+    monkeypatch.setattr(dialect, "WRITING", quick)
+
+
+def test_one_owner_writes_and_the_next_when_that_one_is_gone(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    soon_refused(monkeypatch)
+    first = Database.open(address, owner="one:/data")
+    try:
+        with pytest.raises(Conflict, match="in use by another `casemate serve`: casemate one:/data") as caught:
+            Database.open(address, owner="two:/data")
+        assert "password" not in caught.value.message
+        with pytest.raises(RecordsUnavailable, match="one:/data"):
+            Database.open(address, owner="one:/data")  # what is left of it ends soon
+        first.write_now(partial(put, name="first"))
+    finally:
+        first.close_now()
+    second = Database.open(address, owner="two:/data")
+    try:
+        assert second.read_now(names) == {"first"}
+    finally:
+        second.close_now()
+
+
+def test_a_killed_owner_lets_go(address: str) -> None:
+    program = "import sys; from casemate.store.database import Database; "
+    program += "Database.open(sys.argv[1], owner='one:/data'); print(flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", program, address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        child.kill()
+        child.wait()
+        found: Database | None = None
+        while found is None:
+            with suppress(Conflict):  # the server sees it when it looks
+                found = Database.open(address, owner="two:/data")
+        found.close_now()
+
+
+def test_who_has_lost_the_records_writes_no_more_while_another_has_them(
+    own_postgres: Server, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon_refused(monkeypatch)
+    first = Database.open(address, owner="one:/data")
+    try:
+        own_postgres.stop(signal.SIGINT)
+        own_postgres.start()
+        second = Database.open(address, owner="two:/data")
+        with pytest.raises(RecordsUnavailable, match="two:/data") as caught:
+            first.write_now(partial(put, name="late"))
+        assert caught.value.retryable
+        second.write_now(partial(put, name="second"))
+        second.close_now()
+        first.write_now(partial(put, name="first"))
+        assert first.read_now(names) == {"first", "second"}
+    finally:
+        first.close_now()
+
+
+def test_the_name_of_an_owner_fits_and_differs_from_others() -> None:
+    long = [f"host:/{'x' * 100}/{name}/{'y' * 100}" for name in ("a", "b")]
+    found = [dialect.name_of(each) for each in (*long, "host:/data", "höst:/data")]
+    assert len(set(found)) == len(found)
+    assert all(len(each) <= dialect.NAME_MAX_CHARS and each.isascii() for each in found)
 
 
 def test_what_another_transaction_holds_is_told_and_waited_out(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -405,7 +405,7 @@ def test_s10_a_full_disk_is_a_typed_error_and_passes(tmp_path: Path, slowness: f
             assert (
                 answered(service.operator.post("/v1/executions", json={"code": "output = 1"}))["result"]["output"] == 1
             )
-            assert answered(service.operator.get("/readyz"))["status"] == "ok"
+            assert soon(lambda: service.operator.get("/readyz").status_code == 200, slowness)
     finally:
         subprocess.run(["umount", "--lazy", str(data)], check=True)
 

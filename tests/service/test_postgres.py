@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +14,8 @@ import httpx2
 from tests.service.live import CONFIG, LiveService, answered, serving
 from tests.service.test_attacks import child, soon
 from tests.service.test_jobs import ended, submitted, until_running
+
+from casemate.kernel.processes import process_tree
 
 if TYPE_CHECKING:
     from tests.postgres import Server
@@ -50,6 +55,37 @@ def test_s2_71_s2_90_jobs_outlive_the_process_that_has_their_leases(
         assert {job["state"] for job in found} == {"succeeded"}
         assert {job["result"]["stdout"]["text"] for job in found} == {"done\n"}
         assert found[0]["lost"] == 1
+
+
+def test_a_second_service_on_the_same_database_is_refused_by_name(
+    tmp_path: Path, postgres: Server, slowness: float
+) -> None:
+    environment = {"CASEMATE_SERVICE_DATABASE": postgres.new()}
+    with serving(tmp_path / "first", config=CONFIG, environment=environment, slowness=slowness) as service:
+        tenant = service.tenant()
+        words = ["serve", "--data", str(tmp_path / "second"), "--port", "0", "--config", str(tmp_path / "first.toml")]
+        second = subprocess.run(
+            [sys.executable, "-m", "casemate", *words],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+            check=False,
+        )
+        told = [line for line in second.stderr.splitlines() if not line.startswith("{")]
+        assert second.returncode == 125
+        assert "in use by another `casemate serve`" in told[-2]
+        assert f"{tmp_path / 'first'}"[-30:] in told[-2]
+        assert told[-1].startswith("hint: end that one")
+        assert not [line for line in told if "started again" in line], "it is told once"
+        assert ended(tenant, submitted(tenant, command="true"))["state"] == "succeeded"
+        for pid in process_tree(service.process.pid):  # all at once: nobody lets go of anything
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        service.process.wait()
+        with serving(tmp_path / "second", config=CONFIG, environment=environment, slowness=slowness) as next_one:
+            again = next_one.client(tenant.key)
+            assert [each["state"] for each in answered(again.get("/v1/jobs"))["items"]] == ["succeeded"]
 
 
 def is_up(service: LiveService) -> bool:

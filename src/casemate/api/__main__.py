@@ -20,7 +20,7 @@ import uvicorn
 
 from casemate import service_limits as limits
 from casemate.api.app import create_app
-from casemate.api.job_parts import Needed, opened_jobs
+from casemate.api.job_parts import Needed, holder_of, opened_jobs
 from casemate.api.load import Load
 from casemate.api.log import log_to_stderr
 from casemate.api.measures import Measures
@@ -33,7 +33,7 @@ from casemate.cluster.lifeline import watch
 from casemate.cluster.local import LocalBus
 from casemate.cluster.tls import tls_context
 from casemate.config import load_config
-from casemate.errors import CasemateError
+from casemate.errors import CasemateError, Conflict
 from casemate.executions.book import Book
 from casemate.executions.checks import Checks
 from casemate.executions.service import Executions
@@ -75,6 +75,8 @@ def main() -> None:
         asyncio.run(serve(service, settings, arguments))
     except CasemateError as error:
         _LOG.critical("cannot serve", code=error.code, reason=str(error))
+        if isinstance(error, Conflict):
+            _announce(arguments.announce_fd, refused=error.message, hint=error.hint)
         sys.exit(1)
 
 
@@ -84,7 +86,7 @@ async def serve(service: Service, settings: JobSettings, arguments: argparse.Nam
         key = await parts.tenancy.first_start()
         _announce(arguments.announce_fd, operator_key=key or "")
         server = Server(parts, service, lambda: _announce(arguments.announce_fd, ready=True))
-        watch(arguments.lifeline_fd, server.end)
+        watch(arguments.lifeline_fd, server.end_now)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.end)
         listener = socket.socket(fileno=arguments.socket_fd)
@@ -96,7 +98,7 @@ async def serve(service: Service, settings: JobSettings, arguments: argparse.Nam
 @asynccontextmanager
 async def opened(service: Service, settings: JobSettings, data: Path) -> AsyncIterator[State]:
     """The parts of the service, closed in the reverse of the order in which they need each other."""
-    database = Database.open(service.database or data / RECORDS)
+    database = Database.open(service.database or data / RECORDS, owner=holder_of(data))
     try:
         epoch = now_us()
         notices = Notices()
@@ -214,6 +216,11 @@ class Server(uvicorn.Server):
         if self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 
+    def end_now(self) -> None:
+        """The supervisor is gone, and the node with it: nothing that runs comes to its end, and another may begin."""
+        self._drain_s = 0.0
+        self.end()
+
     async def _end(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._parts.executions.close(self._drain_s))
@@ -222,10 +229,10 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _announce(fd: int, *, operator_key: str = "", ready: bool = False) -> None:
+def _announce(fd: int, *, operator_key: str = "", ready: bool = False, refused: str = "", hint: str = "") -> None:
     """A line for the supervisor, which tells people."""
-    if fd >= 0 and (operator_key or ready):
-        told = {"operator_key": operator_key, "ready": ready}
+    if fd >= 0 and (operator_key or ready or refused):
+        told = {"operator_key": operator_key, "ready": ready, "refused": refused, "hint": hint}
         os.write(fd, msgspec.json.encode(told) + b"\n")
 
 

@@ -44,10 +44,15 @@ _UNIX_PATH_MAX_BYTES: Final = 107
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """One line that the API writes to the descriptor it is given for that."""
+    """One line that the API writes to the descriptor it is given for that.
+
+    `refused`: why it cannot serve, where to start it again would change nothing; `hint`: what would.
+    """
 
     operator_key: str = ""
     ready: bool = False
+    refused: str = ""
+    hint: str = ""
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +140,7 @@ class Supervisor:
         self._ending_signals = 0
         self._announced = b""
         self._announce_fd = -1
+        self._refusal: Conflict | None = None
         self._address = ""
 
     def run(self) -> None:
@@ -198,6 +204,9 @@ class Supervisor:
 
     def _crashed(self, child: Child) -> None:
         status = child.collect()
+        self._hear_rest()
+        if self._refusal is not None:
+            raise self._refusal
         again_at_s = child.crashed(time.monotonic(), self._patience)
         what = f"signal {-status}" if status < 0 else f"status {status}"
         if again_at_s is None:
@@ -236,6 +245,16 @@ class Supervisor:
         if not part or len(self._announced) > bound.ANNOUNCEMENT_MAX_BYTES:
             self._close_announcements()
 
+    def _hear_rest(self) -> None:
+        """What was announced and not heard yet."""
+        poll = select.poll()
+        while self._announce_fd >= 0:
+            poll.register(self._announce_fd, select.POLLIN)
+            if not poll.poll(0):
+                return
+            poll.unregister(self._announce_fd)
+            self._hear()
+
     def _show(self, line: bytes) -> None:
         try:
             told = msgspec.json.decode(line, type=Announcement)
@@ -244,6 +263,8 @@ class Supervisor:
             return
         if told.operator_key.isprintable() and told.operator_key:
             self._say(f"the operator's key, which is shown this once and kept nowhere: {told.operator_key}")
+        if told.refused:
+            self._refusal = Conflict(_one_line(told.refused), hint=_one_line(told.hint))
         if told.ready:
             self._say(f"ready on {self._address}")
 
@@ -274,6 +295,11 @@ class Supervisor:
             self._wait(until_s, (child,))  # the other may have ended long ago
         if child.is_running:
             child.collect()
+
+
+def _one_line(text: str) -> str:
+    """It came from a database, perhaps."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def module_command(module: str) -> list[str]:

@@ -44,12 +44,13 @@ class Database:
         self._is_open = True
 
     @classmethod
-    def open(cls, place: str | Path) -> Database:
+    def open(cls, place: str | Path, *, owner: str = "") -> Database:
         """Open it, and bring its schema up to date: the PostgreSQL at an address, or a file, which is made if need be.
 
-        Raises RecordsUnavailable and ConfigError.
+        `owner`: who is to be the only one that writes; of a file it is whoever has its directory.
+        Raises RecordsUnavailable, ConfigError, and Conflict where there is another owner.
         """
-        dialect = _dialect(place)
+        dialect = _dialect(place, owner)
         writing = dialect.open_engine(writes=True)
         try:
             dialect.make()
@@ -147,11 +148,11 @@ class Database:
         self._writing.dispose()
 
 
-def _dialect(place: str | Path) -> Dialect:
+def _dialect(place: str | Path, owner: str) -> Dialect:
     if isinstance(place, str) and place.startswith(DATABASE_ADDRESSES):
         from casemate.store.postgres import Postgres
 
-        return Postgres(place)
+        return Postgres(place, owner)
     from casemate.store.sqlite import Sqlite
 
     return Sqlite(Path(place).absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -9,11 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from casemate.errors import CasemateError, ConfigError, InternalError, RecordsDamaged, RecordsUnavailable
+from casemate.errors import CasemateError, ConfigError, Conflict, InternalError, RecordsDamaged, RecordsUnavailable
 from casemate.service_limits import (
     LISTEN_AGAIN_S,
     LISTEN_LOOK_S,
@@ -41,7 +42,16 @@ SCHEMA_LOCK: Final = 0x63617365
 
 _BUSY_MS: Final = int(RECORDS_BUSY_TIMEOUT_S * 1000)
 _READ_MS: Final = int(READ_MAX_S * 1000)
-WRITING: Final = f"-c lock_timeout={_BUSY_MS} -c idle_in_transaction_session_timeout=60000"
+OWNER_LOCK: Final = 0x63617366
+"""Of the one service that writes."""
+
+NAME_MAX_CHARS: Final = 63
+"""Of what a connection is called, as the server keeps it."""
+
+_KEPT_ALIVE: Final = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+"""Of a machine that is gone the server knows after 25 seconds; of a process that is gone at once."""
+
+WRITING: Final = f"{_KEPT_ALIVE} -c lock_timeout={_BUSY_MS} -c idle_in_transaction_session_timeout=60000"
 READING: Final = (
     "-c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read "
     f"-c statement_timeout={_READ_MS}"
@@ -65,8 +75,11 @@ _IN_TRANSACTION: Final = frozenset({TransactionStatus.INTRANS, TransactionStatus
 class Postgres:
     """A database of a server. Its address is what libpq takes; its password may stand in a file that libpq reads."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, owner: str = "") -> None:
+        """`owner`: who is to be the only one that writes; empty: somebody else sees to that."""
         self._url = _url(address)
+        self._name = name_of(owner) if owner else ""
+        self._is_owned = False
 
     @property
     def place(self) -> str:
@@ -81,11 +94,11 @@ class Postgres:
 
     def open_engine(self, *, writes: bool) -> Engine:
         """An engine for one writing thread, or for the reading ones. Nothing is opened yet."""
-        return create_engine(
+        engine = create_engine(
             self._url,
             connect_args={
                 "connect_timeout": RECORDS_CONNECT_TIMEOUT_S,
-                "application_name": "casemate",
+                "application_name": (writes and self._name) or "casemate",
                 "options": WRITING if writes else READING,
             },
             json_serializer=_to_json,
@@ -94,6 +107,36 @@ class Postgres:
             max_overflow=0,
             pool_pre_ping=not writes,  # a server that was started anew must cost no reader an error
             execution_options={OPTION: self},
+        )
+        if writes and self._name:
+            event.listen(engine, "connect", self._own)
+        return engine
+
+    def _own(self, driver: psycopg.Connection[Any], _: object) -> None:
+        """Be the only one that writes, for as long as this connection lasts: the server ends that with it.
+
+        What is written goes by this very connection, so nothing is written by who is not the only one any more.
+        """
+        try:
+            driver.execute("SELECT pg_advisory_lock(%s)", [OWNER_LOCK])
+            driver.commit()
+            self._is_owned = True
+        except psycopg.errors.LockNotAvailable as error:
+            driver.rollback()
+            name, place = _owner(driver)
+            driver.close()
+            raise self._not_owned(name, place) from error
+        except BaseException:
+            driver.close()
+            raise
+
+    def _not_owned(self, name: str, place: str) -> CasemateError:
+        """Two that have one name are this service and what is left of it: that ends soon."""
+        problem = f"{self.place} is in use by another `casemate serve`: {name}, {place}"
+        if self._is_owned or name == self._name:
+            return RecordsUnavailable("locked", problem)
+        return Conflict(
+            problem, hint="end that one, or name another database; one that died lets go within half a minute"
         )
 
     @contextmanager
@@ -175,6 +218,31 @@ class _Listener(threading.Thread):
             while not self._stopped.is_set():
                 for _ in connection.notifies(timeout=LISTEN_LOOK_S, stop_after=1):
                     self._called()
+
+
+def name_of(owner: str) -> str:
+    """What the connection of an owner is called; two of them differ by it."""
+    name = f"casemate {owner}".encode("ascii", "replace").decode()
+    if len(name) <= NAME_MAX_CHARS:
+        return name
+    begin = f"casemate {hashlib.sha256(owner.encode()).hexdigest()[:8]} "
+    return begin + name[len(begin) - NAME_MAX_CHARS :]
+
+
+def _owner(driver: psycopg.Connection[Any]) -> tuple[str, str]:
+    """What the connection is called that has the lock, and where it is from."""
+    found = driver.execute(_OWNER, [OWNER_LOCK]).fetchone()
+    if found is None:
+        return "one that has just let go", "it may be tried again"
+    name, address, pid = found
+    return name, f"{f'from {address}' if address else 'on the server itself'}, server process {pid}"
+
+
+_OWNER: Final = """
+SELECT a.application_name, host(a.client_addr), a.pid FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.classid = 0 AND l.objid = %s AND l.objsubid = 1
+AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 
 def _url(address: str) -> URL:
