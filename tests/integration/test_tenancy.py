@@ -44,7 +44,8 @@ def scenario(path: Path, act: Callable[[Tenancy, Clock], Awaitable[None]]) -> No
 
 
 async def with_key(tenancy: Tenancy, name: str = "one", **terms: object) -> NewKey:
-    tenant = await tenancy.tenant_named(name) or await tenancy.create_tenant(TenantTerms(name=name))
+    there = {tenant.name: tenant for tenant in (await tenancy.list_tenants()).items}
+    tenant = there.get(name) or await tenancy.create_tenant(TenantTerms(name=name))
     wanted = KeyTerms(**({"name": "a key", "scopes": RUN} | terms))  # type: ignore[arg-type]
     return await tenancy.create_key(tenant.id, wanted)
 

@@ -91,6 +91,16 @@ def test_wrong_command_lines_are_told_apart(
     assert service.requests == []
 
 
+@pytest.mark.parametrize("words", [["jobs", "list"], ["jobs", "dead"], ["webhook", "notices", "whk_1"]])
+def test_a_limit_of_none_asks_for_none(service: Service, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*words, "--limit", "0"]) == 0
+    assert service.requests == []
+    service.answer = lambda _: said({"items": []})
+    assert main.run([*words, "--limit", "3"]) == 0
+    assert [request.url.params["limit"] for request in service.requests] == ["3"]
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize("words", [["usage"], ["usage", "--by", "kind"], ["usage", "show"]])
 def test_usage_alone_is_its_table(service: Service, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     total = {"by": "", "runs": 3, "failed": 1, "cost": "0"}

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from casemate.errors import InvalidInput, PermissionDenied
 from casemate.model.ids import is_id, new_id
+from casemate.object_limits import SECRET_MAX_BYTES
 from casemate.service_limits import LABELS_MAX, SCOPES_A_KEY_MAX, TENANT_QUEUE_MAX
 from casemate.tenancy.keys import base62, digest, is_key, new_key, shown
 from casemate.tenancy.rate import Bucket, Rates, take
 from casemate.tenancy.scopes import ADMIN, SCOPES, Scopes, checked
 from casemate.tenancy.terms import KeyTerms, check_key, check_tenant
+from casemate.tenancy.vault import check_secret
 
 # Ids and keys -------------------------------------------------------------------------------------
 
@@ -254,3 +256,14 @@ def test_a_key_that_cannot_be_is_refused_by_field(terms: KeyTerms, field: str) -
     with pytest.raises(InvalidInput) as caught:
         check_key(terms)
     assert caught.value.field == field
+
+
+# Secrets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["\ud800", "a\0b", "x" * (SECRET_MAX_BYTES + 1), "é" * SECRET_MAX_BYTES])
+def test_what_no_variable_can_be_is_no_secret_and_is_not_shown(value: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_secret("NAME", value)
+    assert caught.value.field == "value"
+    assert value not in str(caught.value)

@@ -164,14 +164,9 @@ class Book:
             await self.database.write(lambda records: rows.start(records, row.tenant_id, row.id, at_us=at_us))
         self.changes.tell(row.tenant_id)
 
-    async def ended(
-        self, row: Execution, result: Result, *, stored: bytes | None = None, spent: Spent | None = None
-    ) -> Execution:
-        """Record its end. `stored` is kept in place of the Result's document.
-
-        `spent` is what it has used, where the Result does not say that of all its parts.
-        """
-        ending = ending_of(result, self._clock(), self._kept(row, result, stored))
+    async def ended(self, row: Execution, result: Result, *, spent: Spent | None = None) -> Execution:
+        """Record its end. `spent` is what it has used, where the Result does not say that of all its parts."""
+        ending = ending_of(result, self._clock(), self._kept(row, result))
         started_us, noting = self._begun.pop(row.id, (row.started_us, None))
         if noting is not None:
             noting.cancel()
@@ -191,9 +186,9 @@ class Book:
         """Whether its tenant may have so much more in the records, which then counts as there."""
         return self.database.stored.takes(row.tenant_id, count)
 
-    def _kept(self, row: Execution, result: Result, stored: bytes | None) -> bytes:
+    def _kept(self, row: Execution, result: Result) -> bytes:
         """What is kept of the Result: without output and files where the tenant has no more room in the records."""
-        document = stored_result(result) if stored is None else stored
+        document = stored_result(result)
         if self.database.stored.takes(row.tenant_id, len(document)):
             return document
         event = Event(kind="service", detail="its output is not kept: the tenant has as much in the records as it may")

@@ -64,7 +64,6 @@ def verify(
     *,
     secret_of: Callable[[str], bytes | None],
     now_s: float,
-    clock_max_s: float = limits.WEBHOOK_CLOCK_MAX_S,
 ) -> Verified:
     """Who signed the request; header names are in small letters. Whatever is wrong, the error is the same."""
     key_id = _header(headers, KEY_ID_HEADERS)
@@ -73,9 +72,9 @@ def verify(
     secret = secret_of(key_id) if key_id else None
     named = bool(_TIMESTAMP.fullmatch(timestamp)) and bool(_SIGNATURE.fullmatch(signature))
     is_theirs = _is_signed(secret or _NO_SECRET, timestamp if named else "0", signature if named else "0" * 64, body)
-    if not secret or not named or not is_theirs or abs(now_s - int(timestamp)) > clock_max_s:
+    if not secret or not named or not is_theirs or abs(now_s - int(timestamp)) > limits.WEBHOOK_CLOCK_MAX_S:
         raise Unauthenticated(UNAUTHORIZED)
-    return Verified(key_id=key_id, nonce=signature.lower(), until_s=int(timestamp) + clock_max_s)
+    return Verified(key_id=key_id, nonce=signature.lower(), until_s=int(timestamp) + limits.WEBHOOK_CLOCK_MAX_S)
 
 
 def _header(headers: Mapping[str, str], names: tuple[str, ...]) -> str:

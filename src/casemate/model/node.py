@@ -21,11 +21,6 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
     approximate: tuple[str, ...] = ()
     problem: str = ""
 
-    @property
-    def is_able(self) -> bool:
-        """Whether it can run anything."""
-        return not self.problem
-
 
 class NodeRuntime(msgspec.Struct, frozen=True, kw_only=True):
     """One language, or a package set. `problem` says why it is not available, `hint` what to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from casemate.errors import Conflict, InvalidInput
 from casemate.model.result import JsonValue
@@ -26,14 +26,3 @@ def put_setting(connection: Connection, name: str, value: JsonValue) -> None:
     if connection.execute(select(func.count()).select_from(table)).scalar_one() >= SETTINGS_MAX:
         raise Conflict(f"there are {SETTINGS_MAX} settings already")
     connection.execute(insert(table), {"name": name, "value": value})
-
-
-def delete_setting(connection: Connection, name: str) -> bool:
-    """Forget a value. False if there was none."""
-    return connection.execute(delete(table).where(table.c.name == name)).rowcount == 1
-
-
-def all_settings(connection: Connection) -> dict[str, JsonValue]:
-    """Everything that is remembered."""
-    rows = connection.execute(select(table.c.name, table.c.value).order_by(table.c.name).limit(SETTINGS_MAX))
-    return {row.name: row.value for row in rows}

@@ -64,14 +64,6 @@ class Signing:
         """What notices to a webhook are signed with: by the present secret first, then by the one before."""
         return self._derived(f"notice:{webhook_id}".encode())
 
-    def sign_session(self, payload: bytes) -> bytes:
-        """The code that shows that a session is one of ours."""
-        return _code(self._derived(b"session")[0], payload)
-
-    def is_session(self, payload: bytes, code: bytes) -> bool:
-        """Whether we have signed that, lately enough. All generations are tried, so that time tells nothing."""
-        return any([hmac.compare_digest(_code(secret, payload), code) for secret in self._derived(b"session")])  # noqa: C419 - all of them
-
     def _derived(self, purpose: bytes) -> tuple[bytes, ...]:
         return tuple(_code(secret, purpose) for secret in self._generations)
 

@@ -78,9 +78,6 @@ class Tenancy:
         """Raises NotFound."""
         return await self._database.read(partial(tenant_rows.get, tenant_id=tenant_id))
 
-    async def tenant_named(self, name: str) -> Tenant | None:
-        return await self._database.read(partial(tenant_rows.named, name=name))
-
     async def list_tenants(self, *, limit: int = PAGE_DEFAULT_COUNT, cursor: str | None = None) -> Page[Tenant]:
         return await self._database.read(partial(tenant_rows.list_tenants, limit=limit, cursor=cursor))
 
