@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,10 @@ CUTS: Final = 25
 SERVER_ENDS: Final = 3
 SERVER_ENDS_AFTER: Final = 20
 WORKERS: Final = 4
+ATTEMPTED: Final = slice(128, 132)
+PAGE_SIZE: Final = slice(8, 12)
+LOG_HEADER_BYTES: Final = 32
+FRAME_HEADER_BYTES: Final = 24
 TENANT_CONCURRENCY: Final = CLAIMS_MAX
 
 
@@ -80,8 +85,9 @@ class Cut(threading.Thread):
             with reading(self.path):
                 shutil.copyfile(self.path, copy)
                 shutil.copyfile(f"{self.path}-wal", f"{copy}-wal")
+                synced = synced_bytes(self.path)
             self.known.append((copy, accepted, ended))
-            self.known.append((torn(copy, chance), frozenset(), frozenset()))
+            self.known.append((torn(copy, chance, synced), frozenset(), frozenset()))
         self.life.is_over = True
 
 
@@ -97,12 +103,22 @@ def reading(path: Path) -> Iterator[None]:
         reader.close()
 
 
-def torn(copy: Path, chance: random.Random) -> Path:
+def synced_bytes(path: Path) -> int:
+    """How much of the log is on the disk for certain: what was copied from it, or may have been, came there first.
+
+    See "WAL-Index File Format" in SQLite's documentation: nBackfillAttempted.
+    """
+    frames = int.from_bytes(Path(f"{path}-shm").read_bytes()[ATTEMPTED], sys.byteorder)
+    page_bytes = int.from_bytes(Path(f"{path}-wal").read_bytes()[PAGE_SIZE], "big")
+    return LOG_HEADER_BYTES + frames * (FRAME_HEADER_BYTES + page_bytes)
+
+
+def torn(copy: Path, chance: random.Random, synced: int) -> Path:
     """The same where the end of the log was not on the disk yet: what was acknowledged last may be gone, but whole."""
     found = copy.with_name(f"torn-{copy.name}")
     shutil.copyfile(copy, found)
     log = Path(f"{copy}-wal").read_bytes()
-    Path(f"{found}-wal").write_bytes(log[: chance.randrange(len(log) + 1)])
+    Path(f"{found}-wal").write_bytes(log[: chance.randrange(min(synced, len(log)), len(log) + 1)])
     return found
 
 

@@ -21,21 +21,27 @@ from casemate.store.jobs import Filters
 
 
 @contextmanager
-def explained(engine: Engine) -> Iterator[list[str]]:
-    """What SQLite does for each statement that is carried out meanwhile."""
+def explained(database: Database, engine: Engine) -> Iterator[list[str]]:
+    """At the end: what SQLite does for each statement that was carried out meanwhile."""
     plans: list[str] = []
+    statements: list[str] = []
 
-    def explain(_: Connection, cursor: Any, statement: str, parameters: Any, __: Any, ___: bool) -> None:
-        if statement.startswith(("SELECT", "UPDATE", "DELETE")):
-            first = parameters[0] if isinstance(parameters, list) else parameters
-            found = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", first).fetchall()
-            plans.extend(row[3] for row in found)
+    def listen(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.set_trace_callback(statements.append)
 
-    event.listen(engine, "before_cursor_execute", explain)
+    event.listen(engine, "begin", listen)
     try:
         yield plans
     finally:
-        event.remove(engine, "before_cursor_execute", explain)
+        event.remove(engine, "begin", listen)
+    wanted = [each for each in statements if each.startswith(("SELECT", "UPDATE", "DELETE"))]
+    plans += database.read_now(lambda connection: [plan for each in wanted for plan in _plan(connection, each)])
+
+
+def _plan(connection: Connection, statement: str) -> list[str]:
+    driver: Any = connection.connection.driver_connection
+    return [row[3] for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}")]
 
 
 @pytest.fixture
@@ -69,14 +75,14 @@ def test_a_jobs_way_never_looks_at_all_jobs(file: Database) -> None:
         desk.pass_s(5)
         assert await desk.claim()
 
-    with explained(file._writing) as plans:
+    with explained(file, file._writing) as plans:
         asyncio.run(scenario())
     assert len(plans) > 20
     assert looked_through(plans) == []
 
 
 def test_lists_and_counts_use_an_index(file: Database) -> None:
-    with explained(file._reading) as plans:
+    with explained(file, file._reading) as plans:
         for owner in ("ten_x", None):
             for state in (None, JobState.DEAD, JobState.RUNNING):
                 listing = partial(jobs.list_jobs, tenant_id=owner, filters=Filters(state=state))

@@ -76,9 +76,9 @@ def begin(connection: Connection, seal_end: SealEnd) -> None:
 
 def append(connection: Connection, note: Note, seal: Seal, seal_end: SealEnd) -> AuditRecord:
     """Add a record behind the last; whoever else wants to waits for the end of this transaction."""
-    last = _LAST.run(connection, {}).one()
-    record = AuditRecord(**msgspec.structs.asdict(note), seq=last.seq + 1, id=new_id("aud"))
-    record = msgspec.structs.replace(record, digest=seal(last.digest, record))
+    last = _LAST.run(connection, {}).rows[0]
+    record = AuditRecord(**msgspec.structs.asdict(note), seq=last["seq"] + 1, id=new_id("aud"))
+    record = msgspec.structs.replace(record, digest=seal(last["digest"], record))
     _INSERT.run(connection, msgspec.structs.asdict(record))
     _move(connection, LAST, record, seal_end)
     return record

@@ -118,7 +118,7 @@ def told(connection: Connection, budget: Budget, bound: str) -> None:
 
 def used_up(connection: Connection, tenant_id: str, day: int) -> Budget | None:
     """A hard budget of the tenant that has nothing left, if there is one."""
-    if _IS_LIMITED.run(connection, {"of_tenant": tenant_id}).first() is None:
+    if _IS_LIMITED.run(connection, {"of_tenant": tenant_id}).first is None:
         return None
     found = (each.at(day) for each in _found(connection, _LIMITING, tenant_id))
     return next((each for each in found if each.is_used_up), None)

@@ -6,10 +6,11 @@ their connection, or are compiled for each (`has_member`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
+import msgspec
 from sqlalchemy import Boolean, ColumnElement, Connection, Engine, FunctionElement, literal
 from sqlalchemy.ext.compiler import compiles
 
@@ -22,6 +23,27 @@ if TYPE_CHECKING:
 
 OPTION: Final = "casemate_dialect"
 """The option of engines that holds their dialect."""
+
+
+Parameters: TypeAlias = Mapping[str, Any] | tuple[Any, ...]
+"""Of a statement, by their names or by their places."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a statement has come to: how many rows it has changed, and those that it has found."""
+
+    rowcount: int
+    rows: list[dict[str, Any]]
+
+    @property
+    def first(self) -> dict[str, Any] | None:
+        """The first row, if there is one."""
+        return self.rows[0] if self.rows else None
+
+    @property
+    def value(self) -> Any:  # noqa: ANN401 - whatever the column holds
+        """The first column of the first row; None without one."""
+        return next(iter(self.rows[0].values())) if self.rows else None
 
 
 class Dialect(Protocol):
@@ -49,6 +71,9 @@ class Dialect(Protocol):
 
     def take_time(self, connection: Connection) -> None:
         """Let what is read now take as long as it takes: nobody has asked for it."""
+
+    def run(self, connection: Connection, statement: str, parameters: Parameters) -> Found:
+        """Carry out a statement that is written as the driver takes it. Raises DBAPIError, as SQLAlchemy does."""
 
     def set_savepoint(self, connection: Connection) -> None:
         """From here on what is done can be undone alone."""

@@ -188,50 +188,42 @@ def make_queue(connection: Connection, tenant_id: str) -> None:
 
 def find(connection: Connection, tenant_id: str, job_id: str) -> Row | None:
     """One, until the end of the transaction for us alone."""
-    row = _FIND.run(connection, {"of_tenant": tenant_id, "of_id": job_id}).mappings().one_or_none()
+    row = _FIND.run(connection, {"of_tenant": tenant_id, "of_id": job_id}).first
     return None if row is None else _row(row)
 
 
 def held(connection: Connection, token: str) -> Row | None:
     """The one that is leased by that token."""
-    row = _HELD.run(connection, {"of_token": token}).mappings().one_or_none()
+    row = _HELD.run(connection, {"of_token": token}).first
     return None if row is None else _row(row)
 
 
 def due(connection: Connection, *, at_us: int) -> list[Row]:
     """Some that are not delayed any more, the longest due first."""
-    return [_row(row) for row in _DUE.run(connection, {"at_us": at_us}).mappings()]
+    return [_row(row) for row in _DUE.run(connection, {"at_us": at_us}).rows]
 
 
 def next_due_us(connection: Connection) -> int | None:
     """When the first of those that are delayed is due."""
-    return _NEXT_DUE.run(connection, {}).scalar()
+    found: int | None = _NEXT_DUE.run(connection, {}).value
+    return found
 
 
 def standings(connection: Connection, *, count: int) -> tuple[Standing, ...]:
     """Tenants that may be served, who is next first: of so many turns, no other tenant than these gets one."""
-    rows = _STANDINGS.run(connection, {"count": count}).all()
-    return tuple(
-        Standing(
-            tenant_id=row.tenant_id,
-            ready=row.ready,
-            leased=row.leased,
-            leased_max=row.concurrency_max,
-            since_us=row.since_us,
-        )
-        for row in rows
-    )
+    rows = _STANDINGS.run(connection, {"count": count}).rows
+    return tuple(Standing(leased_max=row.pop("concurrency_max"), **row) for row in rows)
 
 
 def after_all_us(connection: Connection, *, at_us: int) -> int:
     """Now, or a later time at which nobody has had a turn yet: the clock may have been set back."""
-    return max(at_us, (_LATEST.run(connection, {}).scalar() or 0) + 1)
+    return max(at_us, (_LATEST.run(connection, {}).value or 0) + 1)
 
 
 def ready(connection: Connection, tenant_id: str, *, count: int) -> list[Row]:
     """A tenant's next."""
     found = _NEXT.run(connection, {"of_tenant": tenant_id, "count": count})
-    return [_row(row) for row in found.mappings()]
+    return [_row(row) for row in found.rows]
 
 
 def abandoned(connection: Connection, *, at_us: int, holder: str) -> list[Row]:

@@ -23,7 +23,7 @@ from casemate.service_limits import (
     RECORDS_BUSY_TIMEOUT_S,
     RECORDS_CONNECT_TIMEOUT_S,
 )
-from casemate.store.dialect import OPTION
+from casemate.store.dialect import OPTION, Found, Parameters
 from casemate.store.job_log_words import PostgresWords
 
 try:
@@ -151,6 +151,10 @@ class Postgres:
 
     def take_time(self, connection: Connection) -> None:
         _command(connection, "SET LOCAL statement_timeout = 0")
+
+    def run(self, connection: Connection, statement: str, parameters: Parameters) -> Found:
+        found = connection.exec_driver_sql(statement, parameters)
+        return Found(found.rowcount, [dict(row) for row in found.mappings()] if found.returns_rows else [])
 
     def set_savepoint(self, connection: Connection) -> None:
         _command(connection, "SAVEPOINT one")

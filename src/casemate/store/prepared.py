@@ -8,10 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from casemate.store.dialect import Found, dialect_of
+
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, CursorResult, Executable
+    from sqlalchemy import Connection, Executable
+
+
+class _Compiled(msgspec.Struct, frozen=True):
+    """A statement as a driver takes it. `order`: of its parameters, where they have places and no names."""
+
+    text: str
+    given: dict[str, Any]
+    order: tuple[str, ...] | None
 
 
 class Prepared:
@@ -19,20 +30,18 @@ class Prepared:
 
     def __init__(self, statement: Executable) -> None:
         self._statement = statement
-        self._compiled: dict[str, SQLCompiler] = {}
+        self._compiled: dict[str, _Compiled] = {}
 
-    def run(self, connection: Connection, values: Mapping[str, Any]) -> CursorResult[Any]:
+    def run(self, connection: Connection, values: Mapping[str, Any]) -> Found:
         """Carry it out with these values of its named parameters."""
-        name = connection.dialect.name
-        compiled = self._compiled.get(name)
-        if compiled is None:
-            compiled = self._compiled[name] = self._put_together(connection)
-        given = {**compiled.params, **values}
-        if compiled.positiontup is None:
-            return connection.exec_driver_sql(compiled.string, given)
-        return connection.exec_driver_sql(compiled.string, tuple(given[each] for each in compiled.positiontup))
+        compiled = self._compiled.get(connection.dialect.name) or self._put_together(connection)
+        given = {**compiled.given, **values}
+        parameters = given if compiled.order is None else tuple([given[each] for each in compiled.order])
+        return dialect_of(connection).run(connection, compiled.text, parameters)
 
-    def _put_together(self, connection: Connection) -> SQLCompiler:
+    def _put_together(self, connection: Connection) -> _Compiled:
         found = self._statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
         assert isinstance(found, SQLCompiler)  # noqa: S101  (as statements are)
-        return found
+        order = None if found.positiontup is None else tuple(found.positiontup)
+        compiled = self._compiled[connection.dialect.name] = _Compiled(found.string, dict(found.params), order)
+        return compiled

@@ -8,19 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from casemate.errors import CasemateError, InternalError, RecordsDamaged, RecordsUnavailable
 from casemate.service_limits import READ_LOOK_STEPS, READ_MAX_S, READERS, RECORDS_BUSY_TIMEOUT_S, RECORDS_LOG_MAX_BYTES
-from casemate.store.dialect import OPTION
+from casemate.store.dialect import OPTION, Found, Parameters
 from casemate.store.job_log_words import SqliteWords
-
-if TYPE_CHECKING:
-    from sqlalchemy.exc import DBAPIError
 
 FILE_MODE: Final = 0o600
 PRAGMAS: Final = (
@@ -101,6 +99,17 @@ class Sqlite:
 
     def take_time(self, connection: Connection) -> None:
         _driver(connection).set_progress_handler(None, 0)
+
+    def run(self, connection: Connection, statement: str, parameters: Parameters) -> Found:
+        try:
+            cursor = _driver(connection).execute(statement, parameters)
+            rows = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise DBAPIError.instance(
+                statement, None, error, sqlite3.Error, hide_parameters=True, dialect=connection.dialect
+            ) from error
+        names = [each[0] for each in cursor.description or ()]
+        return Found(cursor.rowcount, [dict(zip(names, row, strict=True)) for row in rows])
 
     # Transactions and savepoints are begun and ended with the driver: through SQLAlchemy they take as long as the
     # statements within them.

@@ -72,7 +72,7 @@ def insert_webhook(connection: Connection, webhook: Webhook) -> None:
 
 def of_tenant(connection: Connection, tenant_id: str) -> tuple[Webhook, ...]:
     """All that a tenant has; most have none."""
-    if _HAS.run(connection, {"of_tenant": tenant_id}).first() is None:
+    if _HAS.run(connection, {"of_tenant": tenant_id}).first is None:
         return ()
     return tuple(Webhook(**row) for row in connection.execute(_OF, {"of_tenant": tenant_id}).mappings())
 
