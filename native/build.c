@@ -9,7 +9,6 @@
 #include <linux/filter.h>
 #include <linux/landlock.h>
 #include <linux/mount.h>
-#include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <sched.h>
 #include <stdio.h>
@@ -412,7 +411,7 @@ static int step_seccomp(struct cursor *c) {
     memcpy(aligned, program, length);
     struct sock_fprog filter = {.len = (unsigned short)(length / sizeof(struct sock_filter)),
                                 .filter = aligned};
-    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) < 0 ? -1 : 0;
+    return install_filter(&filter);
 }
 
 static int step_mount_tmpfs(struct cursor *c) {
@@ -499,6 +498,7 @@ static int run_step(struct build *b, uint32_t kind, struct cursor *c) {
     case STEP_LANDLOCK: return step_landlock(c);
     case STEP_IDS:
     case STEP_COUNTS: return 0; /* the keeper's */
+    case STEP_WATCH: return set_watched(c);
     case STEP_KEEP_CAPABILITIES: return b->kept_capabilities = read_u64(c), 0;
     default: return step_seccomp(c);
     }

@@ -1,4 +1,4 @@
-/* The launcher's wire formats and its parts: wire, plan, build, network, serve, launcher.
+/* The launcher's wire formats and its parts: wire, plan, build, network, watch, serve, launcher.
  *
  * Policy lives in Python. What is here executes a plan in its given order and stops at the first
  * failure. All numbers are little endian; a string is a u32 length, that many bytes, and a NUL that
@@ -13,7 +13,7 @@
 #include <sys/types.h>
 
 #define PLAN_MAGIC 0x4c504d43u /* "CMPL" */
-#define PLAN_VERSION 4u
+#define PLAN_VERSION 5u
 #define PLAN_MAX_BYTES (96u * 1024u)
 #define PLAN_STEPS_MAX 512u
 #define PLAN_FDS_MAX 16
@@ -25,6 +25,8 @@
 #define STRINGS_MAX 8192u
 #define CHILDREN_MAX 1024
 #define ID_RANGES 2
+#define WATCHED_MAX 64
+#define ERRNO_MAX 4095
 #define INOTIFY_INSTANCES_MAX 32 /* for one sandbox, unless its plan says otherwise */
 
 /* How the keeper gets into the control group. */
@@ -62,7 +64,8 @@ enum {
     STEP_COUNTS,       /* u number of inotify instances, u of watches, u of namespaces: set by the keeper, but for 0 */
     STEP_KEEP_CAPABILITIES, /* q bit mask: what the dropping of capabilities leaves, to programs too */
     STEP_NETLINK,      /* u protocol, u number of acknowledgements, b messages: for the network in there */
-    STEP_LAST = STEP_NETLINK
+    STEP_WATCH,          /* b pairs of u32 number, u32 errno: system calls of which the next filter asks init */
+    STEP_LAST = STEP_WATCH
 };
 
 /* Where a start failed when it was not in a step of the plan. */
@@ -100,7 +103,8 @@ enum {
     REPORT_READY,       /* fds: exposed directories and listening sockets, in the order of their steps */
     REPORT_SPAWNED,     /* id; error; value: pid inside; fds: as the flags asked, or the four of an adopted one */
     REPORT_EXITED,      /* id; value: wait status; user_us, system_us, maxrss_kib */
-    REPORT_DONE         /* id; error; fd of an opened file */
+    REPORT_DONE,        /* id; error; fd of an opened file */
+    REPORT_TRIED        /* to the engine unasked; id: number of a system call; value: how often it was tried */
 };
 struct report {
     uint32_t type, id;
@@ -151,6 +155,14 @@ int build_sandbox(const uint8_t *bytes, size_t length, int control, int keeper, 
 int enter_network(int keeper);
 int send_netlink(struct cursor *c);
 int open_listener(struct cursor *c);
+
+/* watch.c: all of it in init. What the next filter asks, its installation and the descriptor that it asks through, or
+ * -1; the answer to one question, and the telling of what has not been told. */
+extern int watch_fd;
+int set_watched(struct cursor *c);
+int install_filter(const void *program);
+void answer_watched(int control);
+void tell_watched(int control);
 
 /* serve.c: PID 1 of the sandbox. Never returns, but in a process that is to be init's own program: that ends up in
  * `forked_program`, if there is one. */

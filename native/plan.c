@@ -40,6 +40,7 @@ static const char *const step_shapes[STEP_LAST + 1] = {
     [STEP_COUNTS] = "uuu",
     [STEP_KEEP_CAPABILITIES] = "q",
     [STEP_NETLINK] = "uub",
+    [STEP_WATCH] = "b",
 };
 
 static const char *const request_shapes[REQUEST_LAST + 1] = {

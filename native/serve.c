@@ -27,7 +27,6 @@
 #define CHANNEL_REPLY_FD 4
 #define EXEC_FAILED_STATUS 127
 #define START_TIMEOUT_MS 5000 /* less than the engine waits for an answer */
-#define ERRNO_MAX 4095
 #define ADOPTED_PIPES 4
 #define PROC_PATH_MAX 64
 #define SAFE_FD_MIN 10 /* above every descriptor number that a child is given */
@@ -40,6 +39,7 @@ static struct child {
 
 void (*forked_program)(void);
 static struct rlimit guest_files;
+static int control_fd;
 static char *strings[2 * STRINGS_MAX + 4];
 
 /* What one child gets and what the engine gets of it. */
@@ -83,7 +83,7 @@ static struct child *free_child(void) {
     return NULL;
 }
 
-/* Orphans of the guest are reaped here as well; only those we started are reported. */
+/* Orphans of the guest are reaped here as well; only those we started are reported, after what they have tried. */
 static void reap(void) {
     struct rusage usage;
     int status;
@@ -92,6 +92,7 @@ static void reap(void) {
         struct child *child = find_child(pid, 0);
         if (child == NULL)
             continue;
+        tell_watched(control_fd);
         report_exit(child, status, &usage);
         close(child->reply);
         child->pid = 0;
@@ -415,15 +416,19 @@ _Noreturn void serve(int control, const struct rlimit *files) {
     struct signalfd_siginfo signals;
     sigset_t child_set;
     guest_files = *files;
+    control_fd = control;
     sigemptyset(&child_set);
     sigaddset(&child_set, SIGCHLD);
     int signal_fd = signalfd(-1, &child_set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (signal_fd < 0)
         _exit(1);
-    struct pollfd wait[2] = {{.fd = control, .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}};
+    struct pollfd wait[3] = {
+        {.fd = control, .events = POLLIN}, {.fd = signal_fd, .events = POLLIN}, {.fd = watch_fd, .events = POLLIN}};
     for (;;) {
-        if (poll(wait, 2, -1) < 0 && errno != EINTR)
+        if (poll(wait, 3, -1) < 0 && errno != EINTR)
             _exit(1);
+        if (wait[2].revents & POLLIN)
+            answer_watched(control);
         if ((wait[1].revents & POLLIN) && read(signal_fd, &signals, sizeof signals) > 0)
             reap();
         if (wait[0].revents != 0)

@@ -139,6 +139,8 @@ NURSERY_PROCESSES: Final = 64
 NURSERY_DISK_BYTES: Final = 16 * MIB
 INOTIFY_INSTANCES_MAX: Final = 32
 """For one sandbox, as in native/casemate.h."""
+TRIED_REPORTS_MAX: Final = 512
+"""Looked at in one go: more than a socket holds."""
 NURSERY_INOTIFY_INSTANCES: Final = 8192
 """For all sandboxes made in it together; each has a limit of its own."""
 NURSERY_NAMESPACES: Final = 1024

@@ -47,7 +47,7 @@ def engine(build: Path, tmp_path: Path) -> Iterator[casemate.Engine]:
             mounts = (GUEST_MOUNT, *find_runtime(opened, "python")[1].mounts)
             shared = private_directories(opened.backend.host, mounts)
             opened.backend._host = msgspec.structs.replace(
-                opened.backend.host, overlay_refused=shared, device_nodes=False
+                opened.backend.host, overlay_refused=shared, device_nodes=False, watched=()
             )
         yield opened
     assert instrumented.reports == ""

@@ -281,6 +281,24 @@ COUNTED = (
 )
 
 
+TRACES = "import ctypes; ctypes.CDLL(None).ptrace(16, 1, 0, 0)"
+
+
+def test_s2_62_s2_69_a_forbidden_system_call_is_told_and_counted(service: LiveService, tenant: Tenant) -> None:
+    def count() -> float:
+        lines = service.operator.get("/metrics").text.splitlines()
+        counted = 'casemate_security_incidents_total{kind="syscall"} '
+        return sum(float(each.removeprefix(counted)) for each in lines if each.startswith(counted))
+
+    before = count()
+    job = run(tenant, command=["python3", "-c", TRACES])
+    if "watched-calls" not in job["result"]["isolation"]["layers"]:
+        pytest.skip("layer watched-calls: this kernel has no notifier of seccomp")
+    told = [(each["kind"], each["detail"]) for each in job["result"]["events"]]
+    assert told == [("syscall", "ptrace: 1 refused")]
+    assert count() - before == 1
+
+
 REACHES = """
 import socket
 with socket.create_connection(("192.0.2.7", 80), 20) as connection:

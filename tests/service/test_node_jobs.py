@@ -25,6 +25,7 @@ from casemate import job_limits as bound
 from casemate import service_limits
 from casemate.cluster.messages import Answered, Cancel, FilePiece, Output, Phase, Refused, RunJob, Sampled
 from casemate.limits import MIB
+from casemate.model.layers import Layer
 from casemate.model.network import NetworkPolicy
 from casemate.model.result import Reason
 from casemate.node.outbox import Outbox
@@ -381,6 +382,32 @@ def test_s2_62_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
             limits={"processes": 8, "timeout": 3},
         )
         assert "process-limit" in [event.kind for event in seen.ended.events]
+
+    check(test)
+
+
+def test_s2_62_an_event_tells_of_forbidden_system_calls(check: Check, engine: casemate.Engine) -> None:
+    if Layer.WATCHED_CALLS not in casemate.execute(["true"], engine=engine).isolation.layers:
+        pytest.skip("layer watched-calls: this kernel has no notifier of seccomp")
+    tries = "import ctypes; call = ctypes.CDLL(None); [call.ptrace(16, 1, 0, 0) for _ in '123']; call.unshare(1 << 28)"
+
+    async def test(node: Jobber) -> None:
+        seen = await node.run("python3", "-c", tries)
+        told = [(event.kind, event.detail) for event in seen.ended.events]
+        assert told == [("syscall", "ptrace: 3 refused"), ("syscall", "unshare: 1 refused")]
+
+    check(test)
+
+
+def test_s2_62_an_event_tells_of_forbidden_system_calls_of_code(check: Check, engine: casemate.Engine) -> None:
+    """Also once a zygote could have been forked for it, or a sandbox was made ahead."""
+    if Layer.WATCHED_CALLS not in casemate.execute(["true"], engine=engine).isolation.layers:
+        pytest.skip("layer watched-calls: this kernel has no notifier of seccomp")
+
+    async def test(node: Jobber) -> None:
+        for _ in range(4):
+            seen = await node.run(runtime="python", code="import ctypes\nctypes.CDLL(None).ptrace(16, 1, 0, 0)")
+            assert [event.detail for event in seen.ended.events] == ["ptrace: 1 refused"]
 
     check(test)
 

@@ -321,6 +321,7 @@ def test_missing_additional_layers_leave_the_standard_tier() -> None:
         (Layer.PRIVATE_DEVICES, DEBIAN_USER, "as root"),
         (Layer.PRIVATE_DEVICES, DOCKER_ROOT, "outside of the container"),
         (Layer.EGRESS, DEBIAN_ROOT, "modprobe nft_tproxy"),
+        (Layer.WATCHED_CALLS, DEBIAN_ROOT, "outside of the container"),
     ],
 )
 def test_an_additional_layer_has_its_own_remedy(layer: Layer, facts: Facts, mend: str) -> None:

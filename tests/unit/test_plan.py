@@ -17,6 +17,7 @@ from casemate.isolation import procfs, rootfs, way
 from casemate.isolation.host import HostFacts, read_host_facts
 from casemate.isolation.plan import Surroundings, choose_processors, make_plan
 from casemate.isolation.steps import LaunchPlan, Step, StepKind, encode_plan
+from casemate.isolation.syscalls import WATCHED
 from casemate.model.layers import REQUIRED, Layer
 from casemate.model.resources import Limits
 from casemate.model.spec import GUEST_ID, WRITABLE_DIRECTORIES, Mount, SandboxSpec
@@ -43,6 +44,7 @@ HOSTS = st.builds(
             "cpus": CPUS,
             "landlock_abi": st.integers(0, 9),
             "device_nodes": st.booleans(),
+            "watched": st.sampled_from([WATCHED, ("mount", "clone"), ()]),
             "overlay_refused": st.frozensets(st.sampled_from(["/usr", "/etc", "/a", "/usr/share"])),
             "hard_limits": st.dictionaries(
                 st.sampled_from([resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC, resource.RLIMIT_DATA]),
@@ -227,6 +229,8 @@ def test_layers_are_the_required_ones_and_those_that_the_plan_really_has(
     shared = bound_sources.intersection(host.etc) or not bound_sources.isdisjoint(host.overlay_refused)
     assert (Layer.PRIVATE_BASE in layers) == (not shared)
     assert (Layer.PRIVATE_DEVICES in layers) == bool(arguments(plan, StepKind.DEVICES))
+    tables = [table for (table,) in arguments(plan, StepKind.WATCH)]
+    assert (Layer.WATCHED_CALLS in layers) == ([len(table) // 8 for table in tables] == [len(WATCHED)])
     assert (Layer.HOST_UID in layers) == (around.uid != host.uid)
 
 

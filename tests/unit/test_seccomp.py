@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from casemate.isolation import seccomp
 from casemate.isolation.seccomp import DEFAULT, WITHOUT_CGROUP, SeccompPolicy, compile_filter, policy_of
-from casemate.isolation.syscall_arguments import CHECKS, Check, Condition, Rule
-from casemate.isolation.syscalls import ALLOWED, NUMBERS, REFUSED
+from casemate.isolation.syscall_arguments import CHECKS, Check, Condition, Rule, Watched
+from casemate.isolation.syscalls import ALLOWED, NUMBERS, REFUSED, WATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ I386: Final = 0x40000003
 AARCH64: Final = 0xC00000B7
 ALLOW: Final = 0x7FFF0000
 ERRNO: Final = 0x00050000
+ASK: Final = 0x7FC00000
 HIGH: Final = 0xDEADBEEF << 32
 POINTER: Final = 0x7FFF_0000_1000
 
@@ -121,6 +122,8 @@ def expected(policy: SeccompPolicy, number: int, arch: int, args: Sequence[int])
         else:
             verdict = verdict.otherwise
     assert not isinstance(verdict, Check)
+    if isinstance(verdict, Watched):
+        return ASK
     return ALLOW if verdict is None else errno_of(verdict)
 
 
@@ -489,6 +492,31 @@ def test_guests_stack_filters_but_do_not_listen() -> None:  # K12 K13
     for flags in (0, 1, 2, 4, 16):
         assert answer("seccomp", 1, flags, POINTER) == ALLOW
         assert answer("seccomp", 1, flags | 8 | HIGH, POINTER) == errno_of(EINVAL)
+
+
+# Watched calls -------------------------------------------------------------------------------------
+
+WATCHING: Final = DEFAULT.watching(*WATCHED)
+
+
+@given(numbers, st.sampled_from([X86_64, X86_64, I386]), st.lists(arguments, max_size=6))
+def test_watching_changes_no_answer_but_who_gives_it(number: int, arch: int, args: list[int]) -> None:
+    plain = run(COMPILED, number, arch, args)
+    found = run(decode(compile_filter(WATCHING)), number, arch, args)
+    if found == ASK:
+        assert plain == errno_of(WATCHING.watched()[number])
+    else:
+        assert found == plain
+        assert plain == ALLOW or number not in WATCHING.watched() or arch != X86_64
+
+
+def test_only_refused_calls_are_watched_and_each_has_one_errno() -> None:
+    plain = {name: group.errno for group in REFUSED for name in group.names}
+    assert {name: WATCHING.watched()[NUMBERS[name]] for name in WATCHED} == {
+        name: plain.get(name, EPERM) for name in WATCHED
+    }
+    assert set(WATCHED) - set(plain) == {"clone"}
+    check(decode(compile_filter(WATCHING)))
 
 
 # Policies as values --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import msgspec
 
 from casemate.isolation.host import read_host_facts
 from casemate.isolation.stages import Refused
+from casemate.isolation.syscalls import WATCHED
 from casemate.model.layers import Layer
 from casemate.model.spec import Mount
 
@@ -27,3 +28,8 @@ def test_of_inputs_that_come_and_go_the_place_that_stays_is_remembered() -> None
 def test_device_nodes_that_cannot_be_made_are_not_tried_again() -> None:
     known = Refused(Layer.PRIVATE_DEVICES).without(HOST, (INPUT,))
     assert (known.device_nodes, known.overlay_refused) == (False, HOST.overlay_refused)
+
+
+def test_where_nobody_can_watch_calls_nobody_is_asked_to_again() -> None:
+    known = Refused(Layer.WATCHED_CALLS).without(HOST, (INPUT,))
+    assert (HOST.watched, known.watched, known.device_nodes) == (WATCHED, (), True)

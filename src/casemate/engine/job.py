@@ -59,6 +59,16 @@ def with_inputs(run: Run, inputs: Iterable[Mount], links: Iterable[tuple[str, st
     return msgspec.structs.replace(run, spec=spec, fresh=True) if spec.inputs else run
 
 
+def unforked(run: Run) -> Run:
+    """The same run in no fork of a zygote, where not all forbidden system calls can be watched.
+
+    But for a runtime whose zygotes have imported what each run would have to import anew.
+    """
+    if run.runtime is None or run.runtime.preload:
+        return run
+    return msgspec.structs.replace(run, program=msgspec.structs.replace(run.program, zygote=()))
+
+
 def run_job(
     engine: Engine, run: Run, cancel: CancelToken, valve: Valve, patterns: tuple[str, ...] = ()
 ) -> JobSteps[Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -135,7 +136,7 @@ def make_result(sandbox: NativeSandbox, outcome: Outcome, answer: Answer, collec
             disk_bytes=used_bytes(sandbox.work_fd),
         ),
         isolation=sandbox.isolation,
-        events=(*_events(outcome, answer), *collected.events)[: limits.EVENTS_MAX],
+        events=(*_events(outcome, answer), *_tried(sandbox, outcome.wall_s), *collected.events)[: limits.EVENTS_MAX],
         files=collected.files,
         debug=answer.debug,
     )
@@ -172,6 +173,12 @@ def _remedy(program: str) -> str:
     if "/" in program:
         return "it sees /usr and the files that were put in, and a script's #! line must name what is there, too"
     return f"it finds programs of /usr; a file that was put in is ./{program}"
+
+
+def _tried(sandbox: NativeSandbox, at_s: float) -> Iterator[Event]:
+    """An event for each forbidden system call that is worth telling of."""
+    for name, count in sorted(sandbox.tried().items()):
+        yield Event(kind="syscall", detail=f"{name}: {count} refused", at_s=at_s)
 
 
 def _events(outcome: Outcome, answer: Answer) -> tuple[Event, ...]:

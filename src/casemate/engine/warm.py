@@ -21,6 +21,7 @@ from casemate.isolation.native import NativeBackend, NativeSandbox
 from casemate.isolation.nursery import Nursery
 from casemate.isolation.plan import processors_wanted
 from casemate.isolation.waiting import Steps, Wait
+from casemate.model.layers import Layer
 from casemate.model.pool import Bounds
 from casemate.model.resources import Limits
 from casemate.model.runtime import Channel, Runtime
@@ -48,8 +49,12 @@ class WarmKey(msgspec.Struct, frozen=True):
     preload: tuple[str, ...] = ()
 
     def zygote_key(self) -> ZygoteKey | None:
-        """Of whom the waiting process can be a fork. Libraries count processors when they are imported: only of one."""
-        if not self.zygote or processors_wanted(self.spec.limits) > 1:
+        """Of whom the waiting process can be a fork. Libraries count processors when they are imported: only of one.
+
+        And not all of what a fork calls can be watched.
+        """
+        wanted = self.spec
+        if not self.zygote or processors_wanted(wanted.limits) > 1 or Layer.WATCHED_CALLS in wanted.require:
             return None
         return ZygoteKey(self.zygote, self.preload, self.environment, self.spec.mounts)
 

@@ -40,6 +40,7 @@ GIVES: Final = {
     Layer.PRIVATE_BASE: "no shared locks or watches on base files",
     Layer.PRIVATE_DEVICES: "no shared locks or watches on device nodes",
     Layer.EGRESS: "with a network: no way out but the gateway",
+    Layer.WATCHED_CALLS: "no telling attempt at a forbidden call unseen",
 }
 """What the guest is left with, or spared, by each layer."""
 
@@ -52,10 +53,19 @@ class State(StrEnum):
     UNTESTED = "untested"
 
 
-NO_EGRESS: Final = (
-    "the kernel lacks nf_tables, or its expression tproxy; runs with a network are refused",
-    "sudo modprobe nft_tproxy, or use a kernel with CONFIG_NF_TABLES_IPV4 and CONFIG_NFT_TPROXY",
-)
+NOT_HERE: Final = {
+    Layer.PRIVATE_DEVICES: ("this root may not make device nodes", "run outside of the container"),
+    Layer.EGRESS: (
+        "the kernel lacks nf_tables, or its expression tproxy; runs with a network are refused",
+        "sudo modprobe nft_tproxy, or use a kernel with CONFIG_NF_TABLES_IPV4 and CONFIG_NFT_TPROXY",
+    ),
+    Layer.WATCHED_CALLS: (
+        "the kernel lets nobody watch system calls, or somebody outside watches them already",
+        "run outside of the container, or under a seccomp profile without a notifier",
+    ),
+}
+"""Why a layer is missing where everything else works, and what would mend it."""
+
 UNTESTED: Final = (State.UNTESTED, "not tested: no sandbox can be started", "")
 
 
@@ -166,12 +176,12 @@ class _Judge(msgspec.Struct, frozen=True, kw_only=True):
         if layer is Layer.HOST_UID and not facts.ids_mapped:
             why = "this root has too few user ids: it is that of a container or of a user namespace"
             return State.MISSING, why, "run outside of it, or map ids 0 to 4294967294 into it"
-        if layer in {Layer.PRIVATE_BASE, Layer.EGRESS} and self.trial.failure is None:
-            return State.MISSING, *(_overlay(facts) if layer is Layer.PRIVATE_BASE else NO_EGRESS)
+        if layer is Layer.PRIVATE_BASE and self.trial.failure is None:
+            return State.MISSING, *_overlay(facts)
         if layer is Layer.PRIVATE_DEVICES and facts.uid != 0:
             return State.MISSING, "only root can make device nodes", "run the service as root"
-        if layer is Layer.PRIVATE_DEVICES and self.trial.failure is None:
-            return State.MISSING, "this root may not make device nodes", "run outside of the container"
+        if layer in NOT_HERE and self.trial.failure is None:
+            return State.MISSING, *NOT_HERE[layer]
         return UNTESTED
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from casemate.isolation.syscalls import WATCHED
 from casemate.kernel.landlock import abi_version
 
 BASE_DIRECTORIES: Final = ("usr", "bin", "sbin", "lib", "lib64", "lib32", "libx32")
@@ -72,7 +73,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     which no overlay can be mounted in a user namespace, `device_nodes` says whether we can make any: both only a try
     can tell. `etc_source` is where the machine's /etc lies. `hard_limits` are our own, by number of the resource;
     nobody can be given more. `watches` are how many instances and watches of inotify one sandbox may have, where that
-    is not the usual. `ipv6`: whether a network namespace has it.
+    is not the usual. `ipv6`: whether a network namespace has it. `watched`: the forbidden
+    system calls of which init is asked; whether it can be, only a try can tell.
     """
 
     uid: int
@@ -95,6 +97,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     etc_source: str = "/etc"
     watches: tuple[int, int] = (0, 0)
     ipv6: bool = True
+    watched: tuple[str, ...] = WATCHED
 
 
 def _base_entries() -> tuple[BaseEntry, ...]:

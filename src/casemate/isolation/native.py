@@ -35,7 +35,9 @@ from casemate.isolation.protocol import (
     CgroupKind,
     ReportKind,
     encode_signal,
+    receive_tried,
 )
+from casemate.isolation.seccomp import WATCHED_NAMES
 from casemate.isolation.stages import Refused, expect_stage, hang_up, kill_and_wait
 from casemate.isolation.steps import LaunchPlan, Step, StepKind, encode_plan
 from casemate.isolation.throttle import Throttle
@@ -91,6 +93,7 @@ class NativeSandbox:
         self._closing = threading.Lock()
         self._closed = False
         self._users = 0
+        self._tried: dict[int, int] = {}
 
     @property
     def closed(self) -> bool:
@@ -151,6 +154,19 @@ class NativeSandbox:
             if error.errno in NO_ROOM:
                 raise CapacityError(f"no room for another request: {error.strerror}") from error
             raise SandboxClosed("the sandbox has ended") from error
+
+    def tried(self) -> dict[str, int]:
+        """How often each watched system call was tried since this was asked last, by name. Never waits.
+
+        Whatever has ended was told whole; of what was killed, at least half.
+        """
+        with self._closing:
+            if self._closed:
+                return {}
+            told = receive_tried(self._control, WATCHED_NAMES)
+            new = {number: count - self._tried.get(number, 0) for number, count in told.items()}
+            self._tried |= told
+        return {WATCHED_NAMES[number]: count for number, count in new.items() if count > 0}
 
     def is_alive(self) -> bool:
         """Whether init still runs; everything in a sandbox ends with it."""

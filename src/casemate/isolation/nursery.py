@@ -29,6 +29,7 @@ from casemate.isolation.host import HostFacts
 from casemate.isolation.plan import NAMESPACES, Surroundings, affinity_mask, uses_landlock
 from casemate.isolation.rootfs import ETC, Builder, add_base, add_devices, add_etc, add_mounts, private_directories
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
+from casemate.isolation.syscalls import WATCHED
 from casemate.isolation.waiting import Steps, Wait
 from casemate.kernel.cgroup_types import CgroupRoot, CgroupUnavailable
 from casemate.kernel.descriptors import send_descriptors
@@ -59,6 +60,9 @@ _FOR_MAKING: Final = """
 """.split()  # noqa: SIM905 - easier to read and to change as words
 NURSERY_POLICY: Final = seccomp.DEFAULT.allowing(*_FOR_MAKING)
 """What the makers of sandboxes call on top of what every guest may."""
+
+_WATCHED_INSIDE: Final = tuple(name for name in WATCHED if name in _FOR_MAKING)
+"""What this filter refuses is refused before another is looked at."""
 
 
 def make_nursery_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings, ids: range) -> LaunchPlan:
@@ -137,6 +141,7 @@ def seen_inside(host: HostFacts, mounts: tuple[Mount, ...]) -> HostFacts:
         gid=GUEST_ID if host.uid else 0,
         etc_source=ETC_SOURCE,
         watches=_share_of_watches(),
+        watched=_WATCHED_INSIDE if host.watched else (),
         staging="/tmp",  # noqa: S108 - the nursery's own
         overlay_refused=frozenset(targets.get(path, path) for path in host.overlay_refused),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import resource
+import struct
 from functools import lru_cache
 from typing import Final
 
@@ -14,6 +15,7 @@ from casemate.isolation import landlock, seccomp, way
 from casemate.isolation.host import HostFacts
 from casemate.isolation.rootfs import build_root, private_directories
 from casemate.isolation.steps import LaunchPlan, Step, StepKind
+from casemate.isolation.syscalls import WATCHED
 from casemate.model.layers import REQUIRED, Layer
 from casemate.model.resources import Limits
 from casemate.model.spec import GUEST_ID, HOSTNAME, WORK_DIRECTORY, WRITABLE_DIRECTORIES, SandboxSpec
@@ -67,6 +69,7 @@ def layers_in_force(spec: SandboxSpec, host: HostFacts, around: Surroundings) ->
         Layer.PRIVATE_BASE: private_directories(host, spec.mounts).isdisjoint(host.overlay_refused),
         Layer.PRIVATE_DEVICES: host.device_nodes,
         Layer.EGRESS: spec.network,
+        Layer.WATCHED_CALLS: host.watched == WATCHED,
     }
     return REQUIRED + tuple(layer for layer, present in extra.items() if present)
 
@@ -142,6 +145,10 @@ def _lockdown(limits: Limits, host: HostFacts, *, cgroup: bool) -> list[Step]:
     if uses_landlock(host):
         steps.append(_landlock_step(host.landlock_abi))
     policy = seccomp.DEFAULT if cgroup else seccomp.WITHOUT_CGROUP
+    if host.watched:
+        policy = policy.watching(*host.watched)
+        table = b"".join(struct.pack("<II", *pair) for pair in policy.watched().items())
+        steps.append(Step(StepKind.WATCH, (table,)))
     steps.append(Step(StepKind.SECCOMP, (seccomp.compile_filter(policy),)))
     return steps
 

@@ -6,7 +6,8 @@ import array
 import os
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum, IntFlag
 from typing import Final
 
@@ -34,6 +35,7 @@ class ReportKind(IntEnum):
     SPAWNED = 4
     EXITED = 5
     DONE = 6
+    TRIED = 7
 
 
 _KINDS: Final = frozenset(ReportKind)
@@ -144,6 +146,25 @@ def receive_report(channel: socket.socket) -> Report | None:
         maxrss_bytes=maxrss_kib * 1024,
         fds=fds,
     )
+
+
+def receive_tried(channel: socket.socket, known: Container[int]) -> dict[int, int]:
+    """What init has told unasked, so far: how often known system calls were tried, by number. Never waits.
+
+    An init that a guest has taken over sends what it likes, also without end.
+    """
+    found: dict[int, int] = {}
+    with suppress(OSError, CapacityError):
+        channel.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # that init ended with unread requests is no matter
+        for _ in range(limits.TRIED_REPORTS_MAX):
+            report = receive_report(channel)
+            if report is None:
+                break
+            for fd in report.fds:
+                os.close(fd)
+            if report.kind is ReportKind.TRIED and report.id in known:
+                found[report.id] = max(found.get(report.id, 0), report.value)
+    return found
 
 
 def expect_report(channel: socket.socket, kind: ReportKind, *, fds: int = 0) -> Report | None:

@@ -7,6 +7,8 @@ ahead of time, so that since Linux 5.11 such calls cost one bit test and run no 
 Every refusal is an errno, never a signal: programs probe for calls and fall back, and a guest that could be killed
 by a wrong number would look like one that crashed. Code for other instruction sets (i386 through `int 0x80`, x32
 through bit 30 of the number) finds no call at all, because the same numbers mean other calls there.
+
+Of the refused calls some can be watched: then init gives the errno, and counts.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ from casemate.isolation.bpf import (
     Label,
     assemble,
 )
-from casemate.isolation.syscall_arguments import CHECKS, WORD_MASK, Answer, Check, Condition, Rule
-from casemate.isolation.syscalls import ALLOWED, NUMBERS, REFUSED
+from casemate.isolation.syscall_arguments import CHECKS, WORD_MASK, Answer, Check, Condition, Rule, Watched
+from casemate.isolation.syscalls import ALLOWED, NUMBERS, REFUSED, WATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 AUDIT_ARCH_X86_64: Final = 0xC000003E
 RETURN_ALLOW: Final = 0x7FFF0000
 RETURN_ERRNO: Final = 0x00050000
+RETURN_ASK: Final = 0x7FC00000
 
 # Offsets within struct seccomp_data.
 _NUMBER: Final = 0
@@ -66,6 +69,28 @@ class SeccompPolicy(msgspec.Struct, frozen=True):
         """Return this policy with the named calls left to the kernel."""
         return policy_of({**dict(self.verdicts), **{NUMBERS[name]: None for name in names}}, self.otherwise)
 
+    def watching(self, *names: str) -> SeccompPolicy:
+        """Return this policy with the refusals of the named calls watched."""
+        verdicts = dict(self.verdicts)
+        watched = {NUMBERS[name]: _watched(verdicts[NUMBERS[name]]) for name in names}
+        return policy_of(verdicts | watched, self.otherwise)
+
+    def watched(self) -> dict[int, int]:
+        """Return the errno of every watched call, by number."""
+        answers = ((number, answer) for number, verdict in self.verdicts for answer in _answers(verdict))
+        return {number: answer.errno for number, answer in answers if isinstance(answer, Watched)}
+
+
+def _watched(verdict: Verdict) -> Verdict:
+    if isinstance(verdict, Check):
+        rules = tuple(Rule(rule.conditions, _watched_answer(rule.answer)) for rule in verdict.rules)
+        return Check(rules=rules, otherwise=_watched_answer(verdict.otherwise))
+    return _watched_answer(verdict)
+
+
+def _watched_answer(answer: Answer) -> Answer:
+    return Watched(answer) if isinstance(answer, int) and answer else answer
+
 
 def policy_of(verdicts: Mapping[int, Verdict], otherwise: Answer = ENOSYS) -> SeccompPolicy:
     """Return the policy that gives these verdicts by number; equal content makes equal values."""
@@ -85,6 +110,9 @@ WITHOUT_CGROUP: Final = DEFAULT.lacking("memfd_create", "shmget", "semget", "msg
 
 Files in /dev/shm and anonymous shared mappings, which can be seen, do the same work.
 """
+
+WATCHED_NAMES: Final = {NUMBERS[name]: name for name in WATCHED}
+"""The watched calls by number."""
 
 
 def compile_filter(policy: SeccompPolicy = DEFAULT) -> bytes:
@@ -132,6 +160,8 @@ def _program(policy: SeccompPolicy) -> list[Item]:
 
 
 def _answer_label(answer: Answer) -> str:
+    if isinstance(answer, Watched):
+        return "ask"
     return "allow" if answer is None else f"errno {answer}"
 
 
@@ -187,9 +217,16 @@ def _condition_items(condition: Condition, success: str, failure: str) -> Iterat
 
 def _returns(verdicts: Iterable[Verdict]) -> Iterator[Item]:
     """Yield one return for every answer that the verdicts can lead to."""
-    for answer in dict.fromkeys(answer for verdict in verdicts for answer in _answers(verdict)):
-        yield Label(_answer_label(answer))
-        yield Instruction(RETURN, RETURN_ALLOW if answer is None else RETURN_ERRNO | answer)
+    answers = (answer for verdict in verdicts for answer in _answers(verdict))
+    for label, answer in {_answer_label(answer): answer for answer in answers}.items():
+        yield Label(label)
+        yield Instruction(RETURN, _action(answer))
+
+
+def _action(answer: Answer) -> int:
+    if isinstance(answer, Watched):
+        return RETURN_ASK
+    return RETURN_ALLOW if answer is None else RETURN_ERRNO | answer
 
 
 def _answers(verdict: Verdict) -> Iterator[Answer]:

@@ -22,12 +22,18 @@ from casemate.isolation.waiting import Steps, Wait, readable
 from casemate.model.layers import Layer
 from casemate.model.spec import Mount
 
+WATCHING: Final = frozenset({StepKind.WATCH, StepKind.SECCOMP})
 HANDED_OVER: Final = frozenset({StepKind.EXPOSE, StepKind.LISTEN})
 OVERLAY_REFUSED: Final = frozenset({errno.EPERM, errno.EINVAL, errno.ENODEV, errno.EOPNOTSUPP})
 EGRESS_REFUSED: Final = frozenset(
     {errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL, errno.EPROTO}
 )
 """By a kernel that lacks nf_tables, or a part of it."""
+
+WATCH_REFUSED: Final = frozenset(
+    {errno.EBUSY, errno.EINVAL, errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EFAULT, errno.EOPNOTSUPP}
+)
+"""By a kernel without it, by a filter around us, or because another is being asked already."""
 
 DEVICES_REFUSED: Final = frozenset({errno.EPERM, errno.EACCES})
 """To root, but that of a container without the right to make device nodes."""
@@ -52,6 +58,8 @@ class Refused(Exception):
         """The machine as it is now known. Of what only some sandboxes need nothing is to be remembered."""
         if self.layer is Layer.EGRESS:
             return host
+        if self.layer is Layer.WATCHED_CALLS:
+            return msgspec.structs.replace(host, watched=())
         if self.layer is not Layer.PRIVATE_BASE:
             return msgspec.structs.replace(host, device_nodes=False)
         kin = {mount.source: mount.kin for mount in inputs if mount.kin}
@@ -97,9 +105,15 @@ def _launch_error(report: Report, plan: LaunchPlan) -> Exception:
     if step.kind is StepKind.OVERLAY and report.error in OVERLAY_REFUSED:
         source = plan.steps[step.arguments[0]].arguments[0]  # the sources are the first steps
         return Refused(Layer.PRIVATE_BASE, source)
+    if step.kind in WATCHING and report.error in WATCH_REFUSED and _watches(plan):
+        return Refused(Layer.WATCHED_CALLS)
     if step.kind is StepKind.NETLINK and report.error in EGRESS_REFUSED:
         return Refused(Layer.EGRESS)
     return LaunchError(str(step), report.error, problem)
+
+
+def _watches(plan: LaunchPlan) -> bool:
+    return any(step.kind is StepKind.WATCH for step in plan.steps)
 
 
 def hang_up(control: socket.socket) -> None:

@@ -18,7 +18,7 @@ from casemate import limits
 from casemate.errors import InternalError
 
 PLAN_MAGIC: Final = 0x4C504D43
-PLAN_VERSION: Final = 4
+PLAN_VERSION: Final = 5
 
 WireValue: TypeAlias = Any
 """int, str, bytes, a sequence of str, or of (str, int), as the shape says."""
@@ -57,6 +57,7 @@ class StepKind(IntEnum):
     COUNTS = 28
     KEEP_CAPABILITIES = 29
     NETLINK = 30
+    WATCH = 31
 
 
 SHAPES: Final = {
@@ -90,6 +91,7 @@ SHAPES: Final = {
     StepKind.COUNTS: "uuu",
     StepKind.KEEP_CAPABILITIES: "q",
     StepKind.NETLINK: "uub",
+    StepKind.WATCH: "b",
 }
 """u: u32, q: u64, s: string, b: block, v: strings, r: (string, u64) pairs."""
 

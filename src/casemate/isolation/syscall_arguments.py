@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 WORD_MASK: Final = 0xFFFFFFFF
 
-Answer = int | None
+
+class Watched(msgspec.Struct, frozen=True):
+    """An errno as well, which is given by init; without one, the call fails with ENOSYS."""
+
+    errno: int
+
+
+Answer = int | Watched | None
 """An errno (0: answered as done, without doing it), or `None`: the kernel does what is asked."""
 
 
@@ -116,8 +123,8 @@ _PRLIMIT: Final = _check(
     _when(EPERM, _low(1, _RLIMIT_CORE)),
 )
 
-# More filters only tighten. A listener could not loosen either (an errno of this filter outranks it), but only one
-# may exist per process, and it opens a rarely used piece of the kernel. EINVAL is how kernels without it answer.
+# More filters only tighten. A listener could let calls go on that this filter has watched, were it the one that is
+# asked; the kernel has room for one only, which is init's. EINVAL is how kernels without it answer.
 _NEW_LISTENER: Final = 8
 _SECCOMP: Final = _check(_when(EINVAL, _low(1, _NEW_LISTENER, mask=_NEW_LISTENER)))
 

@@ -275,3 +275,15 @@ REFUSED: Final = (
         ENOSYS,
     ),
 )
+
+# Of the refused calls those that say something of whoever tries them. Libraries and runtimes try others to find out
+# what there is (io_uring, clone3, NUMA, kernel AIO, splice, adjtimex), or in passing (syslog, vhangup, ioprio_set).
+WATCHED: Final = _group(
+    "Attempts are counted and told; each is answered as before.",
+    """
+    mount umount2 pivot_root chroot open_tree move_mount fsopen fsconfig fsmount fspick mount_setattr open_tree_attr
+    unshare setns clone ptrace process_vm_readv process_vm_writev pidfd_getfd bpf perf_event_open userfaultfd
+    keyctl add_key request_key open_by_handle_at fanotify_init init_module finit_module delete_module
+    kexec_load kexec_file_load swapon swapoff acct iopl ioperm reboot
+    """,
+).names

@@ -27,6 +27,7 @@ class Layer(StrEnum):
     PRIVATE_BASE = "private-base"
     PRIVATE_DEVICES = "private-devices"
     EGRESS = "egress"
+    WATCHED_CALLS = "watched-calls"
 
 
 class Tier(StrEnum):
@@ -59,10 +60,11 @@ ADDITIONAL: Final = (
     Layer.PRIVATE_BASE,
     Layer.PRIVATE_DEVICES,
     Layer.EGRESS,
+    Layer.WATCHED_CALLS,
 )
 """Used and reported wherever the machine offers them; a spec may make any of them required.
 
-The last is for sandboxes that have a network alone, and none of those is without it.
+`egress` is for sandboxes that have a network alone, and none of those is without it.
 """
 
 

@@ -28,7 +28,7 @@ from casemate.cluster.messages import (
 from casemate.engine.cancel import CancelToken
 from casemate.engine.drive import iterate_async
 from casemate.engine.engine import Engine
-from casemate.engine.job import JobSteps, News, Stage, run_job, with_inputs
+from casemate.engine.job import JobSteps, News, Stage, run_job, unforked, with_inputs
 from casemate.engine.request import check_patterns
 from casemate.engine.run import Run, find_runtime, prepare_code, prepare_command
 from casemate.errors import InvalidInput, NodeUnavailable
@@ -170,7 +170,7 @@ def _checked(engine: Engine, asked: RunJob) -> Run:
         if asked.runtime
         else prepare_command(engine, asked.argv, **given)
     )
-    return msgspec.structs.replace(run, tells_flows=True)
+    return msgspec.structs.replace(unforked(run), tells_flows=True)
 
 
 def _limits(engine: Engine, asked: RunJob) -> Mapping[str, Any]:
