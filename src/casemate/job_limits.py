@@ -46,6 +46,9 @@ JOB_TIMEOUT_S: Final = 300.0
 JOB_OUTPUT_BYTES: Final = 1024 * GIB
 """What a job prints goes into a log that is bounded by itself."""
 
+PROGRAMS_MAX: Final = 1000
+"""Names of programs that are chosen for the base."""
+
 COMMAND_MAX_CHARS: Final = 64 * KIB
 WORDS_MAX: Final = 4096
 SCANNED_MAX_CHARS: Final = 64 * KIB

@@ -72,6 +72,8 @@ async def opened_jobs(
         on_end=measures.observe_end,
         spawn=background.spawn,
         maximum=maximum,
+        base=settings.base,
+        programs=settings.programs,
     )
     measures.slots.set(settings.concurrency)
     dispatcher = Dispatcher(

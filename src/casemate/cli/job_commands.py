@@ -11,6 +11,7 @@ from casemate.cli import job_log_commands
 from casemate.cli.arguments import Argument, Command, Example, Option
 from casemate.cli.commands import ALLOW, LIMITS, PLACE, RUNTIME
 from casemate.cli.object_commands import JOB_COMMANDS
+from casemate.cli.operating_commands import CONFIG_FILE, HELP, JSON
 from casemate.cli.service_commands import COMMON, SINCE, UNTIL
 from casemate.model.units import format_bytes, format_duration
 
@@ -256,5 +257,13 @@ SCHEDULES: Final = Command(
     ),
     options=COMMON,
 )
-_OWN: Final = (SUBMIT, LIST, SHOW, CANCEL, RERUN, DELETE, DEAD, QUEUE, SCHEDULE, SCHEDULES)
+BASE: Final = Command(
+    name="jobs base",
+    module="casemate.cli.job_base",
+    summary="show which of this machine's programs jobs see",
+    about="Lists the programs of the base as the configuration of this machine has it, with their sizes. No service is "
+    "asked. With --json also what is hidden, and the digest, which the results of jobs name.",
+    options=(CONFIG_FILE, JSON, HELP),
+)
+_OWN: Final = (BASE, SUBMIT, LIST, SHOW, CANCEL, RERUN, DELETE, DEAD, QUEUE, SCHEDULE, SCHEDULES)
 COMMANDS: Final = {command.name: command for command in (*_OWN, *job_log_commands.COMMANDS.values(), *JOB_COMMANDS)}

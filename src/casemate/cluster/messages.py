@@ -12,7 +12,7 @@ import msgspec
 from casemate.model.flow import Flow
 from casemate.model.function import Item, ItemResult, Source
 from casemate.model.network import NO_NETWORK, NetworkPolicy
-from casemate.model.result import Chunk, JsonValue, Result
+from casemate.model.result import MACHINE_BASE, Chunk, JsonValue, Result
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -84,7 +84,8 @@ class RunJob(Message, frozen=True, kw_only=True, tag="run_job"):
     Answers: Phase, Output (all of it: nothing is dropped), Sampled and FlowSeen as they come, FilePiece and FileEnded
     after the end of the program, however it ended, and Ended at last. What was staged goes with the end. A file whose
     FileEnded does not come is not whole. `staged`: how many files were, so that a node which has begun anew meanwhile
-    does not run the program without them; None: nobody has counted.
+    does not run the program without them; None: nobody has counted. `base` and `programs`: which of the machine's own
+    programs it sees, as the configuration has it.
     """
 
     tenant: str
@@ -99,6 +100,8 @@ class RunJob(Message, frozen=True, kw_only=True, tag="run_job"):
     network: NetworkPolicy = NO_NETWORK
     collect: tuple[str, ...] = ()
     staged: int | None = None
+    base: str = MACHINE_BASE
+    programs: tuple[str, ...] = ()
 
 
 class Unstage(Message, frozen=True, kw_only=True, tag="unstage"):

@@ -25,7 +25,7 @@ from casemate.model.layers import Layer
 from casemate.model.pool import Bounds
 from casemate.model.resources import Limits
 from casemate.model.runtime import Channel, Runtime
-from casemate.model.spec import SandboxSpec
+from casemate.model.spec import BASE_DIRECTORY, Mount, SandboxSpec
 from casemate.model.values import READY_FRAME
 from casemate.model.workers import WorkerGroup, WorkerInfo, WorkerKind, WorkerState
 from casemate.pool.ready import Made, Maker, PoolStatistics, ReadyPool
@@ -56,13 +56,14 @@ class WarmKey(msgspec.Struct, frozen=True):
         wanted = self.spec
         if not self.zygote or processors_wanted(wanted.limits) > 1 or Layer.WATCHED_CALLS in wanted.require:
             return None
-        return ZygoteKey(self.zygote, self.preload, self.environment, self.spec.mounts)
+        mask = (Mount(self.spec.base, BASE_DIRECTORY),) if self.spec.base else ()
+        return ZygoteKey(self.zygote, self.preload, self.environment, (*self.spec.mounts, *mask))
 
     def replaces(self, other: WarmKey) -> bool:
         """Whether the other one is for the same wish, but not for what the runtime is now."""
         wish, others = (
-            (self.label, self.spec.limits, self.spec.require),
-            (other.label, other.spec.limits, other.spec.require),
+            (self.label, self.spec.limits, self.spec.require, bool(self.spec.base)),
+            (other.label, other.spec.limits, other.spec.require, bool(other.spec.base)),
         )
         return wish == others and self != other
 

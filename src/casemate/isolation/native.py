@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 from weakref import WeakSet
 
@@ -49,7 +50,7 @@ from casemate.kernel.devices import make_devices
 from casemate.kernel.hostids import HostIds, block_of
 from casemate.model.layers import Layer
 from casemate.model.resources import Limits
-from casemate.model.result import Isolation
+from casemate.model.result import MACHINE_BASE, Isolation
 from casemate.model.spec import Mount, SandboxSpec
 
 APPROXIMATE_WITHOUT_CGROUP: Final = ("memory", "cpu", "cpu_time", "processes")
@@ -401,6 +402,7 @@ class NativeBackend:
                 backend=self.name,
                 layers=layers,
                 approximate=() if cgroup else APPROXIMATE_WITHOUT_CGROUP,
+                base=Path(spec.base).name or MACHINE_BASE,
             ),
             limits=spec.limits,
             resources=stack.pop_all(),

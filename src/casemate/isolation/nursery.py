@@ -35,7 +35,7 @@ from casemate.kernel.cgroup_types import CgroupRoot, CgroupUnavailable
 from casemate.kernel.descriptors import send_descriptors
 from casemate.kernel.processes import depth, pids_of
 from casemate.model.resources import Limits
-from casemate.model.spec import GUEST_ID, Mount, SandboxSpec
+from casemate.model.spec import BASE_DIRECTORY, GUEST_ID, Mount, SandboxSpec
 
 LIBRARY_DIRECTORY: Final = "/opt/casemate/native"
 ZYGOTE_LIBRARY: Final = f"{LIBRARY_DIRECTORY}/casemate-zygote.so"
@@ -157,7 +157,7 @@ def _share_of_watches() -> tuple[int, int]:
 def spec_inside(spec: SandboxSpec) -> SandboxSpec:
     """A spec for one that is made in a nursery, where everything lies where it will be."""
     mounts = tuple(Mount(mount.target, mount.target) for mount in spec.mounts)
-    return msgspec.structs.replace(spec, mounts=mounts)
+    return msgspec.structs.replace(spec, mounts=mounts, base=BASE_DIRECTORY if spec.base else "")
 
 
 def check_possible(host: HostFacts, cgroups: CgroupRoot | CgroupUnavailable, *, limited: bool) -> None:

@@ -107,7 +107,12 @@ def make_plan(spec: SandboxSpec, host: HostFacts, around: Surroundings) -> Launc
     """Everything the launcher has to do, in its order (see the module docstrings of steps and rootfs)."""
     processors = Step(StepKind.AFFINITY, (affinity_mask(around.cpus),))
     shape = SandboxSpec(
-        limits=spec.limits, mounts=spec.mounts, inputs=spec.inputs, links=spec.links, network=spec.network
+        limits=spec.limits,
+        base=spec.base,
+        mounts=spec.mounts,
+        inputs=spec.inputs,
+        links=spec.links,
+        network=spec.network,
     )
     steps = _steps.__wrapped__ if spec.inputs else _steps  # one with inputs of its own is never wanted again
     before, after = steps(shape, host, len(around.cpus), cgroup=around.cgroup)

@@ -11,9 +11,11 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from casemate import limits as bound
+from casemate.errors import LayerMissing
 from casemate.isolation import procfs, way
 from casemate.isolation.host import HostFacts
 from casemate.isolation.steps import Step, StepKind
+from casemate.model.layers import Layer
 from casemate.model.resources import Limits
 from casemate.model.spec import (
     GUEST_ID,
@@ -67,6 +69,7 @@ DIRECTORIES: Final = (
     "code",
     "work",
 )
+MACHINE_HINT: Final = 'without it, jobs see all programs of the machine: base = "machine" below [jobs]'
 TIME_ZONE: Final = "Etc/UTC"
 """Wherever the machine is. Without a name for it some runtimes search all zones, which takes seconds."""
 
@@ -155,7 +158,7 @@ def build_root(host: HostFacts, spec: SandboxSpec, cpus: int) -> Builder:
     for name in DIRECTORIES:
         builder.directory(name)
     builder.add(StepKind.DEVPTS, "dev/pts", f"newinstance,ptmxmode=0666,mode=0620,max={bound.TERMINALS_MAX}")
-    add_base(builder)
+    add_base(builder, spec.base)
     add_etc(builder, resolver=way.RESOLVER if spec.network else "")
     add_mounts(builder, spec.mounts)
     _add_scratch(builder, limits, own_inodes=len(spec.inputs) + len(spec.links))
@@ -166,13 +169,23 @@ def build_root(host: HostFacts, spec: SandboxSpec, cpus: int) -> Builder:
     return builder
 
 
-def add_base(builder: Builder) -> None:
-    """The machine's own top-level directories."""
+def add_base(builder: Builder, mask: str = "") -> None:
+    """The machine's own top-level directories, without what a mask hides. Raises LayerMissing."""
     for entry in builder.host.base:
         if entry.link:
             builder.add(StepKind.SYMLINK, entry.link, entry.name)
+        elif mask:
+            _add_hiding(builder, f"{mask}/{entry.name}", entry.name)
         else:
             builder.base(f"/{entry.name}", entry.name)
+
+
+def _add_hiding(builder: Builder, mask: str, name: str) -> None:
+    """Nothing but an overlay hides."""
+    if not builder.has_overlay(mask):
+        raise LayerMissing([Layer.PRIVATE_BASE], hint=MACHINE_HINT)
+    builder.directory(name)
+    builder.add(StepKind.OVERLAY, builder.source(mask), f"/{name}", name, BASE_ATTRIBUTES)
 
 
 def add_etc(builder: Builder, *, resolver: str = "") -> None:

@@ -49,7 +49,7 @@ from casemate.model.ids import new_id
 from casemate.model.job import Job, JobState, Transition
 from casemate.model.network import NetworkPolicy
 from casemate.model.resources import Limits
-from casemate.model.result import Event, GuestError, Reason, Result, Stream
+from casemate.model.result import MACHINE_BASE, Event, GuestError, Reason, Result, Stream
 from casemate.model.units import SECOND_US
 from casemate.queue.protocol import Beside, Ending, Lease, Queue
 from casemate.queue.retries import after_attempt
@@ -63,7 +63,10 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """What attempts stand on. `maximum` are limits that no run may go beyond; `beside` is written with each change."""
+    """What attempts stand on. `maximum` are limits that no run may go beyond; `beside` is written with each change.
+
+    `base` and `programs`: which of a machine's programs jobs see.
+    """
 
     queue: Queue
     bus: Bus
@@ -78,6 +81,8 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     on_end: Callable[[Job, Ending, Result], None]
     spawn: Callable[[Coroutine[Any, Any, object]], object]
     maximum: dict[str, Any] = {}
+    base: str = MACHINE_BASE
+    programs: tuple[str, ...] = ()
 
 
 def key_of(job: Job) -> str:
@@ -199,6 +204,8 @@ class Attempt:
             maximum=self._ports.maximum,
             network=_with_values(spec.network, secrets),
             collect=spec.collect,
+            base=self._ports.base,
+            programs=self._ports.programs,
         )
 
     async def _staged(self) -> int:

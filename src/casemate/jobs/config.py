@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ from casemate.executions.patterns import check_forbidden
 from casemate.jobs.log_rules import LogRules
 from casemate.model.network import BLOCKED_PORTS
 from casemate.model.resources import Limits
+from casemate.model.result import MINIMAL_BASE
 from casemate.model.units import parse_bytes, parse_duration
 from casemate.service_config import JOBS_PREFIX
 
@@ -34,6 +35,8 @@ class JobsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     memory: str | int = bound.JOB_MEMORY_BYTES
     disk: str | int = bound.JOB_DISK_BYTES
     timeout: str | float = bound.JOB_TIMEOUT_S
+    base: Literal["minimal", "machine"] = "minimal"
+    programs: list[str] = []
     allowed_commands: list[str] = []
     denied: list[str] = []
     refuse_dangerous: bool = True
@@ -51,6 +54,8 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The same as values. `limits` are those of a job that asks for none, by the names that people write."""
 
     limits: dict[str, Any]
+    base: str = MINIMAL_BASE
+    programs: tuple[str, ...] = ()
     allowed_commands: tuple[str, ...] = ()
     denied: tuple[str, ...] = ()
     refuse_dangerous: bool = True
@@ -161,6 +166,8 @@ def _checked(written: JobsConfig) -> JobSettings:
         _check_number("blocked_ports", port, 1, _PORT_MAX)
     return JobSettings(
         limits=limits,
+        base=written.base,
+        programs=_programs(written),
         allowed_commands=tuple(written.allowed_commands),
         denied=tuple(written.denied),
         refuse_dangerous=written.refuse_dangerous,
@@ -172,6 +179,17 @@ def _checked(written: JobsConfig) -> JobSettings:
         log_max_bytes=log_max_bytes,
         log_rules=LogRules(days=written.log_retention_days, of=written.log_retention),
     )
+
+
+def _programs(written: JobsConfig) -> tuple[str, ...]:
+    """What is allowed by its name is there to be called."""
+    _check_words("programs", written.programs, bound.PROGRAMS_MAX)
+    for word in written.programs:
+        if "/" in word:
+            hint = "a program is named without its directory"
+            raise ConfigError("jobs.programs", f"{word[:80]!r} is no name of a program", hint=hint)
+    allowed = {word.rpartition("/")[2] for word in written.allowed_commands}
+    return tuple(sorted({*written.programs, *allowed}))
 
 
 def _check_log_days(written: JobsConfig) -> None:

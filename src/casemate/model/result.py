@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -14,6 +14,12 @@ from casemate.model.layers import Layer
 
 JsonValue: TypeAlias = Any
 """None, bool, int, float, str, list and dict with str keys, as deep as the bound allows."""
+
+MACHINE_BASE: Final = "machine"
+"""The base that is all of the machine's programs."""
+
+MINIMAL_BASE: Final = "minimal"
+"""The one that is few of them; its digest follows where one is meant."""
 
 
 class Status(StrEnum):
@@ -114,11 +120,15 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Isolation(msgspec.Struct, frozen=True, kw_only=True):
-    """The walls that stood around this execution. `approximate` names limits held without a cgroup."""
+    """The walls that stood around this execution. `approximate` names limits held without a cgroup.
+
+    `base`: what of the machine's own programs was seen, `machine` for all, else `minimal-` and a digest.
+    """
 
     backend: str
     layers: tuple[Layer, ...]
     approximate: tuple[str, ...] = ()
+    base: str = MACHINE_BASE
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

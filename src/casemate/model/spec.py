@@ -15,6 +15,9 @@ HOME_DIRECTORY: Final = "/home/guest"
 GUEST_DIRECTORY: Final = "/opt/casemate/guest"
 ADDON_DIRECTORY: Final = "/opt/casemate/addon"
 RUNTIME_DIRECTORY: Final = "/opt/runtime"
+BASE_DIRECTORY: Final = "/opt/casemate/base"
+"""Where those who make sandboxes in a nursery have the mask of a base."""
+
 WRITABLE_DIRECTORIES: Final = (WORK_DIRECTORY, CODE_DIRECTORY, HOME_DIRECTORY, "/tmp", "/dev/shm")  # noqa: S108
 GUEST_ID: Final = 1000
 GUEST_NAME: Final = "guest"
@@ -50,12 +53,14 @@ class Mount(msgspec.Struct, frozen=True):
 class SandboxSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One sandbox: limits, what it sees of the machine beside the base, and the layers it insists on.
 
+    `base`: a directory with what hides parts of the machine's own; empty: nothing is hidden.
     `inputs` are directories that are its alone, and lie in its work directory; `links` are symbolic links there, each
     with its name and what it leads to. `listen` are ports of its own loopback interface whose listening sockets the
     engine gets. `network`: whatever its programs connect to comes to further sockets, which the engine gets too.
     """
 
     limits: Limits = Limits()
+    base: str = ""
     mounts: tuple[Mount, ...] = ()
     inputs: tuple[Mount, ...] = ()
     links: tuple[tuple[str, str], ...] = ()

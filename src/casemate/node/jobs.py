@@ -33,8 +33,10 @@ from casemate.engine.request import check_patterns
 from casemate.engine.run import Run, find_runtime, prepare_code, prepare_command
 from casemate.errors import InvalidInput, NodeUnavailable
 from casemate.model.flow import Flow
-from casemate.model.result import Chunk, FileChunk, Result, Sample
+from casemate.model.result import MACHINE_BASE, MINIMAL_BASE, Chunk, FileChunk, Result, Sample
 from casemate.model.runtime import Channel
+from casemate.node.base import Base
+from casemate.node.bases import DIRECTORY, Bases, explained, interpreters_of
 from casemate.node.outbox import Outbox
 from casemate.node.spool import Spool
 from casemate.node.within import within
@@ -48,6 +50,8 @@ class Jobs:
     def __init__(self, engine: Engine, directory: Path | None) -> None:
         self._engine = engine
         self._spool = None if directory is None else Spool(directory)
+        place = None if directory is None else directory.with_name(DIRECTORY)
+        self._bases = Bases(place, lambda: interpreters_of(engine.runtimes))
         if self._spool is not None:
             self._spool.open()
 
@@ -76,6 +80,9 @@ class Jobs:
         """Closing it ends the run. When the last answer comes, nothing is left of it but that."""
         try:
             run = await self._prepared(asked)
+            base = await self._base_of(asked)
+            if base is not None:
+                run = self._within(run, base)
             outbox = Outbox()
             async with _running(self._carry_out(asked, run, outbox, stop), outbox) as working:
                 while (answer := await outbox.take()) is not None:
@@ -83,7 +90,21 @@ class Jobs:
                 result = await working
         finally:
             await self._forget(asked.id)
-        yield Ended(id=asked.id, result=result)
+        yield Ended(id=asked.id, result=result if base is None else explained(result, asked.argv, base))
+
+    async def _base_of(self, asked: RunJob) -> Base | None:
+        """None: all of the machine's programs. Raises LaunchError, or InvalidInput for none that is known."""
+        if asked.base == MACHINE_BASE:
+            return None
+        if asked.base != MINIMAL_BASE:
+            raise InvalidInput("base", f"{asked.base[:80]!r} is none", hint=f"{MINIMAL_BASE} or {MACHINE_BASE}")
+        base = self._bases.find(asked.programs)
+        return base or await asyncio.to_thread(self._bases.get, asked.programs)
+
+    def _within(self, run: Run, base: Base) -> Run:
+        if run.program.channel is Channel.ISOLATE:  # it sees no programs at all
+            return run
+        return msgspec.structs.replace(run, spec=msgspec.structs.replace(run.spec, base=self._bases.mask_of(base)))
 
     async def _prepared(self, asked: RunJob) -> Run:
         run = _checked(self._engine, asked)
