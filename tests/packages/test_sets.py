@@ -333,12 +333,13 @@ def test_a_package_of_r_that_cannot_be_imported_is_named(sets: casemate.Sets, fo
 def test_an_index_that_cannot_be_reached_is_named(
     sets: casemate.Sets, only_index: Callable[[str], None], runtime: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    only_index(f"http://127.0.0.1:{port}")
-    started_s = time.monotonic()
-    with pytest.raises(casemate.BuildFailed, match=f"fetching: 127.0.0.1:{port} could not be reached") as caught:
-        sets.build("ours", ["tiny"], runtime=runtime)
+    with socket.socket() as kept:  # bound, so that nobody else listens there, and not listening either
+        kept.bind(("127.0.0.1", 0))
+        port = kept.getsockname()[1]
+        only_index(f"http://127.0.0.1:{port}")
+        started_s = time.monotonic()
+        with pytest.raises(casemate.BuildFailed, match=f"fetching: 127.0.0.1:{port} could not be reached") as caught:
+            sets.build("ours", ["tiny"], runtime=runtime)
     assert "Connection refused" in caught.value.hint
     assert time.monotonic() - started_s < FAILS_WITHIN_S
 

@@ -222,17 +222,17 @@ def test_n8_listening_on_the_same_ports_in_two_runs_at_once(meanwhile: Execute, 
 
 
 def test_n8_listening_is_not_reachable_from_outside(meanwhile: Execute) -> None:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
     answers: list[int] = []
+    with socket.socket() as kept:  # bound, so that nobody out here listens there, and not listening either
+        kept.bind(("", 0))
+        port = kept.getsockname()[1]
 
-    def connect(_: str) -> None:
-        for host in addresses_of_this_machine():
-            with socket.socket() as tcp:
-                answers.append(tcp.connect_ex((host, port)))
+        def connect(_: str) -> None:
+            for host in addresses_of_this_machine():
+                with socket.socket() as tcp:
+                    answers.append(tcp.connect_ex((host, port)))
 
-    result = meanwhile(["/usr/bin/python3", "-c", LISTEN, str(port)], connect)
+        result = meanwhile(["/usr/bin/python3", "-c", LISTEN, str(port)], connect)
     assert result.stdout.text == "listening\n" + 3 * "nobody came\n"
     assert set(answers) == {errno.ECONNREFUSED}
 
