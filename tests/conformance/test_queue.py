@@ -375,11 +375,13 @@ def test_s2_90_a_lease_that_is_not_renewed_is_taken_back(desk: Desk) -> None:
         desk.pass_s(LEASE_S - 1)
         assert (await desk.queue.renew([lost.token, "lea_none"], lease_s=LEASE_S)).held == {lost.token}
         desk.pass_s(LEASE_S - 1)
+        assert await desk.queue.holds(lost.token)
         assert await desk.queue.expire() == ()
         desk.pass_s(2)
         (expired,) = await desk.queue.expire()
         assert (expired.id, expired.state, expired.lost) == (job.id, JobState.QUEUED, 1)
         assert (await desk.queue.renew([lost.token], lease_s=LEASE_S)).held == frozenset()
+        assert not await desk.queue.holds(lost.token)
         desk.pass_s(BACKOFF_MAX_S)
         (lease,) = await desk.claim()
         assert lease.job.attempt == 2

@@ -95,6 +95,7 @@ class Desk:
         self.flows: list[Flow] = []
         self.metered: list[tuple[str, Result]] = []
         self.notices: list[tuple[str, str]] = []
+        self.whole: list[str] = []
         self.gone: set[str] = set()
         self.posted: list[tuple[str, dict[str, Any]]] = []
         self.ended: list[tuple[str, str]] = []
@@ -159,6 +160,7 @@ class Desk:
 
     async def ended_file(self, path: str, size_bytes: int, digest: str) -> None:
         assert len(self.collected[path]) == size_bytes
+        self.whole.append(path)
         assert digest
 
     async def template(self, tenant_id: str, name: str) -> bytes:  # noqa: ARG002

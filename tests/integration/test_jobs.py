@@ -387,6 +387,26 @@ async def test_a_job_whose_inputs_are_gone_is_not_run_again(desk: Desk) -> None:
 
 
 @on_desk
+async def test_an_attempt_that_has_lost_its_lease_leaves_no_file(desk: Desk) -> None:
+    who = await desk.tenant()
+
+    async def program(run: Run) -> AsyncGenerator[Answer, None]:
+        path = f"output/{len(desk.asked)}"
+        yield run.phase("running")
+        yield FilePiece(id=run.asked.id, path=path, offset=0, data=b"x")
+        if len(desk.asked) == 1:
+            await desk.queue.expire(holder="one")
+        yield FileEnded(id=run.asked.id, path=path, size_bytes=1, digest="d")
+        yield run.ended()
+
+    desk.program = program
+    async with desk.serving() as jobs:
+        job = await desk.run(jobs, who)
+    assert (job.state, job.attempt, job.lost) == (JobState.SUCCEEDED, 2, 1)
+    assert desk.whole == ["output/2"]
+
+
+@on_desk
 async def test_whoever_follows_a_job_is_told_each_of_thousands_of_transitions_once(desk: Desk) -> None:
     who = await desk.tenant()
     count = 2 * job_limits.TRANSITIONS_READ_MAX + 7

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,12 @@ from casemate.blobs.local import LocalBlobs
 from casemate.blobs.objects import Objects, Room
 from casemate.blobs.pieces import pieces_of
 from casemate.blobs.presign import put_of_size
-from casemate.blobs.protocol import Blobs
+from casemate.blobs.protocol import Blob, Blobs
 from casemate.blobs.s3 import S3Blobs
 from casemate.errors import (
     AddressRefused,
     ConfigError,
+    Conflict,
     InternalError,
     InvalidInput,
     NotFound,
@@ -357,6 +358,73 @@ def test_s2_37_a_second_attempt_begins_with_nothing(objects: Objects) -> None:
         assert await names(objects) == ["jobs/job_1/artifacts/third"]
         await of_jobs(objects).collecting(JOB, 3).close()
         assert await names(objects) == ["jobs/job_1/artifacts/third"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("done", ["nothing", "a piece", "a file"])
+def test_what_is_left_of_an_earlier_attempt_does_not_mix_with_the_next(objects: Objects, done: str) -> None:
+    async def main() -> None:
+        digest = hashlib.sha256(b"x").hexdigest()
+        jobs = of_jobs(objects)
+        zombie = jobs.collecting(JOB, 1)
+        if done != "nothing":
+            await zombie.piece("output/both", 0, b"x")
+        if done == "a file":
+            await zombie.ended("output/both", 1, digest)
+            await zombie.piece("output/late", 0, b"x")
+        next_one = jobs.collecting(JOB, 2)
+        await next_one.piece("output/next", 0, b"x")
+        for late in (zombie.piece("output/late", 0, b"x"), zombie.ended("output/late", 1, digest)):
+            with pytest.raises(Conflict):
+                await late
+        await next_one.ended("output/next", 1, digest)
+        await next_one.close()
+        await zombie.close()
+        assert await names(objects) == ["jobs/job_1/output/next"]
+
+    asyncio.run(main())
+
+
+def test_a_file_that_is_kept_while_the_next_attempt_begins_is_gone_with_its_own(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        digest = hashlib.sha256(b"x").hexdigest()
+        keeping, may_keep = asyncio.Event(), asyncio.Event()
+        put = objects.put_key
+
+        async def slow(key: str, data: AsyncIterator[bytes], **more: Any) -> Blob:
+            blob = await put(key, data, **more)
+            if key.endswith("/late"):
+                keeping.set()
+                with suppress(asyncio.CancelledError):  # what is at work in a thread comes to its end all the same
+                    await may_keep.wait()
+            return blob
+
+        monkeypatch.setattr(objects, "put_key", slow)
+        jobs = of_jobs(objects)
+        zombie = jobs.collecting(JOB, 1)
+        await zombie.piece("output/late", 0, b"x")
+        ending = asyncio.create_task(zombie.ended("output/late", 1, digest))
+        await keeping.wait()
+        next_one = jobs.collecting(JOB, 2)
+        await next_one.piece("output/next", 0, b"x")
+        await next_one.ended("output/next", 1, digest)
+        await asyncio.wait([ending])
+        assert await names(objects) == ["jobs/job_1/output/next"]
+
+    asyncio.run(main())
+
+
+def test_a_dead_job_that_is_tried_again_begins_with_nothing(objects: Objects) -> None:
+    async def main() -> None:
+        digest = hashlib.sha256(b"x").hexdigest()
+        for job, path in ((JOB, "output/dead"), (msgspec.structs.replace(JOB, status="failed"), "output/again")):
+            files = of_jobs(objects).collecting(job, 1)
+            await files.piece(path, 0, b"x")
+            await files.ended(path, 1, digest)
+        assert await names(objects) == ["jobs/job_1/output/again"]
 
     asyncio.run(main())
 

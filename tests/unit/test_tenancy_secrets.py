@@ -41,11 +41,11 @@ def test_secrets_for_one_purpose_tell_nothing_about_another() -> None:
     assert len(found) == 3
 
 
-def test_two_generations_are_believed_and_the_newer_signs() -> None:
+def test_two_generations_are_believed_and_the_newer_signs_but_for_addresses_which_end_with_theirs() -> None:
     both = Signing((SECOND, FIRST))
-    for purpose in ("webhook_secrets", "address_secrets", "notice_secrets"):
+    for purpose, believed in (("webhook_secrets", 2), ("notice_secrets", 2), ("address_secrets", 1)):
         older, newer = (getattr(Signing((each,)), purpose)("x")[0] for each in (FIRST, SECOND))
-        assert getattr(both, purpose)("x") == (newer, older)
+        assert getattr(both, purpose)("x") == (newer, older)[:believed]
 
 
 def test_no_secret_shows_when_it_is_printed() -> None:

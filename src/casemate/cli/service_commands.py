@@ -368,7 +368,7 @@ KEY_ROTATE_SIGNING: Final = Command(
     optional=0,
     summary="replace the secret that signs, for the operator: signed addresses end",
     about="All signed addresses are refused at once. What else the last secret has signed is believed until the next "
-    "time: sessions of the dashboard, and what signs its requests to functions.",
+    "time: signed requests to functions, and notices.",
     options=COMMON,
 )
 TENANT_CREATE: Final = Command(

@@ -280,6 +280,7 @@ class Attempt:
                 case FilePiece():
                     await files.piece(answer.path, answer.offset, answer.data)
                 case FileEnded():
+                    await self._check_held()
                     await files.ended(answer.path, answer.size_bytes, answer.digest)
                 case Ended():
                     self._step(JobState.CLEANED)
@@ -289,6 +290,18 @@ class Attempt:
                 case _:
                     raise NodeLost("the node answered something else")
         raise NodeLost("the node did not answer")
+
+    async def _check_held(self) -> None:
+        """Before a file is there for others: whoever has lost the lease leaves none. Raises NodeLost."""
+        while True:
+            try:
+                if await self._ports.queue.holds(self.token):
+                    return
+                raise NodeLost("the lease is somebody else's now")
+            except RecordsUnavailable as error:
+                if error.problem == "closed":
+                    raise
+                await asyncio.sleep(limits.CLAIM_PAUSE_S)
 
     # Steps ----------------------------------------------------------------------------------------
 

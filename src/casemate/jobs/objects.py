@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Final
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -16,7 +17,7 @@ from casemate.blobs.keys import ARTIFACTS, INPUT, OUTPUT, SHARED, TEMPLATES, har
 from casemate.blobs.objects import Objects
 from casemate.blobs.pieces import pieces_of
 from casemate.blobs.protocol import Blob
-from casemate.errors import AddressRefused, CasemateError, InternalError, InvalidInput, NotFound
+from casemate.errors import AddressRefused, CasemateError, Conflict, InternalError, InvalidInput, NotFound
 from casemate.jobs.ports import Collecting, Input
 from casemate.model.globs import matches
 from casemate.model.job import Job, JobFile
@@ -35,6 +36,7 @@ class ObjectsOfJobs:
     def __init__(self, objects: Objects, addresses: Addresses) -> None:
         self._objects = objects
         self._addresses = addresses
+        self._collecting: WeakValueDictionary[tuple[str, str], _Collecting] = WeakValueDictionary()
 
     # What a job brings ----------------------------------------------------------------------------
 
@@ -134,8 +136,15 @@ class ObjectsOfJobs:
     # What comes back ------------------------------------------------------------------------------
 
     def collecting(self, job: Job, attempt: int) -> Collecting:
-        """As the protocol says. What an earlier attempt has left goes when the first file comes."""
-        return _Collecting(self._objects, job, is_first=attempt <= 1)
+        """As the protocol says. What an earlier attempt has left goes when the first file comes.
+
+        From then on that attempt leaves nothing, should it still be at it: its lease is not its own any more.
+        """
+        key = (job.tenant_id, job.id)
+        is_first = attempt <= 1 and job.status is None  # the attempts at a dead job are counted anew
+        made = _Collecting(self._objects, job, is_first=is_first, former=self._collecting.get(key))
+        self._collecting[key] = made
+        return made
 
     async def delete(self, tenant_id: str, job_id: str) -> None:
         """As the protocol says."""
@@ -145,13 +154,16 @@ class ObjectsOfJobs:
 class _Collecting:
     """One file at a time: its pieces go through a short line to whoever writes it."""
 
-    def __init__(self, objects: Objects, job: Job, *, is_first: bool) -> None:
+    def __init__(self, objects: Objects, job: Job, *, is_first: bool, former: _Collecting | None) -> None:
         self._objects = objects
         self._job = job
         self._is_clean = is_first
+        self._former = former
+        self._is_over = False
         self._coming: _Coming | None = None
 
     async def piece(self, path: str, offset: int, data: bytes) -> None:
+        self._check()
         if offset == 0:
             await self._begin(path)
         if self._coming is None or self._coming.path != path or self._coming.size_bytes != offset:
@@ -159,11 +171,14 @@ class _Collecting:
         await self._coming.feed(data)
 
     async def ended(self, path: str, size_bytes: int, digest: str) -> None:
+        self._check()
         if self._coming is None or self._coming.path != path:
             await self._begin(path)  # it is empty
         assert self._coming is not None  # noqa: S101
-        coming, self._coming = self._coming, None
-        await coming.end(size_bytes, digest)
+        try:
+            await self._coming.end(size_bytes, digest)
+        finally:
+            self._coming = None
 
     async def close(self) -> None:
         if self._coming is not None:
@@ -172,9 +187,21 @@ class _Collecting:
 
     async def _begin(self, path: str) -> None:
         await self.close()
+        former, self._former = self._former, None
+        if former is not None:
+            await former.retire()
         if not self._is_clean:
             await self._clean()
         self._coming = _Coming(self._objects, key_of_collected(self._job, path), path)
+
+    async def retire(self) -> None:
+        """A later attempt has files: from now on this one leaves none, and none of it is on its way."""
+        self._is_over = True
+        await self.close()
+
+    def _check(self) -> None:
+        if self._is_over:
+            raise Conflict("a later attempt at this job has begun to leave files")
 
     async def _clean(self) -> None:
         for area in (OUTPUT, ARTIFACTS):

@@ -99,6 +99,10 @@ class RecordsQueue:
         found = await self._database.write(partial(leases.renew, tokens=tuple(tokens), until_us=until_us))
         return Held(held=frozenset(found), cancelled=frozenset(token for token, asked in found.items() if asked))
 
+    async def holds(self, token: str) -> bool:
+        """Whether a lease is held: nobody else has its job."""
+        return await self._database.read(partial(leases.is_held, token=token))
+
     async def note(
         self,
         token: str,

@@ -68,6 +68,9 @@ class Queue(Protocol):
     async def renew(self, tokens: Sequence[str], *, lease_s: float) -> Held:
         """Hold them longer. Those that are not held any more may have been leased to somebody else."""
 
+    async def holds(self, token: str) -> bool:
+        """Whether a lease is held: nobody else has its job."""
+
     async def note(
         self,
         token: str,

@@ -378,7 +378,7 @@ def revoke_key(key_id: str) -> Call[Key]:
 
 
 def show_signing() -> Call[SigningSecret]:
-    """Which secret signs addresses, sessions and notices: its name, not what it is."""
+    """Which secret signs addresses and notices: its name, not what it is."""
     return Call(asked(path("signing")), reader(SigningSecret))
 
 

@@ -198,6 +198,11 @@ def held(connection: Connection, token: str) -> Row | None:
     return None if row is None else _row(row)
 
 
+def is_held(connection: Connection, *, token: str) -> bool:
+    """Whether a job is leased by that token."""
+    return connection.execute(select(table.c.id).where(table.c.token == token, JOB_IS_LEASED)).first() is not None
+
+
 def due(connection: Connection, *, at_us: int) -> list[Row]:
     """Some that are not delayed any more, the longest due first."""
     return [_row(row) for row in _DUE.run(connection, {"at_us": at_us}).rows]

@@ -201,7 +201,7 @@ async def revoke_key(key_id: str, parts: Parts, who: KeyWriter) -> Response:
 
 @router.get("/signing", response_model=SigningOut, summary="Which secret signs")
 async def show_signing(parts: Parts, _: SigningOperator) -> Response:
-    """For the operator: the name of the secret that signs addresses, sessions and notices, not what it is."""
+    """For the operator: the name of the secret that signs addresses and notices, not what it is."""
     return json_response({"generation": parts.signing.generation})
 
 
@@ -209,7 +209,7 @@ async def show_signing(parts: Parts, _: SigningOperator) -> Response:
 async def rotate_signing(body: SigningRotateIn, parts: Parts, _: SigningOperator) -> Response:
     """For the operator: all signed addresses are refused from now on.
 
-    What else the last secret has signed, sessions, webhooks and notices, is believed until the next time.
+    What else the last secret has signed, requests of webhooks and notices, is believed until the next time.
     """
     await asyncio.to_thread(parts.signing.rotate, body.generation)
     return json_response({"generation": parts.signing.generation})
