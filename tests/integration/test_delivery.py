@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,6 +25,7 @@ from cryptography.x509.oid import NameOID
 from tests.integration.records import with_tenant
 
 from casemate import account_limits as bound
+from casemate.errors import TooManyRequests
 from casemate.model.signature import sign
 from casemate.store import webhooks
 from casemate.store.database import Database
@@ -31,7 +33,7 @@ from casemate.store.webhooks import Notice, Webhook
 from casemate.tenancy.delivery import Delivery
 from casemate.tenancy.destinations import configured
 from casemate.tenancy.secrets import Signing, webhook_text
-from casemate.tenancy.webhooks import Notices
+from casemate.tenancy.webhooks import Notices, Webhooks
 
 WAIT_S = 60
 SIGNING = Signing((b"a secret of the tests" * 2,))
@@ -448,3 +450,22 @@ def test_a_mistake_of_ours_counts_as_an_attempt(
     [notice] = delivered(world, f"127.0.0.1:{receiver.port}", resolve=mistaken)
     assert (notice.state, notice.attempts, receiver.taken) == ("failed", 3, [])
     assert notice.problem == "cannot be sent: a mistake of ours"
+
+
+def test_what_finds_no_room_is_told_in_the_log_and_to_whoever_tries(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "NOTICES_WAITING_A_TENANT_MAX", 1)
+    world = World(database, "https://hooks.example.com/")
+    trying = Webhooks(database, world.notices, configured(()))
+    with structlog.testing.capture_logs() as logged:
+        world.post("job.failed")
+        assert logged == []
+        world.post("job.dead")
+        with pytest.raises(TooManyRequests):
+            asyncio.run(trying.test(world.tenant_id, world.webhook.id))
+    assert [(each["log_level"], each["kind"], each["count"]) for each in logged] == [
+        ("warning", "job.dead", 1),
+        ("warning", "test", 1),
+    ]
+    assert [each.kind for each in world.found()] == ["job.failed"]

@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+import structlog
 
 from casemate import account_limits as bound
 from casemate.clock import now_us
 from casemate.egress.rules import Policy
-from casemate.errors import InvalidInput
+from casemate.errors import InvalidInput, TooManyRequests
 from casemate.model.ids import new_id
 from casemate.model.result import JsonValue
 from casemate.model.units import SECOND_US
@@ -36,6 +37,7 @@ EVENTS: Final = (
     "budget.hard",
 )
 TEST: Final = "test"
+_LOG: Final = structlog.get_logger("casemate.notices")
 _PATTERNS: Final = frozenset({*EVENTS, "*", *(f"{kind.partition('.')[0]}.*" for kind in EVENTS)})
 
 
@@ -92,12 +94,15 @@ class Webhooks:
         return await self._database.read(found)
 
     async def test(self, tenant_id: str, webhook_id: str) -> str:
-        """Send it an event that says nothing, and return the event's id. Raises NotFound."""
+        """Send it an event that says nothing, and return the event's id. Raises NotFound, TooManyRequests."""
 
-        def post(records: Records) -> str:
+        def post(records: Records) -> str | None:
             return self._notices.post_to(records, [rows.get(records, tenant_id, webhook_id)], TEST, {})
 
-        return await self._database.write(post)
+        event_id = await self._database.write(post)
+        if event_id is None:
+            raise TooManyRequests("as many notices wait as may", retry_after_s=bound.NOTICE_PAUSE_FIRST_S)
+        return event_id
 
 
 class Notices:
@@ -117,14 +122,19 @@ class Notices:
         if wanting:
             self.post_to(records, wanting, kind, payload)
 
-    def post_to(self, records: Records, webhooks: list[Webhook], kind: str, payload: Mapping[str, JsonValue]) -> str:
-        """The same for these, which are of one tenant. The event's id."""
+    def post_to(
+        self, records: Records, webhooks: list[Webhook], kind: str, payload: Mapping[str, JsonValue]
+    ) -> str | None:
+        """The same for these, which are of one tenant. The event's id; None: for none of them there is room."""
         at_us = self._clock()
         event_id = new_id("evt")
-        body = body_of(event_id, webhooks[0].tenant_id, kind, payload, at_us)
-        rows.post(records, [_notice(each, event_id, kind, body, at_us) for each in webhooks])
+        tenant_id = webhooks[0].tenant_id
+        body = body_of(event_id, tenant_id, kind, payload, at_us)
+        kept = rows.post(records, [_notice(each, event_id, kind, body, at_us) for each in webhooks])
+        if kept < len(webhooks):
+            _LOG.warning("notices are not sent: too many wait", tenant=tenant_id, kind=kind, count=len(webhooks) - kept)
         self._on_post()
-        return event_id
+        return event_id if kept else None
 
 
 def _notice(webhook: Webhook, event_id: str, kind: str, body: str, at_us: int) -> Notice:
