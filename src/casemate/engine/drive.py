@@ -151,11 +151,13 @@ async def _wake(fd: int, timeout_s: float | None) -> None:
     loop = asyncio.get_running_loop()
     woken = loop.create_future()
     loop.add_reader(fd, _note, woken)
+    timer = None if timeout_s is None else loop.call_later(timeout_s, _note, woken)
     try:
-        await asyncio.wait([woken], timeout=timeout_s)
+        await woken
     finally:
         loop.remove_reader(fd)
-        woken.cancel()
+        if timer is not None:
+            timer.cancel()
 
 
 def _note(woken: asyncio.Future[None]) -> None:

@@ -72,9 +72,12 @@ def check_code_size(code: str) -> None:
 
 def check_maximum(wanted: Mapping[str, Any], maximum: Mapping[str, Any]) -> None:
     """Raise InvalidInput for a limit that is no limit, or above what this service allows."""
-    asked = msgspec.structs.asdict(Limits().replacing(wanted))
-    most = msgspec.structs.asdict(Limits().replacing(maximum))
+    asked = Limits().replacing(wanted)
     for name, allowed in maximum.items():
-        value = asked[ATTRIBUTES[name]]
-        if name in wanted and value is not None and value > most[ATTRIBUTES[name]]:
+        if name in wanted and _amount(asked, name) > _amount(Limits().replacing({name: allowed}), name):
             raise InvalidInput(f"limits.{name}", f"is above the {allowed} that this service allows")
+
+
+def _amount(wanted: Limits, name: str) -> float:
+    found: float = getattr(wanted, ATTRIBUTES[name])
+    return found
