@@ -132,6 +132,23 @@ def test_a_fork_can_be_required_to_have_them(forked: Any, zygote_engine: casemat
     assert forked("output = 1", require=layers).output == 1
 
 
+TRIES: Final = """
+import ctypes
+call = ctypes.CDLL(None, use_errno=True).syscall
+output = [(call(number, flags, 0, 0, 0, 0), ctypes.get_errno()) for number, flags in ((272, 1 << 28), (101, 0))]
+"""
+
+
+def test_s2_62_of_a_fork_namespaces_and_mounts_are_told_and_its_layers_say_that_not_all_is(
+    forked: Any, zygote_engine: casemate.Engine
+) -> None:
+    result = forked(TRIES)
+    assert result.output == [[-1, 1], [-1, 1]]
+    assert Layer.WATCHED_CALLS not in result.isolation.layers
+    is_watched = Layer.WATCHED_CALLS in casemate.run("pass", engine=zygote_engine, fresh=True).isolation.layers
+    assert [event.detail for event in result.events] == (["unshare: 1 refused"] if is_watched else [])
+
+
 @pytest.mark.limits
 def test_a_fork_is_held_to_the_limits_of_its_own_run(forked: Any) -> None:
     assert forked("x = bytearray(2**30)", limits={"memory": "64Mi"}).reason in {"memory", "exception"}
