@@ -333,10 +333,10 @@ def record_problems(data: Path, load: Load) -> Iterator[str]:
 
 
 def left_files(data: Path, temporary: Path) -> list[str]:
-    """What is in places of files that come and go; the spool itself stays."""
-    spool = data / "run/spool"
+    """What is in places of files that come and go; the spool itself stays, and so does the base of jobs."""
+    spool, base = data / "run/spool", data / "run/base"
     places = (temporary, data / "run", *([spool] if spool.exists() else []))
-    return [str(path) for place in places for path in place.iterdir() if path != spool]
+    return [str(path) for place in places for path in place.iterdir() if path not in {spool, base}]
 
 
 def chaos(kills: int, seed: int, told: Callable[[str], None]) -> list[str]:

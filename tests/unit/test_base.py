@@ -99,6 +99,38 @@ def test_links_in_a_circle_end(usr: Path) -> None:
     assert shown(usr) >= {"bin/awk", "bin/gawk"}
 
 
+def test_a_known_name_that_leads_to_what_gives_rights_leads_nowhere(usr: Path) -> None:
+    (usr / "bin/cat").symlink_to("own-tool")
+    (usr / "bin/own-tool").chmod(0o4755)
+    assert "bin/own-tool" in hidden(usr)
+    assert "bin/own-tool" in shown(usr, "own-tool")
+
+
+def test_what_its_user_may_not_look_into_is_hidden(usr: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def scandir(path: str) -> Any:
+        if path.endswith("/semver"):
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert "share/nodejs/semver" in hidden(usr)
+
+
+def test_directories_at_the_top_stay_and_are_emptied(
+    usr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = usr.parent / "sbin"
+    top.mkdir()
+    (top / "fdisk").touch()
+    monkeypatch.setattr(module, "_tops", lambda: [str(usr), str(top)])
+    base = read_base()
+    assert str(top / "fdisk") in base.hidden
+    make_mask(base, str(tmp_path / "mask"))
+    assert Path(f"{tmp_path}/mask{top}").is_dir()
+
+
 def test_an_interpreter_of_a_declared_language_is_shown(usr: Path) -> None:
     path = usr / "lib/jvm/java-17/bin/javac"
     assert "lib/jvm/java-17/bin/javac" in shown(usr, needed=(str(path), "/home/somebody/bin/python3"))

@@ -44,7 +44,8 @@ def _show_machine(parsed: Parsed) -> None:
 
 def _show(parsed: Parsed, base: Base) -> None:
     if parsed.flag("json"):
-        show_json({"base": mask_name(base), "programs": base.programs, "hidden": base.hidden})
+        hidden = [quoted(path)[1:-1] for path in base.hidden]
+        show_json({"base": mask_name(base), "programs": base.programs, "hidden": hidden})
         return
     rows = [[quoted(each.path)[1:-1], format_bytes(each.size_bytes)] for each in base.programs]
     show(table(style_for(sys.stdout), ["PROGRAM", "SIZE"], rows))

@@ -37,7 +37,7 @@ GIVES: Final = {
     Layer.CGROUP: "limits kept and counted by the kernel",
     Layer.LANDLOCK: "a second wall around files",
     Layer.HOST_UID: "a user id that nothing else has",
-    Layer.PRIVATE_BASE: "no shared locks or watches on base files",
+    Layer.PRIVATE_BASE: "no shared locks or watches on base files; a minimal base of jobs",
     Layer.PRIVATE_DEVICES: "no shared locks or watches on device nodes",
     Layer.EGRESS: "with a network: no way out but the gateway",
     Layer.WATCHED_CALLS: "no telling attempt at a forbidden call unseen",

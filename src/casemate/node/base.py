@@ -107,14 +107,14 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 def read_base(chosen: Iterable[str] = (), needed: Iterable[str] = ()) -> Base:
     """Look at the machine: some tenths of a second. `chosen`: further names; `needed`: paths of interpreters.
 
-    Raises OSError for a directory that cannot be read: what is not seen here could not be hidden.
+    What we may not look into is hidden. Raises OSError for what cannot be read for another reason.
     """
     look = _Look(frozenset(chosen))
     tops = _tops()
     watched = [str(path) for top in tops for path in _program_directories(Path(top))]
     stamps = tuple((path, _changed_ns(path)) for path in watched)  # first: what changes meanwhile is looked at again
     for interpreter in needed:
-        look.keep(interpreter)
+        look.keep(interpreter, is_chosen=True)
     for directory in watched:
         look.keep_known(directory)
     for top in tops:
@@ -147,25 +147,28 @@ def _changed_ns(path: str) -> int:
 
 
 def _digest_of(shown: tuple[Shown, ...], hidden: tuple[str, ...], stamps: tuple[tuple[str, int], ...]) -> str:
-    return hashlib.sha256(msgspec.json.encode([shown, hidden, stamps])).hexdigest()
+    return hashlib.sha256(repr((shown, hidden, stamps)).encode()).hexdigest()
 
 
 class _Look:
-    """One look at the machine. `kept` are paths that are shown whatever they are."""
+    """One look at the machine. `kept` are paths that are shown; those of `trusted` even if they give rights."""
 
     def __init__(self, chosen: frozenset[str]) -> None:
         self.known = known()
         self.chosen = chosen | (self.known.toolchain if chosen & self.known.compilers else frozenset())
         self.kept: set[str] = set()
+        self.trusted: set[str] = set()
         self.shown: dict[str, int] = {}
         self.hidden: list[str] = []
 
-    def keep(self, path: str) -> None:
+    def keep(self, path: str, *, is_chosen: bool) -> None:
         """A program, and what it leads to, link by link."""
         for _ in range(LINKS_MAX):
             above, _, name = path.rpartition("/")
             directory = os.path.realpath(above)
             self.kept.add(f"{directory}/{name}")
+            if is_chosen:
+                self.trusted.add(f"{directory}/{name}")
             try:
                 target = os.readlink(f"{directory}/{name}")  # noqa: PTH115 - text in, text out
             except OSError:  # it is no link
@@ -177,9 +180,9 @@ class _Look:
         is_open = not directory.endswith(f"/{ADMINISTRATION}")
         with os.scandir(directory) as entries:
             for entry in entries:
-                is_common = is_open and self.known.is_known(entry.name) and not _gives_rights(entry)
-                if is_common or entry.name in self.chosen:
-                    self.keep(entry.path)
+                is_chosen = entry.name in self.chosen
+                if is_chosen or (is_open and self.known.is_known(entry.name)):
+                    self.keep(entry.path, is_chosen=is_chosen)
 
     def walk(self, top: str) -> None:
         """Sort out everything below a directory."""
@@ -187,25 +190,33 @@ class _Look:
         while waiting:
             directory, is_package = waiting.pop()
             is_strict = not is_package and directory.rpartition("/")[2] in {BIN, ADMINISTRATION}
-            if is_strict and not any(path.startswith(f"{directory}/") for path in self.kept):
+            if is_strict and directory != top and not any(path.startswith(f"{directory}/") for path in self.kept):
                 self.hidden.append(directory)
                 continue
-            is_data = directory.endswith("/share")
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    if not self._sort(entry, is_strict=is_strict):
-                        continue
-                    if not is_data or entry.name in self.known.entered:
-                        waiting.append((entry.path, is_package or entry.name in self.known.packages))
-                    elif Path(entry.path, BIN).is_dir():
-                        waiting.append((f"{entry.path}/{BIN}", False))
+            try:
+                waiting += self._sorted(directory, is_strict=is_strict, is_package=is_package)
+            except PermissionError:
+                self.hidden.append(directory)
+
+    def _sorted(self, directory: str, *, is_strict: bool, is_package: bool) -> list[tuple[str, bool]]:
+        """What of a directory is to be looked into."""
+        is_data = directory.endswith("/share")
+        with os.scandir(directory) as entries:
+            inside = [entry for entry in entries if self._sort(entry, is_strict=is_strict)]
+        found = []
+        for entry in inside:
+            if not is_data or entry.name in self.known.entered:
+                found.append((entry.path, is_package or entry.name in self.known.packages))
+            elif Path(entry.path, BIN).is_dir():
+                found.append((f"{entry.path}/{BIN}", False))
+        return found
 
     def _sort(self, entry: os.DirEntry[str], *, is_strict: bool) -> bool:
         """Show it or hide it; whether it is a directory to be looked into."""
-        if entry.path in self.kept:
-            if not entry.is_dir(follow_symlinks=False):
-                self.shown[entry.path] = entry.stat(follow_symlinks=False).st_size
-            return entry.is_dir(follow_symlinks=False)
+        is_kept = entry.path in self.kept and (entry.path in self.trusted or not _gives_rights(entry))
+        if is_kept and not entry.is_dir(follow_symlinks=False):
+            self.shown[entry.path] = entry.stat(follow_symlinks=False).st_size
+            return False
         if entry.is_dir(follow_symlinks=False):
             if is_strict or self._is_hidden_directory(entry):
                 self.hidden.append(entry.path)
