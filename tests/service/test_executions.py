@@ -436,7 +436,7 @@ def test_s1_20_s1_59_what_a_worker_held_is_stored(service: LiveService, tenant: 
     assert min(worker[name] for name in ("heap_used_bytes", "heap_total_bytes", "resident_bytes")) > 0
     items: list[dict[str, Any]] = []
     noted = threading.Event()
-    for _ in range(100):
+    for _ in range(1000):
         items = answered(service.operator.get(f"/v1/workers/{worker['worker']}/samples"))["items"]
         if any(each["heap_used_bytes"] == worker["heap_used_bytes"] for each in items):
             return
