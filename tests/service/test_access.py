@@ -23,6 +23,7 @@ READING: Final = {"GET", "HEAD", "DELETE"}
 WITHOUT_SCOPE: Final = OPEN | BY_ADDRESS | SIGNED | ANY_KEY
 
 OPERATORS: Final = {
+    ("POST", "/v1/signing/rotate"),
     ("POST", "/v1/tenants"),
     ("PATCH", "/v1/tenants/{tenant_id}"),
     ("DELETE", "/v1/tenants/{tenant_id}"),
@@ -105,6 +106,7 @@ BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", "/v1/runners/{language}/invoke"): {"script": "b3V0cHV0"},
     ("POST", "/v1/batch"): {"items": [{"id": "a", "function": "its-own", "data": 1}]},
     ("POST", "/v1/webhooks/batch"): {"items": [{"id": "a", "function": "its-own", "data": 1}]},
+    ("POST", "/v1/signing/rotate"): {"generation": "no-such"},
     ("POST", "/v1/tenants"): {"name": "another"},
     ("PATCH", "/v1/tenants/{tenant_id}"): {"queue_max": 5},
     ("POST", "/v1/keys"): {"name": "another", "scopes": {"allow": []}},
