@@ -23,6 +23,7 @@ READING: Final = {"GET", "HEAD", "DELETE"}
 WITHOUT_SCOPE: Final = OPEN | BY_ADDRESS | SIGNED | ANY_KEY
 
 OPERATORS: Final = {
+    ("GET", "/v1/signing"),
     ("POST", "/v1/signing/rotate"),
     ("POST", "/v1/tenants"),
     ("PATCH", "/v1/tenants/{tenant_id}"),
