@@ -429,6 +429,7 @@ NOISE_BOUND: Final = 4.0
 
 @pytest.mark.slow
 @pytest.mark.limits
+@pytest.mark.alone  # two times are compared
 def test_x5_noise_of_a_neighbour(execute: Execute, engine: Engine) -> None:
     def fastest() -> float:
         return min(float(execute([*PYTHON, WORK], limits={"cpu": 1}).stdout.text) for _ in range(5))
