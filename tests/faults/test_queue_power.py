@@ -83,9 +83,10 @@ class Cut(threading.Thread):
             accepted, ended = frozenset(tuple(self.life.accepted)), frozenset(tuple(self.life.ended))
             copy = self.into / f"{number}.db"
             with reading(self.path):
+                before = synced_bytes(self.path)  # one that was all copied may be begun anew, whoever reads
                 shutil.copyfile(self.path, copy)
                 shutil.copyfile(f"{self.path}-wal", f"{copy}-wal")
-                synced = synced_bytes(self.path)
+                synced = max(before, synced_bytes(self.path))
             self.known.append((copy, accepted, ended))
             self.known.append((torn(copy, chance, synced), frozenset(), frozenset()))
         self.life.is_over = True

@@ -112,6 +112,7 @@ BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("PATCH", "/v1/tenants/{tenant_id}"): {"queue_max": 5},
     ("POST", "/v1/keys"): {"name": "another", "scopes": {"allow": []}},
     ("POST", "/v1/keys/{key_id}/rotate"): {},
+    ("POST", "/v1/signing/rotate"): {"generation": "another"},
 }
 
 
