@@ -76,10 +76,15 @@ def descriptors(pid: int) -> tuple[str, ...]:
 
 def children(pid: int) -> tuple[int, ...]:
     """The living and the unburied children of a process."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children") if pid else ():
-        found += map(int, path.read_text().split())
-    return tuple(sorted(found))
+    while pid:
+        found: list[int] = []
+        try:
+            for path in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, path.read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread has ended meanwhile, and another one has its children
+        return tuple(sorted(found))
+    return ()
 
 
 def run_groups(engine: casemate.Engine) -> tuple[str, ...]:

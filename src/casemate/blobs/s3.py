@@ -22,6 +22,7 @@ from casemate.blobs.keys import place_of
 from casemate.blobs.pieces import batches
 from casemate.blobs.presign import put_of_size
 from casemate.blobs.protocol import Blob, is_as_of
+from casemate.clock import now_us
 from casemate.errors import ConfigError, Conflict, InvalidInput, NotFound, RecordsUnavailable
 from casemate.limits import MIB
 from casemate.model.units import SECOND_US
@@ -203,7 +204,7 @@ class S3Blobs:
             )
         if size_bytes is None:
             return found
-        at, whole_s = datetime.now(UTC), max(1, int(life_s))
+        at, whole_s = _EPOCH + timedelta(microseconds=now_us()), max(1, int(life_s))
         return put_of_size(found, size_bytes, self._credentials, self._region, at=at, life_s=whole_s)
 
 
