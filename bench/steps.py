@@ -59,7 +59,7 @@ def watched_methods(watch: Stopwatch) -> Iterator[None]:
     """The few blocking calls of ours, timed by their names while this is open."""
     places: list[tuple[Any, str, str]] = [
         (EngineRoot, "create", PARTS[0]),
-        (native, "_kill_and_wait", PARTS[5]),
+        (native, "kill_and_wait", PARTS[5]),
         (native.NativeSandbox, "wait_dead", PARTS[5]),
         (ControlGroup, "remove", PARTS[6]),
     ]
