@@ -276,7 +276,12 @@ def test_what_is_not_collected_is_said(cli: Cli, tmp_path: Path, code: str, stat
         ("while True: pass", ["--timeout", "300ms"], 124, "time limit of 300ms reached; raise it with --timeout"),
         ("while True: pass", ["--cpu-time", "200ms"], 137, "processor time limit of 200ms reached (used "),
         ("x = bytearray(500_000_000)", ["--memory", "100Mi"], 137, "memory limit of 100Mi reached (peak "),
-        ("import os\nwhile True: os.fork() or os.pause()", ["--processes", "8"], 137, "process limit of 8 reached"),
+        (
+            "import os, signal\nwhile True: os.fork() or signal.pause()",
+            ["--processes", "8"],
+            137,
+            "process limit of 8 reached",
+        ),
         ("f = open('f', 'wb')\nwhile True: f.write(bytes(9999))", ["--disk", "1Mi"], 137, "disk limit of 1Mi reached"),
         (
             "n = 0\nwhile True: open(str(n), 'w').close(); n += 1",

@@ -225,7 +225,7 @@ END_BADLY: Final = {
         "x = [bytearray(1 << 20) for _ in range(1 << 12)]",
         {Reason.MEMORY, Reason.EXCEPTION, Reason.SIGNAL},
     ),
-    "with all processes used": ("import os\nwhile True: os.fork() or os.pause()", {Reason.PROCESSES}),
+    "with all processes used": ("import os, signal\nwhile True: os.fork() or signal.pause()", {Reason.PROCESSES}),
     "never": ("while True: pass", {Reason.TIMEOUT}),
 }
 
