@@ -374,13 +374,9 @@ def test_s2_36_a_running_job_tells_what_it_uses(check: Check, monkeypatch: pytes
 
 def test_s2_62_an_event_tells_of_a_limit_that_was_met(check: Check) -> None:
     async def test(node: Jobber) -> None:
-        forks = "import os\nfor _ in range(20):\n    try:\n        os.fork() or os.pause()\n    except OSError: pass"
-        seen = await node.run(
-            "python3",
-            "-c",
-            "import signal\n" + forks.replace("os.pause", "signal.pause"),
-            limits={"processes": 8, "timeout": 3},
-        )
+        forks = "for _ in range(20):\n    try:\n        os.fork() or signal.pause()\n    except OSError: pass"
+        code = f"import os, signal\n{forks}"
+        seen = await node.run("python3", "-c", code, limits={"processes": 8, "timeout": 3})
         assert "process-limit" in [event.kind for event in seen.ended.events]
 
     check(test)
