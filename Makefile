@@ -95,7 +95,8 @@ format: setup-dev ## let ruff rewrite what it can
 bench: setup-dev ## the numbers of SPECIFICATION.md
 	@$(PYTHON) -m bench.run $(BENCH_ARGS)
 
-soak: setup-dev ## many runs in a row: nothing may grow
+soak: setup-dev ## many runs in a row: nothing may grow; new examples for every property
+	CASEMATE_TEST_EXPLORE=1 $(PYTHON) -m pytest -m "not slow and not soak" --numprocesses auto tests/unit tests/conformance
 	@$(PYTHON) -m bench.soak --runs $(SOAK_RUNS)
 	@$(PYTHON) -m bench.soak --kills --runs $(SOAK_KILLS_RUNS)
 	@$(PYTHON) -m bench.service_chaos --kills $(SOAK_SERVICE_KILLS)

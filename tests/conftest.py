@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from tests.databases import DATABASES
 
 import casemate
@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     from casemate.store.database import Database
 
-settings.register_profile("casemate", deadline=None, database=None, print_blob=True)
+# The same commit gets the same answer; new examples are looked for where there is time for what they find.
+EXPLORE: Final = "CASEMATE_TEST_EXPLORE" in os.environ
+settings.register_profile(
+    "casemate",
+    deadline=None,
+    database=None,
+    print_blob=True,
+    derandomize=not EXPLORE,
+    suppress_health_check=[HealthCheck.too_slow],  # on a busy machine every example is
+)
 settings.load_profile("casemate")
 
 ENDING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)

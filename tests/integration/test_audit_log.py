@@ -128,7 +128,7 @@ def test_s2_78_a_record_that_was_slipped_in_is_found(place: str | Path) -> None:
     assert after(place, slip).broken_seq is not None
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_s2_78_who_has_the_records_but_not_the_secret_makes_no_whole_log(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -308,7 +308,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return (made.parent / "backup.tar").read_bytes()
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(at=st.integers(0, 10**6), bit=st.integers(0, 7), cut=st.booleans())
 def test_a_changed_or_shortened_backup_is_never_put_back(
     whole: bytes, tmp_path_factory: pytest.TempPathFactory, at: int, bit: int, cut: bool

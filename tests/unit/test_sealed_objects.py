@@ -69,7 +69,7 @@ def _blocks(raw: bytes) -> list[bytes]:
     return [raw[start : start + 16] for start in range(4, len(raw) - 16)]
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(place=st.integers(min_value=0, max_value=10**9), bit=st.integers(min_value=0, max_value=7))
 def test_s2_27_any_flipped_bit_is_found(tmp_path_factory: pytest.TempPathFactory, place: int, bit: int) -> None:
     directory = tmp_path_factory.getbasetemp() / "flipped"
