@@ -44,6 +44,11 @@ def test_every_command_that_speaks_with_a_service_is_in_the_guides(command: Comm
         assert any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) for name in option.names), option.names
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_group_of_commands_is_in_the_guide(group: str) -> None:
+    assert any(f"`casemate {group}`" in row[0] for row in table("command"))
+
+
 def test_the_defaults_of_limits_are_those_of_the_code() -> None:
     assert {row[0].strip("`"): row[2] for row in table("option")} == {
         option.names[-1]: option.default or "none" for option in LIMITS

@@ -400,5 +400,7 @@ def test_commands_say_what_they_lack(data: Path, tmp_path: Path) -> None:
     status, said = casemate("restore", "x")
     assert (status, "needs --data DIR" in said) == (2, True)
     status, said = casemate("restore", str(tmp_path / "nothing"), "--data", str(tmp_path / "new"))
-    assert (status, "No such file" in said) == (125, True)
+    assert (status, f"put back: {tmp_path / 'nothing'}: No such file" in said) == (125, True)
     assert not (tmp_path / "new").exists()
+    status, said = casemate("backup", str(tmp_path / "x"), "--data", str(tmp_path / "nothing"))
+    assert (status, "hint: name the service's directory: --data DIR" in said) == (125, True)

@@ -127,6 +127,15 @@ def test_s1_37_what_is_no_list_of_globals_is_refused(javascript: Javascript, wan
         javascript("1", globals=wanted)
 
 
+def test_s1_37_whoever_misspells_a_global_is_told_what_was_meant(javascript: Javascript) -> None:
+    with pytest.raises(InvalidInput) as told:
+        javascript("1", globals=["JSON", "Mth"])
+    assert (told.value.field, told.value.hint) == ("globals[1]", "did you mean Math?")
+    with pytest.raises(InvalidInput) as told:
+        javascript("1", globals=["process"])
+    assert told.value.hint.startswith("known: ")
+
+
 def test_s1_37_other_runtimes_refuse_a_list_of_globals(isolating: casemate.Engine) -> None:
     with pytest.raises(InvalidInput, match=r"^globals: "):
         casemate.run("1", "python", engine=isolating, globals=[])

@@ -117,11 +117,12 @@ def test_s2_33_all_of_the_machine_is_there_where_it_is_chosen(tmp_path: Path, sl
 # On the command line --------------------------------------------------------------------------------
 
 
-def listed(folder: Path, config: str, *words: str) -> str:
+def listed(folder: Path, config: str, *words: str, told: bool = False) -> str:
     file = folder / "casemate.toml"
     file.write_text(config)
     command = [sys.executable, "-m", "casemate", "jobs", "base", "--config", str(file), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stderr if told else done.stdout
 
 
 def test_s2_33_the_content_of_the_base_is_listed(tmp_path: Path) -> None:
@@ -133,6 +134,11 @@ def test_s2_33_the_content_of_the_base_is_listed(tmp_path: Path) -> None:
     lines = listed(tmp_path, f'[jobs]\nprograms = ["{HIDDEN}"]').splitlines()
     assert lines[0].split() == ["PROGRAM", "SIZE"]
     assert any(line.split()[0].endswith(f"/{HIDDEN}") for line in lines)
+
+
+def test_a_program_that_is_chosen_and_not_there_is_named(tmp_path: Path) -> None:
+    told = listed(tmp_path, f'[jobs]\nprograms = ["{HIDDEN}", "ffmpgg"]', told=True).splitlines()
+    assert told[1:] == ["casemate: 'ffmpgg' is chosen, and not among them"]
 
 
 def test_a_service_and_the_list_name_the_same_base(tenant: Tenant, tmp_path: Path) -> None:

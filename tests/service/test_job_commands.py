@@ -29,6 +29,12 @@ def test_who_waits_for_a_job_is_told_why_it_failed(
     assert said in told.splitlines()[-1]
 
 
+def test_what_a_job_tried_and_was_refused_is_shown_with_it(service: LiveService, tenant: Tenant) -> None:
+    tried = "import ctypes; ctypes.CDLL(None).mount(b'a', b'/tmp', b'tmpfs', 0, None)"
+    casemate(service, tenant, "jobs", "submit", "--id", "mounter", "--wait", "--", "python3", "-c", tried)
+    assert "\n\nevent syscall: mount: 1 refused\n" in casemate(service, tenant, "jobs", "show", "mounter")
+
+
 def test_a_secret_that_is_unknown_is_refused_at_once(service: LiveService, tenant: Tenant) -> None:
     told = casemate(service, tenant, "jobs", "submit", "--secret", "NONE", "--", "true", status=125)
     assert "secrets: there is no secret 'NONE'" in told

@@ -197,6 +197,19 @@ def test_lists_are_tables_or_json(service: Service, capsys: pytest.CaptureFixtur
     assert json.loads(capsys.readouterr().out)[0]["id"] == "exe_1"
 
 
+def test_a_schedule_shows_why_when_and_how_often_it_made_no_job(
+    service: Service, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = {"refused_at": "2026-01-01T02:30:00Z", "refused_reason": "no secret", "refused_count": 3}
+    before, since = "2026-01-01T02:29:00Z", "2026-01-01T02:31:00Z"
+    items = [{"id": f"sch_{last}", "last_at": last, **refusal} for last in (None, before, since)]
+    service.answer = lambda _: said({"items": items, "next_cursor": None})
+    assert main.run(["jobs", "schedules"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("no secret;") == 2
+    assert "2026-01-01 02:30:00, 3 in all" in shown
+
+
 def test_an_error_of_the_service_is_an_error_of_ours(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     problem = b'{"code":"permission_denied","message":"the key lacks the scope x","hint":"ask"}'
     service.answer = lambda _: httpx2.Response(403, stream=Body(problem))

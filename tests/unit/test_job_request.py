@@ -203,6 +203,15 @@ def test_wrong_settings_are_named(config: dict[str, Any], variables: dict[str, s
     assert caught.value.field == field
 
 
+@pytest.mark.parametrize(
+    ("config", "variables"), [({"base": "tiny"}, {}), ({}, {"CASEMATE_JOBS_BASE": "tiny"})], ids=["file", "variable"]
+)
+def test_what_can_be_chosen_is_told(config: dict[str, Any], variables: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_jobs(Config(jobs=config), variables)
+    assert caught.value.hint == "known: minimal, machine"
+
+
 @given(st.sampled_from(JobsConfig.__struct_fields__), JSON_VALUES)
 def test_any_setting_is_taken_or_refused_by_name(name: str, value: Any) -> None:
     try:

@@ -14,6 +14,7 @@ _SHARED: Final[list[structlog.typing.Processor]] = [
     structlog.processors.add_log_level,
     structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
 ]
+_FOREIGN: Final[list[structlog.typing.Processor]] = [*_SHARED, structlog.stdlib.ExtraAdder()]
 _LAST: Final[list[structlog.typing.Processor]] = [
     structlog.processors.format_exc_info,
     structlog.processors.EventRenamer("message"),
@@ -26,9 +27,10 @@ def log_to_stderr(level: str = "info") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=_FOREIGN,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_colours,
                 *_LAST,
                 structlog.processors.JSONRenderer(serializer=_as_json),
             ],
@@ -42,6 +44,11 @@ def log_to_stderr(level: str = "info") -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),  # past `logging`: a line for every request
         cache_logger_on_first_use=True,
     )
+
+
+def _without_colours(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    event.pop("color_message", None)  # uvicorn's, the same once more
+    return event
 
 
 def _as_json(event: object, **_: object) -> str:

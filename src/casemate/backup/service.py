@@ -126,7 +126,8 @@ def restore(source: Path, data: Path) -> Made:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
-        raise FileTransferError(f"the backup cannot be put back: {error}", errno=error.errno or 0) from error
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or error
+        raise FileTransferError(f"the backup cannot be put back: {what}", errno=error.errno or 0) from error
     return msgspec.structs.replace(made, path=str(data))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from casemate.cli.arguments import Parsed
 from casemate.cli.messages import quoted, say, show, show_json
@@ -32,6 +33,9 @@ def command(parsed: Parsed) -> int:
     except OSError as error:
         raise LaunchError("the minimal base", error.errno or 0, f"{error.filename}: {error.strerror}") from error
     _show(parsed, base)
+    there = {Path(each.path).name for each in base.programs}
+    for name in sorted(set(settings.programs) - there):
+        say(f"{quoted(name)} is chosen, and not among them")
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from casemate.cli.arguments import Parsed, UsageError
 from casemate.cli.jobs import job_of
 from casemate.cli.messages import printable, say
-from casemate.cli.service import client_of, show_rows, show_value
+from casemate.cli.service import client_of, show_rows, show_value, text_of
 
 if TYPE_CHECKING:
     from casemate.model.job_told import ScheduleRecord
@@ -45,9 +45,11 @@ def schedules(parsed: Parsed) -> int:
 
 
 def _refusal(schedule: ScheduleRecord) -> str:
-    """Why it last made no job, as long as it has made none since."""
+    """Why it last made no job, when, and how often in all, as long as it has made none since."""
     at, last = schedule.refused_at, schedule.last_at
-    return schedule.refused_reason if at is not None and (last is None or last < at) else ""
+    if at is None or (last is not None and last >= at):
+        return ""
+    return f"{schedule.refused_reason}; {text_of(at)}, {schedule.refused_count} in all"
 
 
 def _list(parsed: Parsed) -> int:

@@ -143,6 +143,7 @@ def show_job(parsed: Parsed) -> int:
     if not parsed.flag("json"):
         show(["", *(_step(each) for each in found.transitions or ())])
         _show_error(found)
+        _show_events(found)
     return 0
 
 
@@ -154,6 +155,12 @@ def _show_error(job: JobRecord) -> None:
     error = (job.result or {}).get("error")
     if error:
         show(["", printable(f"{error['type']}: {error['message']}")])
+
+
+def _show_events(job: JobRecord) -> None:
+    events = (job.result or {}).get("events")
+    if events:
+        show(["", *(printable(f"event {each['kind']}: {each['detail']}") for each in events)])
 
 
 def cancel(parsed: Parsed) -> int:

@@ -59,7 +59,7 @@ CONFIG: Final = Command(
     notes=("Exit status: 0 when it is right, 125 otherwise.",),
 )
 DATA: Final = Option(
-    names=("--data",), metavar="DIR", values="directory", group="Service", help="the service's; made if it is missing"
+    names=("--data",), metavar="DIR", values="directory", group="Service", help="the service's directory"
 )
 BACKUP: Final = Command(
     name="backup",

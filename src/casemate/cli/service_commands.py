@@ -367,8 +367,8 @@ KEY_ROTATE_SIGNING: Final = Command(
     function="rotate_signing",
     optional=0,
     summary="replace the secret that signs, for the operator: signed addresses end",
-    about="All signed addresses are refused at once. What else the last secret has signed is believed until the next "
-    "time: signed requests to functions, and notices.",
+    about="Makes a new secret for signing: all addresses that were signed before are refused at once. What else the "
+    "last secret has signed is believed until the next time: signed requests to functions, and notices.",
     options=COMMON,
 )
 TENANT_CREATE: Final = Command(

@@ -81,11 +81,19 @@ def _globals(runtime: Runtime, names: object) -> tuple[str, ...] | None:
     found = tuple(islice(names, len(runtime.globals) + 1))
     for at, name in enumerate(found):
         if not isinstance(name, str) or name not in runtime.globals:
-            hint = "known: " + ", ".join(runtime.globals)
-            raise InvalidInput(f"globals[{at}]", f"{str(name)[:80]!r} is unknown", hint=hint)
+            raise InvalidInput(
+                f"globals[{at}]", f"{str(name)[:80]!r} is unknown", hint=_meant(str(name)[:80], runtime.globals)
+            )
     if len(found) > len(runtime.globals):
         raise InvalidInput("globals", f"has more than the {len(runtime.globals)} names that there are")
     return found
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # only a mistake pays for it
+
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else "known: " + ", ".join(known)
 
 
 def _check_spread(wanted: Calling, given: object) -> None:

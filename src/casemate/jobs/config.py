@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
@@ -126,7 +126,7 @@ def _value_of(variable: str, text: str, kind: Any) -> Any:  # noqa: ANN401 - wha
             return msgspec.json.decode(text, type=kind)
         return msgspec.convert(text, kind, strict=False)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ConfigError(variable, str(error)) from error
+        raise ConfigError(variable, str(error), hint=_choices(kind)) from error
 
 
 # Checked ------------------------------------------------------------------------------------------
@@ -140,8 +140,12 @@ def _converted(written: Mapping[str, Any]) -> JobsConfig:
         try:
             msgspec.convert(value, kinds[name])
         except msgspec.ValidationError as error:
-            raise ConfigError(f"jobs.{name}", str(error).partition(" - at ")[0]) from error
+            raise ConfigError(f"jobs.{name}", str(error).partition(" - at ")[0], hint=_choices(kinds[name])) from error
     return JobsConfig(**written)
+
+
+def _choices(kind: Any) -> str:  # noqa: ANN401 - whatever the field holds
+    return "known: " + ", ".join(get_args(kind)) if get_origin(kind) is Literal else ""
 
 
 def _checked(written: JobsConfig) -> JobSettings:

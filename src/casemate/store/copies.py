@@ -20,7 +20,8 @@ def copy_records(source: Path, target: Path) -> str:
     RecordsUnavailable.
     """
     if not source.is_file():
-        raise RecordsUnavailable("io", f"there are no records at {source}")
+        hint = "name the service's directory: --data DIR"
+        raise RecordsUnavailable("io", f"there are no records at {source}", hint=hint)
     with _told(), closing(_opened(source)) as records, closing(_opened(target)) as copy:
         records.backup(copy, pages=-1)  # all in one step: one step is one transaction
         copy.execute("PRAGMA journal_mode = DELETE")  # so that the copy is one file
